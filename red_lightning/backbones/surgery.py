@@ -1,0 +1,93 @@
+"""Operations on a frozen backbone: attach and detach editors, fold them, freeze.
+
+An editor becomes a child module (named :data:`EDITOR`) of the module whose output it edits, and a forward hook applies
+it. So pretrained parameter names survive, and code that reads ``module.weight`` (T5 does) keeps working.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from red_lightning.backbones.sites import Site
+from red_lightning.errors import UsageError
+
+EDITOR = "editor"
+"""Name of the child module that edits its parent's output."""
+
+
+def attach(backbone: nn.Module, site: Site, editor: nn.Module) -> None:
+    """Let ``editor`` edit the output of one site.
+
+    Raises:
+        UsageError: The site is edited already.
+    """
+    module = backbone.get_submodule(site.module)
+    if hasattr(module, EDITOR):
+        raise UsageError(f"'{site.module}' is edited already; detach its edit first")
+    module.add_module(EDITOR, editor)
+    module.register_forward_hook(_edit_output)
+
+
+def detach(backbone: nn.Module) -> None:
+    """Remove every editor; afterwards the backbone is bit for bit what it was."""
+    for _, module in edited_modules(backbone):
+        delattr(module, EDITOR)
+        for key, hook in list(module._forward_hooks.items()):
+            if hook is _edit_output:
+                del module._forward_hooks[key]
+
+
+def edited_modules(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules whose output an editor edits, with their names."""
+    return [(name, m) for name, m in backbone.named_modules() if _edit_output in m._forward_hooks.values()]
+
+
+@torch.no_grad()
+def fold(linear: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None:
+    """Merge ``scaling * h + bias`` into the linear that computes ``h``: ``W' = diag(s) W``, ``c' = s * c + b``.
+
+    Computed in float32 and rounded once to the weight's dtype. With 16-bit weights the folded output differs from the
+    edited one by that rounding: relative 2**-8 per weight for bfloat16, 2**-11 for float16. A linear without a bias
+    gets one if there is a bias to fold.
+
+    Args:
+        linear: ``nn.Linear`` or GPT-2's ``Conv1D``, with floating-point weights.
+        scaling: float32, shape (width,); None for ones.
+        bias: float32, shape (width,); None for zeros.
+
+    Raises:
+        UsageError: The module is no linear, or its weights are quantised.
+    """
+    if not isinstance(linear, nn.Linear | Conv1D) or not linear.weight.is_floating_point():
+        raise UsageError(
+            f"an edit on a {type(linear).__name__} cannot be folded: only the output of a linear with floating-point "
+            "weights can; keep the edits beside the backbone instead"
+        )
+    old = linear.bias
+    offset = bias if old is None else (old.float() if scaling is None else old.float() * scaling)
+    if old is not None and bias is not None:
+        offset = offset + bias
+    if scaling is not None:
+        rows = scaling if isinstance(linear, Conv1D) else scaling[:, None]
+        linear.weight.copy_((linear.weight.float() * rows).to(linear.weight.dtype))
+    if offset is not None:
+        linear.bias = nn.Parameter(offset.to(linear.weight.dtype), requires_grad=linear.weight.requires_grad)
+
+
+def freeze(backbone: nn.Module) -> None:
+    """Let no parameter of the backbone train."""
+    backbone.requires_grad_(False)
+
+
+def trainable(backbone: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name."""
+    return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+
+
+def _edit_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    """Forward hook. A function of the module, so that copies and pickles of a model apply their own editors."""
+    if isinstance(output, tuple):
+        return (module.editor(output[0]), *output[1:])
+    return module.editor(output)

@@ -1,0 +1,151 @@
+"""RED, Representation Editing: ``h2 = scaling * h1 + bias`` (arXiv 2402.15179, section 3.2, equation 3)."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from red_lightning.backbones.sites import find_sites
+from red_lightning.backbones.surgery import attach, detach, edited_modules, fold, freeze, trainable
+from red_lightning.errors import UsageError
+from red_lightning.methods.base import Method
+
+RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
+"""The sites of RED+ (``RED++`` in the authors' repository)."""
+
+
+class RepresentationEditor(nn.Module):
+    """Edits one site: ``h2 = scaling * h1 + bias``, with one learned number of each per column.
+
+    The vectors are float32 whatever the backbone's dtype, and the edit is computed in float32 and rounded once: in
+    bfloat16 the scaling would never leave 1 (its neighbour there is 1.0078).
+
+    Args:
+        width: Columns of the site's output.
+        scaling: Learn a scaling (starts at ones).
+        bias: Learn a bias (starts at zeros).
+        columns: ``(start, stop)`` ranges of the columns to edit; None for all of them.
+
+    Attributes:
+        scaling: float32, shape (edited columns,), or None.
+        bias: float32, shape (edited columns,), or None.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        scaling: bool = True,
+        bias: bool = True,
+        columns: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.columns = None if columns is None else tuple(columns)
+        edited = width if columns is None else sum(stop - start for start, stop in columns)
+        self.scaling = nn.Parameter(torch.ones(edited, dtype=torch.float32)) if scaling else None
+        self.bias = nn.Parameter(torch.zeros(edited, dtype=torch.float32)) if bias else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Edit a representation.
+
+        Args:
+            hidden: Floating point, shape (..., width).
+
+        Returns:
+            The edited representation; shape and dtype of ``hidden``.
+        """
+        scaling, bias = self.vectors()
+        if scaling is None:
+            return hidden if bias is None else (hidden + bias).to(hidden.dtype)
+        if bias is None:
+            return (hidden * scaling).to(hidden.dtype)
+        return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
+
+    def vectors(self) -> tuple[Tensor | None, Tensor | None]:
+        """The scaling and the bias over the whole width: float32, shape (width,), the identity where not edited."""
+        return self._over_width(self.scaling, 1.0), self._over_width(self.bias, 0.0)
+
+    def extra_repr(self) -> str:
+        """What ``print(backbone)`` shows of the editor."""
+        names = [name for name in ("scaling", "bias") if getattr(self, name) is not None]
+        return f"{self.width}, {' and '.join(names)}" + (f", columns={self.columns}" if self.columns else "")
+
+    def _over_width(self, vector: Tensor | None, identity: float) -> Tensor | None:
+        if vector is None or self.columns is None:
+            return vector
+        full = vector.new_full((self.width,), identity)
+        index = torch.cat([torch.arange(start, stop, device=vector.device) for start, stop in self.columns])
+        return full.index_put((index,), vector)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RepresentationEditor":
+        """Follow the backbone to another device, but never to another dtype (``model.bfloat16()`` would lose 1.002)."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+
+class RED(Method):
+    """Representation Editing: two learned vectors at each edited site of a frozen backbone.
+
+    Args:
+        sites: Where to edit: ``ffn`` (the paper's), ``attention``, ``query``, ``key``, ``value``, ``residual`` in any
+            combination (Table 7; RED+ is all but ``residual``), or module-name patterns such as ``*.mlp.down_proj``
+            for a model of an unknown family. The key's bias cannot change anything: the softmax ignores it.
+        vectors: Which vectors to learn: ``both``, ``scaling`` or ``bias`` (the ablation of Table 6).
+        layers: The layers to edit, counted from 0 (negative: from the last); null for all.
+    """
+
+    def __init__(
+        self,
+        sites: list[str] = ["ffn"],  # noqa: B006 - never changed; a literal default shows in --help
+        vectors: Literal["both", "scaling", "bias"] = "both",
+        layers: list[int] | None = None,
+    ) -> None:
+        if vectors not in ("both", "scaling", "bias"):
+            raise UsageError(f"unknown vectors '{vectors}': choose both, scaling or bias")
+        self.sites = list(sites)
+        self.vectors = vectors
+        self.layers = None if layers is None else list(layers)
+
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and attach an editor to each site; the output is at first bit for bit unchanged.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            The vectors by name, such as ``transformer.h.0.mlp.c_proj.editor.scaling``: float32, shape (width,).
+
+        Raises:
+            UsageError: A site is unknown, matches nothing or is edited already, or a layer does not exist.
+        """
+        chosen = find_sites(backbone, self.sites, self.layers)
+        freeze(backbone)
+        for site in chosen:
+            editor = RepresentationEditor(
+                site.width, self.vectors != "bias", self.vectors != "scaling", site.columns
+            )
+            like = next(backbone.get_submodule(site.module).parameters())
+            attach(backbone, site, editor.to(like.device))
+        return trainable(backbone)
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Remove the editors; the backbone is bit for bit what it was."""
+        detach(backbone)
+
+    def fold(self, backbone: nn.Module) -> None:
+        """Merge every edit into the linear before it (``W' = diag(s) W``, ``c' = s * c + b``), and detach.
+
+        Raises:
+            UsageError: A site is no linear (``residual``), or its weights are quantised; nothing was changed then.
+        """
+        edited = edited_modules(backbone)
+        for _, module in edited:
+            fold(module, None, None)  # refuses before anything is changed
+        for _, module in edited:
+            fold(module, *(v if v is None else v.detach() for v in module.editor.vectors()))
+        detach(backbone)
