@@ -1,1 +1,7 @@
+"""Callbacks, one per file."""
 
+from red_lightning.callbacks.best_checkpoint import BestCheckpoint, read_checkpoint
+from red_lightning.callbacks.finite_loss import FiniteLoss
+from red_lightning.callbacks.prediction_writer import PredictionWriter
+
+__all__ = ["BestCheckpoint", "FiniteLoss", "PredictionWriter", "read_checkpoint"]

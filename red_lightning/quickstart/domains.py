@@ -3,30 +3,32 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-ORIGINS = (
-    "English", "French", "Italian", "Spanish", "Greek", "Turkish", "Indian", "Chinese", "Japanese", "Mexican",
-    "Polish", "Danish", "Irish", "Roman", "Celtic", "Persian", "Cuban", "modern", "local", "classic", "rare",
-    "simple", "wild", "fresh",
-)  # fmt: skip
-AREAS = (
-    "riverside", "city centre", "old town", "harbour", "castle", "market", "university", "canal", "hillside",
-    "seafront", "north side", "south side", "west end", "garden quarter", "mill", "abbey",
-)  # fmt: skip
-LANDMARKS = (
-    "station", "old bridge", "cathedral", "town hall", "lighthouse", "main square", "stadium", "library",
-    "post office", "clock tower", "ferry pier", "city gate", "windmill", "hospital", "bus stop", "fountain",
-)  # fmt: skip
-PRICES = ("cheap", "affordable", "mid-range", "upmarket", "pricey", "costly")
-RATINGS = ("low", "average", "fair", "good", "high", "excellent")
+ORIGINS = tuple(
+    "English, French, Italian, Spanish, Greek, Indian, Chinese, Japanese, Mexican, Polish, Irish, Roman, modern, local, classic, fresh".split(
+        ", "
+    )
+)
+AREAS = tuple(
+    "riverside, city centre, old town, harbour, castle, market, university, canal, seafront, north side, west end".split(
+        ", "
+    )
+)
+LANDMARKS = tuple(
+    "station, old bridge, cathedral, town hall, main square, stadium, library, post office, clock tower, city gate, bus stop".split(
+        ", "
+    )
+)
+PRICES = tuple("cheap, fair, costly, pricey, upmarket".split(", "))
+RATINGS = tuple("low, average, good, high, excellent".split(", "))
 
-COLOURS = (
-    "Blue", "Red", "Green", "Golden", "Silver", "White", "Black", "Copper", "Amber", "Scarlet", "Little",
-    "Royal", "Hidden", "Happy", "Quiet", "Crooked", "Merry", "Ivory", "Rusty", "Velvet",
-)  # fmt: skip
-EMBLEMS = (
-    "Heron", "Fox", "Lantern", "Anchor", "Crown", "Oak", "Swan", "Compass", "Bell", "Rose", "Lion", "Feather",
-    "Harp", "Star", "Badger", "Willow", "Arrow", "Falcon", "Garden", "Moon", "Barrel", "Ribbon", "Stag", "Wheel",
-)  # fmt: skip
+COLOURS = tuple(
+    "Blue, Red, Green, Golden, Silver, White, Black, Copper, Little, Royal, Happy, Quiet".split(", ")
+)
+EMBLEMS = tuple(
+    "Heron, Fox, Lantern, Anchor, Crown, Oak, Swan, Bell, Rose, Lion, Harp, Star, Garden, Moon, Barrel, Wheel".split(
+        ", "
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -97,20 +99,18 @@ PRETRAINING_DOMAINS: Mapping[str, Domain] = {
 }
 
 RESTAURANTS = Domain(
-    types=("restaurant", "bistro", "diner", "cafe", "pub", "tavern"),
+    types=("bistro", "diner", "cafe", "pub", "grill", "bar"),
     verb="serves",
     features={
         "food": (
-            "Thai", "Italian", "French", "Indian", "Japanese", "Mexican", "Greek", "Korean", "vegan", "Turkish",
+            "Thai", "Italian", "French", "Indian", "Japanese", "Mexican", "Greek", "Korean", "vegan", 
         ),
     },
     names=(
-        "Blue Spoon", "Golden Kettle", "Silver Ladle", "Green Olive", "Red Pepper", "Copper Pan", "Little Basil",
-        "Royal Teapot", "Happy Noodle", "Hidden Table", "Quiet Fork", "Merry Onion", "Amber Plate", "Rusty Nail",
-        "White Radish", "Black Cherry", "Casa Lorenzo", "Chez Margot", "Lemon Tree", "Ginger Root",
-        "Saffron House", "Mandolin", "Pomodoro", "Bramble Kitchen", "The Hungry Bear", "Tandoor Corner",
-        "Nonna Rosa", "Two Pigeons", "Sesame Grill", "Harvest Moon",
+        "Blue Spoon", "Golden Pan", "Green Olive", "Copper Pot", "Royal Tea", "Happy Noodle", "Quiet Fork",
+        "Black Bean", "Lemon", "Ginger", "Mandolin", "Maple", "The Bear", "The Oven", "Nonna", "Sesame",
+        "Silver Plate", "Red Onion", "White Bowl", "Little Table", "Casa Nora", "Harvest Moon", "Saffron", "Basil",
     ),
     areas=("riverside", "city centre", "old town", "harbour", "castle", "university", "seafront", "suburb"),
-    landmarks=("station", "old bridge", "cathedral", "town hall", "lighthouse", "stadium", "library", "bakery"),
+    landmarks=("station", "old bridge", "cathedral", "town hall", "stadium", "library", "bakery"),
 )  # fmt: skip

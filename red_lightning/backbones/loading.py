@@ -1,0 +1,164 @@
+"""Load a pretrained backbone and its tokenizer from the hub or a folder."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import hf_hub_download
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from red_lightning import hub
+from red_lightning.errors import UsageError
+
+
+@dataclass
+class BackboneOptions:
+    """How a backbone is loaded.
+
+    Attributes:
+        revision: Branch, tag or commit on the hub; null for the main branch.
+        dtype: Number format of the frozen weights. What is learned stays float32.
+        attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
+            own choice.
+        trust_remote_code: Let the repository run its own Python code on this machine.
+    """
+
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class Source:
+    """Where a backbone is: found out once, before anything large is read.
+
+    Attributes:
+        name: Hub id or folder, as given.
+        config: Its Hugging Face configuration.
+        commit: The resolved commit on the hub; None for a folder.
+        local_only: Read only what is on this machine already.
+    """
+
+    name: str
+    config: Any
+    commit: str | None
+    local_only: bool
+
+
+def find(name: str, options: BackboneOptions) -> Source:
+    """Find a backbone and read its configuration.
+
+    Raises:
+        UsageError: The backbone does not exist, is gated, cannot be reached, or the folder holds no model.
+    """
+    folder = hub.local_folder(name)
+    commit, local_only = None, False
+    if folder is None:
+        local_only = hub.offline()
+        with hub.explained("backbone", name, options.revision):
+            path = hf_hub_download(name, "config.json", revision=options.revision, local_files_only=local_only)
+        commit = Path(path).parent.name
+    elif not (folder / "config.json").is_file():
+        raise UsageError(f"the folder '{name}' holds no model: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder or name),
+            revision=options.revision,
+            trust_remote_code=options.trust_remote_code,
+            local_files_only=local_only,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise UsageError(f"the configuration of the backbone '{name}' cannot be read: {_first_line(error)}") from error
+    return Source(name, config, commit, local_only)
+
+
+def load_tokenizer(source: Source, options: BackboneOptions) -> Any:
+    """Load the tokenizer of a backbone; without a padding token it pads with EOS (padding is always masked).
+
+    Raises:
+        UsageError: There is no tokenizer, or it has no EOS token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(_place(source), **_arguments(source, options))
+    except Exception as error:  # transformers raises ValueError, OSError, TypeError, ImportError, ...
+        raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"the tokenizer of '{source.name}' has no EOS token, which ends every text; set eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_generator(source: Source, options: BackboneOptions, meta: bool = False) -> nn.Module:
+    """Load a backbone that generates text: a decoder or an encoder-decoder.
+
+    Args:
+        source: The result of :func:`find`.
+        options: How to load it.
+        meta: Build it without weights, on the meta device (to count parameters).
+
+    Returns:
+        The model, in training mode: ``from_pretrained`` leaves it in evaluation mode and Lightning would keep that.
+
+    Raises:
+        UsageError: The folder holds no weights, or the model cannot generate.
+    """
+    auto = AutoModelForSeq2SeqLM if source.config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        if meta:
+            with torch.device("meta"):
+                return auto.from_config(source.config, trust_remote_code=options.trust_remote_code).train()
+        transformers_logging.disable_progress_bar()
+        model = auto.from_pretrained(
+            _place(source),
+            dtype=getattr(torch, options.dtype),
+            attn_implementation=options.attention,
+            **_arguments(source, options),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
+    return model.train()
+
+
+def fingerprint(backbone: nn.Module) -> str:
+    """A short digest of a backbone: names, shapes and a few values of its parameters.
+
+    Values are compared as bfloat16, so that a backbone loaded in another dtype is still the same one.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in backbone.named_parameters():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        if parameter.is_floating_point() and not parameter.is_meta:
+            some = parameter.detach().flatten()[:4].to("cpu", torch.bfloat16).float()
+            digest.update(some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def position_limit(config: Any) -> int | None:
+    """The most tokens a backbone can read, or None if its positions are relative (T5)."""
+    for key in ("n_positions", "max_position_embeddings"):
+        limit = getattr(config, key, None)
+        if isinstance(limit, int) and config.model_type != "t5":
+            return limit
+    return None
+
+
+def _place(source: Source) -> str:
+    return str(hub.local_folder(source.name) or source.name)
+
+
+def _arguments(source: Source, options: BackboneOptions) -> dict[str, Any]:
+    return {
+        "revision": source.commit,
+        "trust_remote_code": options.trust_remote_code,
+        "local_files_only": source.local_only,
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,62 @@
+"""Write what test and predict produce as JSONL."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class PredictionWriter(Callback):
+    """Collects the rows that test and predict steps return, and writes them in the data's order, from one process.
+
+    Args:
+        test_file: Name of the file that ``test`` writes in the run's folder.
+        predict_file: Name of the file that ``predict`` writes in the run's folder.
+    """
+
+    def __init__(
+        self, test_file: str = "test_predictions.jsonl", predict_file: str = "predictions.jsonl"
+    ) -> None:
+        self.test_file, self.predict_file = test_file, predict_file
+        self.rows: list[dict[str, Any]] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget earlier rows."""
+        self.rows = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget earlier rows."""
+        self.rows = []
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keep the rows of a batch."""
+        self.rows.extend(outputs or [])
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keep the rows of a batch."""
+        self.rows.extend(outputs or [])
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the test file."""
+        self._write(trainer, self.test_file)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the prediction file."""
+        self._write(trainer, self.predict_file)
+
+    def _write(self, trainer: Trainer, name: str) -> None:
+        self.rows = sorted(_of_all_ranks(self.rows), key=lambda row: row["row"])
+        if trainer.is_global_zero:
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
+            Path(trainer.default_root_dir, name).write_text("".join(lines), encoding="utf-8")
+
+
+def _of_all_ranks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return rows
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]

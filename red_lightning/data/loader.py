@@ -1,0 +1,97 @@
+"""Data loading that is a pure function of (seed, epoch, position), so that a resumed run continues exactly."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of one process in each epoch, in an order that depends on the seed and the epoch only.
+
+    Each process takes its share of every global batch, so that the rows of a step are the same for any number of
+    processes. The last, smaller batch is kept; if it has fewer rows than processes, it is left out.
+
+    Args:
+        rows: Number of rows.
+        batch_size: Rows of one batch of one process.
+        seed: Seeds the order; None keeps the rows as they are.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int | None, rank: int = 0, world_size: int = 1) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.first_batch = 0
+
+    @property
+    def sampler(self) -> "EpochBatches":
+        """Where Lightning looks for :meth:`set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning says which epoch comes next."""
+        self.epoch = epoch
+
+    def order(self) -> list[int]:
+        """The row numbers of this epoch, over all processes."""
+        if self.seed is None:
+            return list(range(self.rows))
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return torch.randperm(self.rows, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        step = self.batch_size * self.world_size
+        return self.rows // step + (self.rows % step >= self.world_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.order()
+        step = self.batch_size * self.world_size
+        for batch in range(self.first_batch, len(self)):
+            yield order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A training loader whose position within the epoch is saved with a checkpoint (Lightning asks for it)."""
+
+    def __init__(self, dataset: Any, batches: EpochBatches, **options: Any) -> None:
+        super().__init__(dataset, batch_sampler=batches, **options)
+        self.batches = batches
+        self.position = 0
+
+    def __iter__(self) -> Iterator[Any]:  # a generator: the epoch is set after Lightning has made the iterator
+        start, self.position = self.position, 0
+        self.batches.first_batch = start
+        iterator = super().__iter__()
+        for batch in range(start, len(self)):
+            self.position = batch + 1
+            yield next(iterator)
+        self.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of batches of this epoch that were handed out."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue behind the batches that were handed out; a finished epoch continues with the next one."""
+        self.position = state["position"] % max(1, len(self))
+
+
+def evaluation_loader(
+    dataset: Sequence[Any], batch_size: int, rank: int, world_size: int, **options: Any
+) -> DataLoader[Any]:
+    """A loader that hands out every row exactly once over all processes, whatever their number.
+
+    Args:
+        dataset: The rows, in the order in which they share batches (sort by length to save padding).
+        batch_size: Rows of one batch.
+        rank: This process.
+        world_size: Number of processes.
+        **options: Passed to the DataLoader.
+    """
+    mine = list(range(rank, len(dataset), world_size))
+    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    return DataLoader(dataset, batch_sampler=batches, **options)  # type: ignore[arg-type]

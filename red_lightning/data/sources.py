@@ -1,0 +1,150 @@
+"""Read rows from the hub, from a local folder laid out like a hub repository, or from the user's own files."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from red_lightning import hub
+from red_lightning.errors import UsageError, nearest
+
+Row = dict[str, str]
+
+
+def hub_rows(path: str, split: str, columns: Sequence[str], revision: str | None = None) -> list[Row]:
+    """Rows of one split of a data set on the hub or in a local folder laid out like a hub repository.
+
+    Args:
+        path: Hub id or folder.
+        split: Name of the split.
+        columns: The columns to read.
+        revision: Branch, tag or commit on the hub; ignored for a folder.
+
+    Raises:
+        UsageError: The data set, split or a column does not exist, or the hub cannot be reached.
+    """
+    from datasets import DownloadMode, load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    folder = hub.local_folder(path)
+    options: dict[str, Any] = {"download_mode": DownloadMode.REUSE_DATASET_IF_EXISTS}
+    if folder is not None:
+        options["cache_dir"] = str(_cache_of(folder))
+    elif revision is not None:
+        options["revision"] = revision
+    if folder is None and hub.offline() and not _cached(path):
+        raise UsageError(hub.unreachable("data set", path))
+    try:
+        with hub.explained("data set", path, revision):
+            table = load_dataset(str(folder or path), split=split, **options)
+    except DatasetNotFoundError as error:
+        where = "nothing to read in this folder" if folder else "check the id, the revision and your access"
+        raise UsageError(f"the data set '{path}' cannot be found: {where}") from error
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        raise UsageError(f"split '{split}' of the data set '{path}' cannot be read: {error}") from error
+    _require_columns(columns, table.column_names, f"the data set '{path}'")
+    return [dict(zip(columns, values, strict=True)) for values in zip(*(table[c] for c in columns), strict=True)]
+
+
+def hub_commit(path: str, revision: str | None) -> str | None:
+    """The commit that a revision of a data set resolves to; None for a folder or without a connection."""
+    from huggingface_hub import HfApi
+
+    if hub.local_folder(path) is not None or hub.offline():
+        return None
+    with hub.explained("data set", path, revision):
+        return HfApi().dataset_info(path, revision=revision, timeout=10).sha
+
+
+def file_rows(path: str, columns: Sequence[str]) -> list[Row]:
+    """Rows of a CSV, TSV or JSONL file.
+
+    Args:
+        path: The file; its ending says the format (``.csv``, ``.tsv``, ``.jsonl``).
+        columns: The columns to read.
+
+    Raises:
+        UsageError: The file is missing, empty, not UTF-8, of another format, or lacks a column.
+    """
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl}
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UsageError(f"the data file '{path}' does not exist")
+    if file.suffix.lower() not in readers:
+        raise UsageError(f"the data file '{path}' has an unknown ending: give one of {', '.join(readers)}")
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"line {line} of '{path}' is not UTF-8; save the file as UTF-8") from error
+    rows = []
+    for number, record in readers[file.suffix.lower()](file, text):
+        _require_columns(columns, record, f"line {number} of '{path}'")
+        rows.append({column: _as_text(record[column]) for column in columns})
+    if not rows:
+        raise UsageError(f"the data file '{path}' has no rows")
+    return rows
+
+
+def _as_text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def require_text(rows: Sequence[Row], where: str) -> None:
+    """Refuse empty texts.
+
+    Raises:
+        UsageError: Names the first row (counted from 1) and column that is empty.
+    """
+    for number, row in enumerate(rows, start=1):
+        for column, text in row.items():
+            if not isinstance(text, str) or not text.strip():
+                raise UsageError(f"row {number} of {where} has an empty '{column}'; fill it in or remove the row")
+
+
+def _read_csv(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ",")
+    try:
+        for record in reader:
+            yield reader.line_num, record
+    except csv.Error as error:
+        raise UsageError(f"line {reader.line_num} of '{file}' is not valid CSV: {error}") from error
+
+
+def _read_jsonl(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"line {number} of '{file}' is not valid JSON: {error.msg}") from error
+        if not isinstance(record, dict):
+            raise UsageError(f"line {number} of '{file}' is not a JSON object such as {{\"source\": \"...\"}}")
+        yield number, record
+
+
+def _require_columns(wanted: Sequence[str], present: Any, where: str) -> None:
+    for column in wanted:
+        if column not in present:
+            raise UsageError(f"{where} has no column '{column}': {nearest(column, [str(name) for name in present])}")
+
+
+def _cache_of(folder: Path) -> Path:
+    """A cache of its own for each state of a folder: datasets tells folders of one name apart by nothing else."""
+    from datasets import config
+
+    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    key = hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+    return Path(config.HF_DATASETS_CACHE) / "folders" / key
+
+
+def _cached(path: str) -> bool:
+    from datasets import config
+
+    return (Path(config.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir()

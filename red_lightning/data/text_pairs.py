@@ -1,0 +1,80 @@
+"""The user's own pairs of texts, from CSV, TSV or JSONL files."""
+
+from typing import Any
+
+from red_lightning.data.loader import EpochBatches
+from red_lightning.data.pairs import PairsDataModule, Split
+from red_lightning.data.sources import Row, file_rows
+from red_lightning.errors import UsageError
+
+
+class TextPairs(PairsDataModule):
+    """Pairs of a source and a target text from files (``.csv``, ``.tsv`` or ``.jsonl``, UTF-8).
+
+    Rows with the same source are references of one another: test decodes each distinct source once.
+
+    Args:
+        train_file: Training rows; needed to fit.
+        validation_file: Validation rows; null holds out ``validation_share`` of the training sources.
+        test_file: Test rows; null tests on the validation rows.
+        predict_file: Rows to predict, with the source column only if need be; null predicts the test rows.
+        source_column: Column of the input text.
+        target_column: Column of the text to learn.
+        validation_share: Share of the distinct training sources held out, chosen by the seed.
+        **options: Those of :class:`PairsDataModule`.
+    """
+
+    def __init__(
+        self,
+        train_file: str | None = None,
+        validation_file: str | None = None,
+        test_file: str | None = None,
+        predict_file: str | None = None,
+        source_column: str = "source",
+        target_column: str = "target",
+        validation_share: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not 0 < validation_share < 1:
+            raise UsageError(f"data.validation_share is {validation_share}, but must lie between 0 and 1")
+        self.files = {
+            "train": train_file,
+            "validation": validation_file,
+            "test": test_file,
+            "predict": predict_file,
+        }
+        self.columns = {"source": source_column, "target": target_column}
+        self.validation_share = validation_share
+
+    def read(self, split: Split) -> list[Row]:
+        """Read a split from its file, or from the split that stands in for it."""
+        file = self.files[split]
+        if split == "predict" and file is None:
+            return self.read("test")
+        if split == "test" and file is None:
+            return self.read("validation")
+        if file is None and (split == "train" or self.files["train"] is None):
+            raise UsageError(f"there are no {split} rows: give data.init_args.{split}_file")
+        if file is not None:
+            rows = self._load(file, with_target=split != "predict")
+            return self._split(rows)[0] if split == "train" and self.files["validation"] is None else rows
+        return self._split(self._load(str(self.files["train"])))[1]
+
+    def provenance(self) -> dict[str, Any]:
+        """The files and columns."""
+        return {**super().provenance(), "files": self.files, "columns": self.columns}
+
+    def _load(self, file: str, with_target: bool = True) -> list[Row]:
+        columns = {name: self.columns[name] for name in (("source", "target") if with_target else ("source",))}
+        rows = file_rows(file, list(columns.values()))
+        return [{name: row[column] for name, column in columns.items()} for row in rows]
+
+    def _split(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+        """Hold out whole sources, so that no validation input was trained on."""
+        sources = list(dict.fromkeys(row["source"] for row in rows))
+        if len(sources) < 2:
+            raise UsageError("one distinct source cannot be split: give data.init_args.validation_file")
+        order = EpochBatches(len(sources), 1, 42 if self.seed is None else self.seed).order()
+        held = {sources[index] for index in order[: max(1, round(self.validation_share * len(sources)))]}
+        return [row for row in rows if row["source"] not in held], [row for row in rows if row["source"] in held]

@@ -1,0 +1,109 @@
+"""Reach the Hugging Face hub, or say within seconds in one sentence why that cannot be done."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from red_lightning.errors import UsageError
+
+CONNECT_SECONDS = 4.0
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a name means, or None if it is the id of a hub repository.
+
+    Raises:
+        UsageError: The name can only be a folder, and there is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UsageError(f"the folder '{name}' does not exist; give an existing folder or a hub id such as 'org/name'")
+    return None
+
+
+def offline() -> bool:
+    """Whether the hub cannot be asked: the user said so, or no connection opens within seconds."""
+    if constants.HF_HUB_OFFLINE:
+        return True
+    endpoint = urlsplit(constants.ENDPOINT)
+    host = endpoint.hostname or "huggingface.co"
+    proxy = None if proxy_bypass(host) else getproxies().get(endpoint.scheme)
+    target = urlsplit(proxy) if proxy else endpoint
+    port = target.port or (443 if target.scheme == "https" else 80)
+    try:
+        socket.create_connection((target.hostname or host, port), CONNECT_SECONDS).close()
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
+def explained(kind: str, name: str, revision: str | None = None) -> Iterator[None]:
+    """Turn the hub's refusals into one sentence each.
+
+    Args:
+        kind: What is loaded, for the sentence: ``backbone`` or ``data set``.
+        name: Its hub id.
+        revision: The branch, tag or commit asked for.
+
+    Raises:
+        UsageError: In place of the hub client's exceptions.
+    """
+    try:
+        yield
+    except (GatedRepoError, RepositoryNotFoundError, HfHubHTTPError) as error:
+        raise UsageError(_refusal(kind, name, revision, error)) from error
+    except HFValidationError as error:
+        raise UsageError(f"'{name}' is neither a folder nor a hub id of the form 'org/name'") from error
+    except OfflineModeIsEnabled as error:
+        raise UsageError(unreachable(kind, name)) from error
+    except EntryNotFoundError as error:
+        message = unreachable(kind, name) if isinstance(error, LocalEntryNotFoundError) else _no_files(kind, name)
+        raise UsageError(message) from error
+
+
+def unreachable(kind: str, name: str) -> str:
+    """The sentence for a hub that cannot be asked."""
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} cannot be reached"
+    return (
+        f"the {kind} '{name}' is not on this machine and {why}; "
+        f"check the connection, or download it elsewhere and give its folder"
+    )
+
+
+def _no_files(kind: str, name: str) -> str:
+    return f"the hub repository '{name}' holds no {kind} (a file it needs is missing); check the id"
+
+
+def _refusal(kind: str, name: str, revision: str | None, error: Exception) -> str:
+    if isinstance(error, RevisionNotFoundError):
+        return f"the {kind} '{name}' has no revision '{revision}'; leave revision out for its main branch"
+    if isinstance(error, GatedRepoError):
+        return (
+            f"the {kind} '{name}' is gated: accept its conditions at {constants.ENDPOINT}/{name} "
+            "and log in with `hf auth login` (or set HF_TOKEN)"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        private = "" if os.environ.get("HF_TOKEN") else "; if it is private, log in with `hf auth login`"
+        return f"the {kind} '{name}' does not exist, neither as a folder nor on {constants.ENDPOINT}{private}"
+    if isinstance(error, EntryNotFoundError):
+        return _no_files(kind, name)
+    return f"the hub refused the {kind} '{name}': {str(error).splitlines()[0]}"

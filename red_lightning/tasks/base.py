@@ -1,0 +1,155 @@
+"""What every task has in common: a frozen backbone, a method, the optimizer, and checkpoints of what trains."""
+
+import random
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import nn
+
+from red_lightning.backbones.loading import BackboneOptions, find, fingerprint, load_tokenizer
+from red_lightning.errors import UsageError
+from red_lightning.methods import Method
+from red_lightning.tasks.optimization import build_optimizer, build_schedule, check_names
+
+RECORD = "red_lightning"
+"""Key of a checkpoint under which the task says what it belongs to."""
+
+
+class BackboneTask(LightningModule):
+    """Base of the tasks: a pretrained backbone that a method adapts. A subclass loads the backbone and has the steps.
+
+    Args:
+        backbone: Hub id or folder of the pretrained model.
+        method: How the backbone is adapted.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled weight decay of everything that trains.
+        optimizer: ``AdamW``, ``Adam`` or ``SGD``.
+        adam_epsilon: Adam's epsilon (authors' code: 1e-6).
+        schedule: How the learning rate falls after the warm-up: ``linear``, ``cosine`` or ``constant``.
+        warmup_steps: Optimizer steps over which the learning rate rises to its peak.
+        warmup_ratio: The same as a share of the run, used if ``warmup_steps`` is 0.
+        decay_towards: Where weight decay pulls a scaling: ``zero`` (authors' code) or ``identity``, that is 1.
+        backbone_options: How the backbone is loaded.
+        seed: Seeds dropout; the stream of each step depends on the seed and the step only.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        method: Method,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        optimizer: str = "AdamW",
+        adam_epsilon: float = 1e-8,
+        schedule: str = "linear",
+        warmup_steps: int = 0,
+        warmup_ratio: float = 0.0,
+        decay_towards: Literal["zero", "identity"] = "zero",
+        backbone_options: BackboneOptions = BackboneOptions(),  # noqa: B008 - never changed
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        check_names(optimizer, schedule)
+        if not 0 <= warmup_ratio <= 1:
+            raise UsageError(f"model.warmup_ratio is {warmup_ratio}, but must lie between 0 and 1")
+        self.method = method
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
+        self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
+        self.backbone_options = backbone_options
+        self.seed = seed
+        self.source = find(backbone, backbone_options)
+        self.tokenizer = load_tokenizer(self.source, backbone_options)
+        self.backbone: Any = None
+        self.backbone_fingerprint = ""
+        self.trainable_shapes: dict[str, list[int]] = {}
+        self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether the backbone has an encoder and a decoder."""
+        return bool(self.source.config.is_encoder_decoder)
+
+    def load_backbone(self, meta: bool = False) -> nn.Module:
+        """Load the pretrained model (without weights if ``meta``)."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Load the backbone and apply the method, once."""
+        if self.backbone is None:
+            self.backbone = self.load_backbone()
+            self.backbone_fingerprint = fingerprint(self.backbone)
+            self.method.apply(self.backbone)
+            self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over what trains, and the schedule, whose warm-up is resolved here."""
+        optimizer = build_optimizer(
+            self.trainable_parameters(),
+            self.optimizer_name,
+            self.learning_rate,
+            self.weight_decay,
+            self.adam_epsilon,
+            self.decay_towards,
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, self.schedule, steps, self.warmup_steps, self.warmup_ratio)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make dropout a function of the seed and the step, so that a resumed run draws what it would have drawn."""
+        stream = random.Random(f"{self.seed}-{self.current_epoch}-{batch_idx}-{self.global_rank}")
+        torch.manual_seed(stream.getrandbits(63))
+
+    def record(self) -> dict[str, Any]:
+        """What the learned parameters belong to, as plain values."""
+        return {
+            "task": type(self).__name__,
+            "backbone": self.source.name,
+            "commit": self.source.commit,
+            "fingerprint": self.backbone_fingerprint,
+            "method": self.method.describe(),
+            "shapes": self.trainable_shapes,
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what trains."""
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self.trainable_shapes}
+        checkpoint[RECORD] = self.record()
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that belongs to something else.
+
+        Raises:
+            UsageError: Another backbone, other sites, or a file that another program wrote.
+        """
+        self.configure_model()
+        record = checkpoint.get(RECORD)
+        if record is None:
+            raise UsageError("the checkpoint was not written by red_lightning: it does not say what it belongs to")
+        mine = self.record()
+        if record["fingerprint"] != mine["fingerprint"]:
+            raise UsageError(
+                f"the checkpoint belongs to another backbone: it was trained on '{record['backbone']}', "
+                f"and model.backbone is '{self.source.name}'"
+            )
+        theirs, ours = record["shapes"], mine["shapes"]
+        if theirs != ours:
+            differing = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+            raise UsageError(
+                f"the checkpoint belongs to other settings of model.method: it holds {len(theirs)} trained tensors "
+                f"({_settings(record['method'])}), this run trains {len(ours)} ({_settings(mine['method'])}); "
+                f"they first differ at '{differing[0]}'"
+            )
+        if missing := sorted(set(ours) - set(checkpoint["state_dict"])):
+            raise UsageError(f"the checkpoint is damaged: it lacks the values of '{missing[0]}'")
+
+
+def _settings(method: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in method.items())

@@ -1,0 +1,152 @@
+"""Data-to-text generation (paper, section 4.3): describe a structured input in words."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric, Metric
+
+from red_lightning.backbones.loading import load_generator, position_limit
+from red_lightning.data.collation import IGNORED
+from red_lightning.errors import UsageError, nearest
+from red_lightning.generation import Decoding, decode
+from red_lightning.methods import Method
+from red_lightning.metrics import E2E_METRICS, meteor_missing
+from red_lightning.tasks.base import BackboneTask
+
+
+class DataToText(BackboneTask):
+    """Learn to write the reference for a source text, with a decoder or an encoder-decoder.
+
+    Trains on the reference only; validates by the loss per reference token (``val_loss``) and its exponential
+    (``val_perplexity``); tests by decoding each distinct source and the official E2E metrics (``test_BLEU``, ...).
+
+    Args:
+        backbone: Hub id or folder of the pretrained model.
+        method: How the backbone is adapted.
+        label_smoothing: Share of the target probability spread over the vocabulary, in training only.
+        decoding: How test and predict decode.
+        metrics: The test metrics: BLEU, NIST, METEOR, ROUGE_L, CIDEr.
+        **options: Those of :class:`BackboneTask`.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        method: Method,
+        label_smoothing: float = 0.0,
+        decoding: Decoding = Decoding(),  # noqa: B008 - never changed
+        metrics: list[str] = ["BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr"],  # noqa: B006 - shows in --help
+        **options: Any,
+    ) -> None:
+        for name in metrics:
+            if name not in E2E_METRICS:
+                raise UsageError(f"unknown metric '{name}': {nearest(name, E2E_METRICS)}")
+        super().__init__(backbone, method, **options)
+        self.label_smoothing = label_smoothing
+        self.decoding = decoding
+        missing = meteor_missing() if "METEOR" in metrics else None
+        self.missing_metrics = {"METEOR": missing} if missing else {}
+        self.validation_loss = MeanMetric()
+        self.test_metrics = nn.ModuleDict(
+            {name: E2E_METRICS[name]() for name in metrics if name not in self.missing_metrics}
+        )
+
+    def load_backbone(self, meta: bool = False) -> nn.Module:
+        """Load a decoder or an encoder-decoder."""
+        return load_generator(self.source, self.backbone_options, meta)
+
+    def setup(self, stage: str) -> None:
+        """Refuse lengths that the backbone has no positions for."""
+        limit, data = position_limit(self.source.config), getattr(self.trainer, "datamodule", None)
+        if limit is None or self.encoder_decoder or data is None:
+            return
+        wanted = {
+            "data.max_target_length": data.max_target_length,
+            "model.decoding.max_new_tokens": self.decoding.max_new_tokens,
+        }
+        for option, tokens in wanted.items():
+            if data.max_source_length + tokens > limit:
+                raise UsageError(
+                    f"data.max_source_length {data.max_source_length} and {option} {tokens} together exceed the "
+                    f"{limit} positions of the backbone '{self.source.name}'; lower one of them"
+                )
+
+    def loss(self, batch: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The loss on the reference.
+
+        Args:
+            batch: ``input_ids``, ``attention_mask`` and ``labels``, each int64 of shape (rows, tokens).
+            label_smoothing: Share of the target probability spread over the vocabulary.
+
+        Returns:
+            The mean cross-entropy per label in nats (float32 scalar), and the number of labels (int64 scalar).
+        """
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        labels = batch["labels"]
+        if self.encoder_decoder:
+            shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
+            logits = self.backbone(**inputs, decoder_input_ids=shifted, use_cache=False).logits
+        else:
+            logits = self.backbone(**inputs, use_cache=False).logits[:, :-1]
+            labels = labels[:, 1:]
+        loss = cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=label_smoothing,
+        )
+        return loss, (labels != IGNORED).sum()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One training batch."""
+        loss, _ = self.loss(batch, self.label_smoothing)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """The loss of one validation batch, weighted by its labels: the mean does not depend on how rows share batches.
+
+        The authors' code takes the mean of the batches' means instead.
+        """
+        self.validation_loss.update(*self.loss(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of the whole split."""
+        loss = self.validation_loss.compute()
+        self.validation_loss.reset()
+        self.log("val_loss", loss, prog_bar=True)
+        self.log("val_perplexity", torch.exp(loss))
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Decode a batch of distinct sources and score it."""
+        outputs = self.predict_step(batch, batch_idx)
+        predictions = [output["prediction"] for output in outputs]
+        for metric in self._metrics().values():
+            metric.update(predictions, batch["references"])
+        return outputs
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the whole split."""
+        for name, metric in self._metrics().items():
+            self.log(f"test_{name}", metric.compute())
+            metric.reset()
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
+        """Decode a batch of distinct sources.
+
+        Returns:
+            For each row its number, ``source``, ``prediction`` and ``references`` (an empty list if there are none).
+        """
+        texts = decode(
+            self.backbone, batch["input_ids"], batch["attention_mask"], self.tokenizer, self.decoding
+        )
+        rows = zip(batch["row"], batch["text"], texts, batch["references"], strict=True)
+        return [
+            {"row": row, "source": source, "prediction": text, "references": references}
+            for row, source, text, references in rows
+        ]
+
+    def _metrics(self) -> dict[str, Metric]:
+        return {name: metric for name, metric in self.test_metrics.items() if isinstance(metric, Metric)}

@@ -1,0 +1,86 @@
+"""The optimizer and the learning-rate schedule of every task."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from red_lightning.errors import UsageError, nearest
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "AdamW": torch.optim.AdamW,
+    "Adam": torch.optim.Adam,
+    "SGD": lambda parameters, eps, **options: torch.optim.SGD(parameters, **options),
+}
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def check_names(optimizer: str, schedule: str) -> None:
+    """Refuse unknown names before anything is loaded.
+
+    Raises:
+        UsageError: Names the nearest known one.
+    """
+    if optimizer not in OPTIMIZERS:
+        raise UsageError(f"unknown optimizer '{optimizer}': {nearest(optimizer, OPTIMIZERS)}")
+    if schedule not in SCHEDULES:
+        raise UsageError(f"unknown schedule '{schedule}': {nearest(schedule, SCHEDULES)}")
+
+
+def build_optimizer(
+    parameters: Mapping[str, nn.Parameter],
+    name: str,
+    learning_rate: float,
+    weight_decay: float,
+    epsilon: float,
+    decay_towards: Literal["zero", "identity"] = "zero",
+) -> torch.optim.Optimizer:
+    """Build the optimizer of the parameters that train.
+
+    Args:
+        parameters: By name; those that end in ``scaling`` are scalings.
+        name: A key of :data:`OPTIMIZERS`.
+        learning_rate: Peak learning rate.
+        weight_decay: Decoupled for AdamW, an L2 penalty for the others.
+        epsilon: Adam's epsilon.
+        decay_towards: Where weight decay pulls a scaling: ``zero`` (the authors' code) or ``identity``, that is 1.
+    """
+    optimizer = OPTIMIZERS[name](parameters.values(), lr=learning_rate, weight_decay=weight_decay, eps=epsilon)
+    if decay_towards == "identity" and weight_decay:
+        if name != "AdamW":
+            raise UsageError(f"decay_towards: identity needs the optimizer AdamW, not {name}")
+        scalings = [parameter for key, parameter in parameters.items() if key.endswith("scaling")]
+        optimizer.register_step_post_hook(_PullTowardsOne(scalings))
+    return optimizer
+
+
+class _PullTowardsOne:
+    """Adds back ``lr * decay``: AdamW's ``s * (1 - lr * decay)`` becomes a pull of ``s`` towards 1."""
+
+    def __init__(self, scalings: Iterable[nn.Parameter]) -> None:
+        self.scalings = list(scalings)
+
+    @torch.no_grad()
+    def __call__(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        group = optimizer.param_groups[0]
+        for scaling in self.scalings:
+            scaling.add_(group["lr"] * group["weight_decay"])
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, name: str, total_steps: int, warmup_steps: int, warmup_ratio: float
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Build a schedule that is entered once per optimizer step; with warm-up the first step has learning rate 0.
+
+    Args:
+        optimizer: The optimizer.
+        name: A key of :data:`SCHEDULES`.
+        total_steps: Optimizer steps of the whole run.
+        warmup_steps: Steps over which the learning rate rises to its peak.
+        warmup_ratio: The same as a share of the run, used if ``warmup_steps`` is 0; a fraction of a step is kept, as
+            in the authors' code.
+    """
+    warmup: Any = warmup_steps or warmup_ratio * total_steps
+    return get_scheduler(SCHEDULES[name], optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)
