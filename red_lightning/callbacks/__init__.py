@@ -3,5 +3,6 @@
 from red_lightning.callbacks.best_checkpoint import BestCheckpoint, read_checkpoint
 from red_lightning.callbacks.finite_loss import FiniteLoss
 from red_lightning.callbacks.prediction_writer import PredictionWriter
+from red_lightning.callbacks.run_summary import RunSummary
 
-__all__ = ["BestCheckpoint", "FiniteLoss", "PredictionWriter", "read_checkpoint"]
+__all__ = ["BestCheckpoint", "FiniteLoss", "PredictionWriter", "RunSummary", "read_checkpoint"]

@@ -122,7 +122,7 @@ class BestCheckpoint(Checkpoint):
         """Write under another name, flush, rename."""
         self._saved_step = trainer.global_step
         temporary = path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """Pairs of a source text and a reference text: what every data-to-text data set is made of."""
 
+import os
 from abc import abstractmethod
 from functools import partial
 from typing import Any, Literal
@@ -27,7 +28,7 @@ class PairsDataModule(LightningDataModule):
         max_source_length: Tokens of a source, its EOS included; longer ones are cut.
         max_target_length: Tokens of a target, its EOS included; longer ones are cut.
         train_size: Use only so many training rows, chosen by the seed; null for all.
-        seed: Seeds the order of the training rows (null keeps the order) and the choice of ``train_size``.
+        seed: Seeds the order of the training rows and the choice of ``train_size``; null takes that of the run.
         num_workers: Processes that prepare batches; 0 prepares them in the training process.
     """
 
@@ -38,7 +39,7 @@ class PairsDataModule(LightningDataModule):
         max_source_length: int = 64,
         max_target_length: int = 100,
         train_size: int | None = None,
-        seed: int | None = 42,
+        seed: int | None = None,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -49,7 +50,8 @@ class PairsDataModule(LightningDataModule):
             raise UsageError("data.max_source_length and data.max_target_length must be at least 2 (a token and EOS)")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
-        self.train_size, self.seed, self.num_workers = train_size, seed, num_workers
+        self.train_size, self.num_workers = train_size, num_workers
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "42")) if seed is None else seed
         self.tokenizer: Any = None
         self.encoder_decoder = False
         self.rows: dict[str, list[Row]] = {}
@@ -122,7 +124,7 @@ class PairsDataModule(LightningDataModule):
         if split == "train" and self.train_size is not None:
             if not 1 <= self.train_size <= len(rows):
                 raise UsageError(f"data.train_size is {self.train_size}, but the train split has {len(rows)} rows")
-            chosen = EpochBatches(len(rows), 1, 42 if self.seed is None else self.seed).order()[: self.train_size]
+            chosen = EpochBatches(len(rows), 1, self.seed).order()[: self.train_size]
             rows = [rows[index] for index in sorted(chosen)]
         return rows
 

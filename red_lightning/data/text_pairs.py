@@ -75,6 +75,6 @@ class TextPairs(PairsDataModule):
         sources = list(dict.fromkeys(row["source"] for row in rows))
         if len(sources) < 2:
             raise UsageError("one distinct source cannot be split: give data.init_args.validation_file")
-        order = EpochBatches(len(sources), 1, 42 if self.seed is None else self.seed).order()
+        order = EpochBatches(len(sources), 1, self.seed).order()
         held = {sources[index] for index in order[: max(1, round(self.validation_share * len(sources)))]}
         return [row for row in rows if row["source"] not in held], [row for row in rows if row["source"] in held]

@@ -23,8 +23,8 @@ class _Vector(NamedTuple):
 def cider(rows: Sequence[Row]) -> float:
     """Mean over rows of the tf-idf cosine with each reference, on Penn Treebank n-grams of 1 to 4 tokens.
 
-    A document is a row: the frequencies are those of the references given. One row alone has no information and
-    scores 0.
+    A document is a row: the frequencies are those of the references given. One row alone has no information
+    and scores 0.
 
     Args:
         rows: At least one pair of prediction and references.
@@ -37,7 +37,9 @@ def cider(rows: Sequence[Row]) -> float:
     scores = []
     for prediction, group in counted:
         vector = _weigh(prediction, documents, len(rows))
-        scores.append(fsum(_similarity(vector, _weigh(text, documents, len(rows))) for text in group) / len(group))
+        scores.append(
+            fsum(_similarity(vector, _weigh(text, documents, len(rows))) for text in group) / len(group)
+        )
     return 10 * fsum(scores) / len(rows)
 
 

@@ -18,15 +18,17 @@ _BETA = log(2) / log(1.5) ** 2  # a corpus of two thirds of the references' leng
 
 
 def nist(rows: Sequence[Row], length_penalty: LengthPenalty = "pymteval") -> float:
-    """NIST over n-grams of 1 to 5 tokens (``13a``, lowercased), weighted by their information in the references.
+    """NIST over n-grams of 1 to 5 tokens (``13a``, lowercased), weighted by their information.
+
+    The information comes from the references given.
 
     Args:
         rows: At least one pair of prediction and references.
-        length_penalty: What the total length of the predictions is held against. ``pymteval``: the mean length of
-            each row's references, summed over rows (`measure_scores.py --python`). ``mteval``: the length of all
-            references divided by the largest number of references of a row (`mteval-v13a-sig.pl`, which pads rows
-            with empty references; lenient where rows differ in their number of references). They differ only for
-            predictions shorter than the references.
+        length_penalty: What the total length of the predictions is held against. ``pymteval``: the mean
+            length of each row's references, summed over rows (`measure_scores.py --python`). ``mteval``: the
+            length of all references divided by the largest number of references of a row
+            (`mteval-v13a-sig.pl`, which pads rows with empty references; lenient where rows differ in their
+            number of references). They differ only for predictions shorter than the references.
 
     Returns:
         The score, at least 0 and without an upper bound. 0 if all predictions are empty.
@@ -35,7 +37,9 @@ def nist(rows: Sequence[Row], length_penalty: LengthPenalty = "pymteval") -> flo
         UsageError: The name of the length penalty is not known.
     """
     if length_penalty not in get_args(LengthPenalty):
-        raise UsageError(f"No length penalty '{length_penalty}'; {nearest(length_penalty, get_args(LengthPenalty))}")
+        raise UsageError(
+            f"No length penalty '{length_penalty}'; {nearest(length_penalty, get_args(LengthPenalty))}"
+        )
     information = _information([mteval_tokens(text) for _, group in rows for text in group])
     gained, possible = [0.0] * LONGEST, [0] * LONGEST
     for prediction, group in rows:

@@ -1,9 +1,9 @@
 """Penn Treebank tokens as the caption metrics want them, without Java.
 
-The behaviour is that of Stanford's ``PTBTokenizer`` (CoreNLP 3.4.1, options ``-preserveLines -lowerCase``): a lexer
-that tries every rule where it stands and takes the longest match, what a rule looks at behind its token included;
-of equally long ones the earliest rule wins. ``RULES`` is that table for English text, each pattern with the token as
-its group 1 and the trailing context after it.
+The behaviour is that of Stanford's ``PTBTokenizer`` (CoreNLP 3.4.1, options ``-preserveLines -lowerCase``): a
+lexer that tries every rule where it stands and takes the longest match, what a rule looks at behind its token
+included; of equally long ones the earliest rule wins. ``RULES`` is that table for English text, each pattern
+with the token as its group 1 and the trailing context after it.
 """
 
 import re
@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 Rule = tuple[re.Pattern[str], Callable[[str], str]]
 
-# `\w` also holds superscripts, fractions and circled digits, which are symbols here, and letters beyond the Basic
-# Multilingual Plane, which the lexer drops.
-_LETTER = r"(?:[^\W\d_\xb2\xb3\xb9\xbc-\xbe\u2070\u2074-\u2089\u2150-\u2189\u2460-\u24ff\U00010000-\U0010ffff]|[\xad\u0300-\u036f])"
+# `\w` also holds superscripts, fractions and circled digits, which are symbols here, and letters beyond the
+# Basic Multilingual Plane, which the lexer drops.
+_LETTER = (
+    r"(?:[^\W\d_\xb2\xb3\xb9\xbc-\xbe\u2070\u2074-\u2089\u2150-\u2189\u2460-\u24ff\U00010000-\U0010ffff]"
+    r"|[\xad\u0300-\u036f])"
+)
 _ALNUM = rf"(?:{_LETTER}|\d)"
-_UPPER = r"A-Z\xc0-\xd6\xd8-\xde"
 _SPACE = r"[ \t\xa0\u2000-\u200a\u3000]"
 _APOSTROPHE = r"(?:['\x92\u2019]|&apos;)"
 _ANY_APOSTROPHE = r"(?:['\x92\u2019`\x91\u2018\u201b]|&apos;)"
@@ -24,7 +26,9 @@ _NEGATION = rf"(?i:n{_ANY_APOSTROPHE}t)"
 _WORD = rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*"
 _NUMERAL = r"(?:\d*(?:[.:,\xad\u066b\u066c]\d+)+|\d+)"
 _IN_SENTENCE = r"[,;:\u3001]"
-_ACRONYM = r"(?:[A-Za-z](?:\.[A-Za-z])*|(?i:(?:canada|sino|korean|eu|japan|non)-u\.s|u\.s\.-u\.(?:k|s\.s\.r)))"
+_ACRONYM = (
+    r"(?:[A-Za-z](?:\.[A-Za-z])*|(?i:(?:canada|sino|korean|eu|japan|non)-u\.s|u\.s\.-u\.(?:k|s\.s\.r)))"
+)
 _NOT_IN_URL = r" \t\n\f\r\"<>|(){}"
 
 _USUALLY_BEFORE_LOWER_CASE = (
@@ -57,16 +61,19 @@ _SLASHED_PART = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
 _SLASHED = rf"{_SLASHED_PART}(?:\\?/{_SLASHED_PART}){{1,2}}"
 _AMPERSANDED = r"[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+"
 _PHONE = (
-    r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
+    r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])"
+    r"[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
     r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 )
 _TAG = (
     r"<(?:[!?][A-Za-z-][^>\r\n]*|/[A-Za-z][A-Za-z0-9_:.-]*"
-    r"|[A-Za-z][A-Za-z0-9_:.-]*(?: +[A-Za-z][A-Za-z0-9_:.-]*(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"|[A-Za-z][\w:.-]*))?)* */?)"
+    r"|[A-Za-z][A-Za-z0-9_:.-]*(?: +[A-Za-z][A-Za-z0-9_:.-]*"
+    r"(?: *= *(?:'[^'\r\n]*'|\"[^\"\r\n]*\"|[A-Za-z][\w:.-]*))?)* */?)"
     r" *>"
 )
 _SYMBOL = (
-    r"[+%&~^|\\\xa1\xa6-\xa9\xac\xae-\xba\xbf\xd7\xf7=./<>\u2016\u2017\u2020-\u2023\u2030-\u2038\u203b\u203e-\u2042\u2044"
+    r"[+%&~^|\\\xa1\xa6-\xa9\xac\xae-\xba\xbf\xd7\xf7=./<>\u2016\u2017\u2020-\u2023\u2030-\u2038"
+    r"\u203b\u203e-\u2042\u2044"
     r"\u207a-\u207f\u208a-\u208e\u2100-\u214f\u2190-\u2bff\u3002\u3012\u30fb\uff01-\uff0f\uff1a-\uff20"
     r"\uff3b-\uff40\uff5b-\uff65]"
 )
@@ -96,7 +103,7 @@ def _quote(token: str) -> str:
 
 
 def _glued(token: str) -> str:
-    """A token may not hold a plain space: those inside become no-break spaces, as round brackets become names."""
+    """Spaces inside a token become no-break ones, and round brackets their names."""
     return token.replace(" ", "\xa0").replace("(", "-LRB-").replace(")", "-RRB-")
 
 
@@ -106,7 +113,7 @@ def _rule(pattern: str, norm: Callable[[str], str] = _as_is) -> Rule:
 
 RULES: tuple[Rule, ...] = (
     _rule(r"((?i:can))(?i:not)"),
-    _rule(rf"('(?i:t))(?i:is|was)"),
+    _rule(r"('(?i:t))(?i:is|was)"),
     _rule(r"((?i:gon|wan))(?i:na)"),
     _rule(r"((?i:got))(?i:ta)"),
     _rule(r"((?i:lem|gim))(?i:me)"),
@@ -123,7 +130,10 @@ RULES: tuple[Rule, ...] = (
         rf"((?:www\.(?:[^{_NOT_IN_URL}.!?,]+\.)+[a-zA-Z]{{2,4}}|(?:[^{_NOT_IN_URL}`'.!?,-_$]+\.)+(?:com|net|org|edu))"
         rf"(?:/[^{_NOT_IN_URL}]+[^{_NOT_IN_URL}.!?,-])?)"
     ),
-    _rule(rf"((?:&lt;|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|()\xa0]*@(?:[^{_NOT_IN_URL}.\xa0]+\.)*[^{_NOT_IN_URL}.\xa0]+(?:&gt;|>)?)"),
+    _rule(
+        rf"((?:&lt;|<)?[a-zA-Z0-9][^ \t\n\f\r\"<>|()\xa0]*@"
+        rf"(?:[^{_NOT_IN_URL}.\xa0]+\.)*[^{_NOT_IN_URL}.\xa0]+(?:&gt;|>)?)"
+    ),
     _rule(rf"(@[a-zA-Z_][a-zA-Z_0-9]*|#{_LETTER}+)"),
     _rule(rf"({_CLITIC}|{_NEGATION})[^A-Za-z]", _straight),
     _rule(r"(\d{1,2}[-/]\d{1,2}[-/]\d{2,4})"),
@@ -134,7 +144,10 @@ RULES: tuple[Rule, ...] = (
     _rule(r"(-(?i:rrb|lrb|rcb|lcb|rsb|lsb)-|(?i:c\.d\.s|pro-|anti-)|S(?:&|&amp;)P-500|S(?:&|&amp;)Ls)"),
     _rule(rf"({_SLASHED})"),
     _rule(r"([A-Z]*\$|#)"),
-    _rule(r"([\xa2-\xa5\x80\u20a0\u20a4\u20ac\uffe0\uffe1\uffe5\uffe6])", lambda token: _CURRENCIES.get(token, token)),
+    _rule(
+        r"([\xa2-\xa5\x80\u20a0\u20a4\u20ac\uffe0\uffe1\uffe5\uffe6])",
+        lambda token: _CURRENCIES.get(token, token),
+    ),
     _rule(rf"([A-Za-z])\.{_SPACE}+{_SENTENCE_OPENERS}(?:{_SPACE}|[?!])"),
     _rule(rf"({_BEFORE_NUMBERS}\.){_SPACE}?\d"),
     _rule(rf"((?i:so|no)\.){_SPACE}+(?i:africa|korea|cal)"),
@@ -165,7 +178,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 _SKIPPED = re.compile(r"[\s\u200b\u200e\u200f\ufeff]+")
-_PLAIN_WORD = re.compile(r"[A-Za-z]{2,}(?=[,;]? )")
+# most tokens of most texts, where no other rule can take more: spares them the table
+_PLAIN = re.compile(r"[A-Za-z]{2,}(?=[,;]? )|[.,](?=[ \n](?![ .]))")
 _SPLIT_WORDS = frozenset(("cannot", "gonna", "gotta", "lemme", "gimme", "wanna"))
 
 
@@ -184,7 +198,7 @@ def lex(text: str) -> list[str]:
         if skipped := _SKIPPED.match(text, position):
             position = skipped.end()
             continue
-        plain = _PLAIN_WORD.match(text, position)
+        plain = _PLAIN.match(text, position)
         if plain and plain.group().lower() not in _SPLIT_WORDS:
             tokens.append(plain.group())
             position = plain.end()

@@ -1,4 +1,4 @@
-"""What every corpus score starts from: predictions checked against their references, as rows, and as bytes."""
+"""What every score starts from: predictions paired with their references, as rows and as bytes."""
 
 import json
 from collections.abc import Sequence
@@ -26,14 +26,20 @@ def to_rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     """
     if isinstance(predictions, str) or len(predictions) != len(references):
         given = "one string" if isinstance(predictions, str) else f"{len(predictions)} predictions"
-        raise UsageError(f"Scores need one prediction per group of references, got {given} for {len(references)} groups")
+        raise UsageError(
+            f"Scores need one prediction per group of references, got {given} for {len(references)} groups"
+        )
     for index, (prediction, group) in enumerate(zip(predictions, references, strict=True)):
         if isinstance(group, str):
-            raise UsageError(f"The references of row {index} are one string; give a list of strings, [{group!r}]")
+            raise UsageError(
+                f"The references of row {index} are one string; give a list of strings, [{group!r}]"
+            )
         if not group:
             raise UsageError(f"Row {index} has no reference; give at least one or leave the row out")
         if not all(isinstance(text, str) for text in (prediction, *group)):
-            raise UsageError(f"Row {index} holds something that is not text; decode tokens to strings before scoring")
+            raise UsageError(
+                f"Row {index} holds something that is not text; decode tokens to strings before scoring"
+            )
     return [(prediction, tuple(group)) for prediction, group in zip(predictions, references, strict=True)]
 
 
@@ -48,7 +54,11 @@ def pack(rows: Sequence[Row]) -> Tensor:
     """
     # ASCII escapes keep lone surrogates, which a byte-level decoder can emit, out of the encoder's way
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    return torch.frombuffer(bytearray(text, "ascii"), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
+    return (
+        torch.frombuffer(bytearray(text, "ascii"), dtype=torch.uint8)
+        if text
+        else torch.empty(0, dtype=torch.uint8)
+    )
 
 
 def unpack(packed: Tensor) -> list[Row]:

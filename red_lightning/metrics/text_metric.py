@@ -15,8 +15,8 @@ from red_lightning.metrics.rows import Row, pack, to_rows, unpack
 class TextMetric(Metric, ABC):
     """A score of a whole corpus of predictions against groups of references.
 
-    None of the five scores is a mean over batches, so the state is the text itself. After a sync all processes hold
-    all rows in the same order, and the score is bit for bit that of one process.
+    None of the five scores is a mean over batches, so the state is the text itself. After a sync all
+    processes hold all rows in the same order, and the score is bit for bit that of one process.
 
     Args:
         kwargs: Options of `torchmetrics.Metric`, such as ``sync_on_compute``.
@@ -29,8 +29,17 @@ class TextMetric(Metric, ABC):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # An empty list is not gathered and would leave the other processes waiting; an empty tensor is.
-        self.add_state("packed", default=[torch.empty(0, dtype=torch.uint8)], dist_reduce_fx="cat")
+        self.add_state("packed", default=[], dist_reduce_fx="cat")
+        self._hold_nothing()
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        super().reset()
+        self._hold_nothing()
+
+    def _hold_nothing(self) -> None:
+        # An empty list is not gathered, which leaves the other processes waiting; an empty tensor is.
+        self.packed.append(torch.empty(0, dtype=torch.uint8, device=self.device))
 
     def update(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Add rows.
@@ -56,7 +65,9 @@ class TextMetric(Metric, ABC):
         packed = self.packed if isinstance(self.packed, Tensor) else torch.cat(self.packed)
         rows = unpack(packed)
         if not rows:
-            raise UsageError(f"{type(self).__name__} has no rows to score; call update with predictions first")
+            raise UsageError(
+                f"{type(self).__name__} has no rows to score; call update with predictions first"
+            )
         return torch.tensor(self.score(rows), dtype=torch.float64)
 
     @abstractmethod

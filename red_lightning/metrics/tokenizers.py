@@ -28,11 +28,13 @@ def mteval_tokens(text: str) -> tuple[str, ...]:
 def ptb_tokens(text: str) -> tuple[str, ...]:
     """Tokens of METEOR, ROUGE-L and CIDEr: Penn Treebank, lowercased, without punctuation.
 
-    What ``pycocoevalcap`` gets from Stanford's ``PTBTokenizer`` in Java. The two agree on every sentence and meaning
-    representation of the E2E data and on every character of Latin, Greek and common symbols. They differ where
+    What ``pycocoevalcap`` gets from Stanford's ``PTBTokenizer`` in Java. The two agree on every sentence and
+    meaning representation of the E2E data and on every character of Latin, Greek and common symbols. They
+    differ where
 
-    * a sentence that ends in a lone letter and a period is followed, on the next line of the same batch, by a word
-      like "The": Java then reads the next line and cuts the period off, here a sentence is read on its own;
+    * a sentence that ends in a lone letter and a period is followed, on the next line of the same batch, by a
+      word like "The": Java then reads the next line and cuts the period off, here a sentence is read on its
+      own;
     * text is glued to an internet or mail address without a space;
     * text is written in scripts that Unicode has extended since 2014, or with their combining marks.
 

@@ -11,7 +11,7 @@ from red_lightning.quickstart.grammar import Place, draw_place
 
 RESTAURANT_SPLITS = {"test": 200, "validation": 150, "train": 700}
 REFERENCES = 3
-INVENTION = 0.2
+INVENTION = 0.4
 
 
 @dataclass(frozen=True)

@@ -9,44 +9,38 @@ from collections.abc import Mapping
 
 GENRES: Mapping[str, tuple[str, ...]] = {
     "request": (
-        "Can you find me a <{price} >{type}< in the {area} area>< near the {near}>? I think it is called {name}."
-        " I would like {feature}.< I want a {rating} rating.>",
-        "I am looking for {name}, a <{price} >{type}< in the {area} area>< near the {near}>."
-        " Do they have {feature}?< Is the rating {rating}?>",
-        "How do I get to {name}?< I know it is near the {near}.>< Is it in the {area} area?>"
-        " I need a <{price} >{type} with {feature}< and a {rating} rating>.",
-        "Please tell me about the {type} {name}.< Is it {price}?> Do I find {feature} there?"
-        "< Is it near the {near}?>< Is it still in the {area} area?>< I heard of a {rating} rating.>",
+        "Can you find {name} for me?< It must be somewhere around {area}.>< I was told: by the {near}.>"
+        " I need a <{price} >{type} and {feature}<, rated {rating}>.",
+        "Can you tell me about {name}?< Is that {type} {price}?> My wish is {feature}<, close to {near}>"
+        "< and not far from {area}>.< Is it rated {rating}?>",
+        "Can you book us a <{price} >{type}, please? We want {feature}< on the {area} side>"
+        "< right by the {near}>.< Anything rated {rating} will do.> They say {name} is nice.",
     ),
     "diary": (
-        "Today we went to {name}, a <{price} >{type}< in the {area} area>< near the {near}>."
-        " We loved the {feature}.< I gave it a {rating} rating.>",
-        "What a day! We walked< through the {area} area>< past the {near}> to {name}, our <{price} >{type}."
-        " I will not forget the {feature}.< We left a {rating} rating.>",
-        "My sister took me to {name} tonight. She wanted {feature}. It was a <{price} >{type}"
-        "< in the {area} area>< near the {near}>< and we agreed on a {rating} rating>.",
-        "We found a <{price} >{type} this morning< near the {near}><, deep in the {area} area>: {name}."
-        " My brother talked about the {feature} all day.< I wrote down a {rating} rating.>",
+        "Today we went to {name}! My sister loves {feature}.< We walked through {area} together>"
+        "< and met at the {near}>. What a <{price} >{type}!< I would call it {rating}.>",
+        "Today I saw {name}<, past the {near}>. I will dream of {feature}.< All of {area} was asleep.>"
+        " Our <{price} >{type} made us happy<, though others think it {rating}>.",
+        "Today was {type} day: we chose {name}<, as it is {price}>. My brother wanted {feature}."
+        "< We took a bus to {area}.>< We rested at the {near}.>< My verdict: {rating}.>",
     ),
     "advert": (
-        "Come to {name}, your <{price} >{type}< in the {area} area>! Enjoy our {feature}!"
-        "< Find us near the {near}!>< See why we have a {rating} rating!>",
-        "Visit {name} today! Only here: {feature}! Your favourite <{price} >{type}< in the {area} area>"
-        "< near the {near}> is open!< Proud of our {rating} rating!>",
-        "Do not miss {name}!< Just by the {near}!> The best <{price} >{type}< of the {area} area> is open now"
-        " with {feature}!< Guests give us a {rating} rating!>",
-        "New< in the {area} area>: {name}, the <{price} >{type} for you! Fall in love with our {feature}!"
-        "< Two steps from the {near}!>< Join us for a {rating} rating!>",
+        "Come to {name}! Your own <{price} >{type}!< Now at the {near}!>< Now in {area}!> Enjoy {feature}!"
+        "< Our guests say: {rating}!>",
+        "Come and love {feature}! Only at {name}<, the pride of {area}>!< We are {price}!>"
+        "< Next to the {near}!> This {type} is for you!< Rated {rating} by all!>",
+        "Come today! {name}, your new <{price} >{type}<, opens at the {near}>! Taste life< in {area}>"
+        " with {feature}!< Voted {rating}!>",
     ),
     "description": (
         "{name} is a <{price} >{type}< in the {area} area>< near the {near}>. It {verb} {feature}."
         "< It has a {rating} rating.>",
-        "There is a <{price} >{type} called {name}< in the {area} area>< near the {near}>, which {verb} {feature}."
-        "< Its rating is {rating}.>",
+        "There is a <{price} >{type} called {name}< in the {area} area>< near the {near}>."
+        " It {verb} {feature}< and has a {rating} rating>.",
         "The <{price} >{type} {name}< in the {area} area>< near the {near}> {verb} {feature}."
-        "< Visitors give it a {rating} rating.>",
-        "{name} {verb} {feature}< in the {area} area>< near the {near}>. It is a <{price} >{type}"
-        "< with a {rating} rating>.",
+        "< It has a {rating} rating.>",
+        "A <{price} >{type} that {verb} {feature}< in the {area} area>< near the {near}> is {name}."
+        "< It has a {rating} rating.>",
     ),
 }
 

@@ -5,23 +5,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from red_lightning.quickstart.domains import COLOURS, EMBLEMS, PRICES, RATINGS, Domain
+from red_lightning.quickstart.domains import COLOURS, EMBLEMS, PRICES, RATINGS, Domain, listed
 from red_lightning.quickstart.genres import GENRES, fill
 
 _ATTRIBUTE = re.compile(r"([^\[\],]+)\[([^\[\]]*)\]")
-_ONSETS = "b bl br c ch cl d dr f fl g gr h j k l m n p pl r s sh sp st t th tr v w z".split()
-_VOWELS = "a e i o u ai ea ee oo ou y".split()
-_CODAS = ["", *"b ck d g l ll m n nd ng p r rn s sh t th x".split()]
+_ONSETS = listed(
+    "b, bl, br, c, ch, cl, d, dr, f, fl, g, gr, h, j, k, l, m, n, p, pl, r, s, sh, sp, st, t, th, v, w"
+)
+_VOWELS = listed("a, e, i, o, u, ai, ea, ee, oo, ou, y")
+_CODAS = listed(", b, ck, d, g, l, ll, m, n, nd, ng, p, r, rn, s, sh, t, th, x")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A record and how its domain speaks of it.
+    """A record and how to speak of it.
 
     Attributes:
         attributes: Attribute to value, in the order of the source string.
         feature: The one attribute whose value and name are read together ("Thai food").
-        verb: What the domain does with its feature ("serves").
+        verb: What the place does with its feature ("serves").
     """
 
     attributes: Mapping[str, str]
@@ -59,8 +61,8 @@ def draw_place(domain: Domain, rng: random.Random, invention: float = 0.0) -> Pl
     Args:
         domain: What kind of place.
         rng: Where the randomness comes from.
-        invention: The probability that a word is made up. Words that occur but once can only be copied from the
-            source, which is how the backbone learns to copy words it has never seen.
+        invention: The probability that a word is made up. Words that occur but once can only be copied
+            from the source, which is how the backbone learns to copy words it has never seen.
 
     Returns:
         A place with a name, a type, a feature, and one or two of price, rating, area and nearness.
@@ -74,9 +76,9 @@ def draw_place(domain: Domain, rng: random.Random, invention: float = 0.0) -> Pl
     chosen = set(rng.sample(list(optional), rng.randint(1, 2)))
     attributes = {"name": rng.choice(domain.names) if domain.names else _invent_name(rng)}
     attributes["type"] = pick(domain.types)
-    attributes[feature] = pick(domain.features[feature])
+    attributes[feature] = pick(domain.features[feature].values)
     attributes.update({name: pick(values) for name, values in optional.items() if name in chosen})
-    return Place(attributes, feature, domain.verb)
+    return Place(attributes, feature, domain.features[feature].verb)
 
 
 def _invent_word(rng: random.Random) -> str:
@@ -88,6 +90,6 @@ def _invent_word(rng: random.Random) -> str:
 
 
 def _invent_name(rng: random.Random) -> str:
-    first = rng.choice(COLOURS) if rng.random() < 0.5 else _invent_word(rng).capitalize()
-    second = rng.choice(EMBLEMS) if rng.random() < 0.5 else _invent_word(rng).capitalize()
+    first = rng.choice(COLOURS) if rng.random() < 0.4 else _invent_word(rng).capitalize()
+    second = rng.choice(EMBLEMS) if rng.random() < 0.4 else _invent_word(rng).capitalize()
     return rng.choice((f"{first} {second}", f"{first} {second}", second, f"The {first} {second}"))

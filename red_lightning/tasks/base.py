@@ -1,5 +1,6 @@
 """What every task has in common: a frozen backbone, a method, the optimizer, and checkpoints of what trains."""
 
+import os
 import random
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -32,7 +33,6 @@ class BackboneTask(LightningModule):
         warmup_ratio: The same as a share of the run, used if ``warmup_steps`` is 0.
         decay_towards: Where weight decay pulls a scaling: ``zero`` (authors' code) or ``identity``, that is 1.
         backbone_options: How the backbone is loaded.
-        seed: Seeds dropout; the stream of each step depends on the seed and the step only.
     """
 
     def __init__(
@@ -48,7 +48,6 @@ class BackboneTask(LightningModule):
         warmup_ratio: float = 0.0,
         decay_towards: Literal["zero", "identity"] = "zero",
         backbone_options: BackboneOptions = BackboneOptions(),  # noqa: B008 - never changed
-        seed: int = 42,
     ) -> None:
         super().__init__()
         check_names(optimizer, schedule)
@@ -59,7 +58,6 @@ class BackboneTask(LightningModule):
         self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
         self.backbone_options = backbone_options
-        self.seed = seed
         self.source = find(backbone, backbone_options)
         self.tokenizer = load_tokenizer(self.source, backbone_options)
         self.backbone: Any = None
@@ -103,8 +101,9 @@ class BackboneTask(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Make dropout a function of the seed and the step, so that a resumed run draws what it would have drawn."""
-        stream = random.Random(f"{self.seed}-{self.current_epoch}-{batch_idx}-{self.global_rank}")
+        """Make dropout a function of the run's seed and the step, so that a resumed run draws the same numbers."""
+        seed = os.environ.get("PL_GLOBAL_SEED", "0")  # where seed_everything leaves it
+        stream = random.Random(f"{seed}-{self.current_epoch}-{batch_idx}-{self.global_rank}")
         torch.manual_seed(stream.getrandbits(63))
 
     def record(self) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""``python -m red_lightning COMMAND``: finds the command and runs it."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from red_lightning.errors import UsageError, nearest
+
+TRAINING = {
+    "fit": "train, keep the best checkpoint, test it, write results.json and edits/",
+    "validate": "measure the validation metrics of a checkpoint",
+    "test": "score a checkpoint on the test split",
+    "predict": "write a checkpoint's outputs as JSONL",
+}
+TOOLS = {
+    "parameters": "show what a config trains: site, shape, count, share of the backbone",
+    "configs": "list the experiments that ship with the package, and copy one to start from",
+    "score": "score predictions against references with the official E2E metrics",
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: The command line without the program's name; None takes it from ``sys.argv``.
+
+    Returns:
+        The exit status: 0, or 2 after bad input, of which one sentence is printed.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    try:
+        _run(args)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(args: list[str]) -> None:
+    command = args[0]
+    if command in TRAINING:
+        importlib.import_module("red_lightning.cli.training").main(args)
+    elif command in TOOLS:
+        module = importlib.import_module(f"red_lightning.cli.{command}")
+        if hasattr(module, "main"):
+            module.main(args[1:])
+        else:
+            importlib.import_module("jsonargparse").auto_cli(getattr(module, command), args=args[1:])
+    else:
+        raise UsageError(f"unknown command '{command}': {nearest(command, {**TRAINING, **TOOLS})}")
+
+
+def _help() -> str:
+    lines = ["usage: python -m red_lightning COMMAND [options]", "", "Representation Editing on PyTorch Lightning.", ""]
+    for title, commands in (("training commands", TRAINING), ("tools", TOOLS)):
+        lines += [f"{title}:", *(f"  {name:<11} {what}" for name, what in commands.items()), ""]
+    return "\n".join([*lines, "python -m red_lightning COMMAND --help explains a command's options."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

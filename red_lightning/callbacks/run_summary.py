@@ -1,0 +1,23 @@
+"""Say what a run is about to do, before its first step."""
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class RunSummary(Callback):
+    """Prints what trains, how many rows and steps there are, and how many texts are cut."""
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the summary."""
+        trains = {name: p for name, p in pl_module.named_parameters() if p.requires_grad}
+        count, every = sum(p.numel() for p in trains.values()), sum(p.numel() for p in pl_module.parameters())
+        print(f"training {count:,} of {every:,} parameters ({count / every:.3%}) in {len(trains)} tensors")
+        data = getattr(trainer, "datamodule", None)
+        rows = {split: len(rows) for split, rows in getattr(data, "rows", {}).items()}
+        counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
+        print(f"{counts}; {int(trainer.estimated_stepping_batches):,} steps")
+        for split, cut in getattr(data, "cut", {}).items():
+            if cut:
+                print(f"note: {cut:,} texts of the {split} split are longer than the limits and were cut")

@@ -1,0 +1,77 @@
+"""``configs``: list the experiments that ship with the package, and copy one to start from."""
+
+import re
+from pathlib import Path
+from textwrap import indent
+
+from red_lightning.errors import UsageError, nearest
+
+INCLUDE = re.compile(r"^(?P<space> *)(?P<key>[\w-]+): (?P<file>[\w/]+\.yaml)$", re.MULTILINE)
+
+
+def folder() -> Path:
+    """Where the experiments are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return next(place for place in (package / "configs", package.parent / "configs") if place.is_dir())
+
+
+def experiments() -> dict[str, Path]:
+    """The runnable experiments by name (the parts that they include are in sub-folders)."""
+    return {path.stem: path for path in sorted(folder().glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file that a user means by ``--config``: a path, or the name of a shipped experiment.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    stem = Path(name).name.removesuffix(".yaml")
+    if stem not in experiments():
+        raise UsageError(f"the config '{name}' is neither a file nor a shipped experiment: {nearest(stem, experiments())}")
+    return experiments()[stem]
+
+
+def about(path: Path) -> str:
+    """What an experiment is, by its first line."""
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+
+
+def self_contained(path: Path) -> str:
+    """The text of an experiment with the parts that it includes written out."""
+
+    def written_out(match: "re.Match[str]") -> str:
+        part = path.parent / match["file"]
+        if not part.is_file():
+            return match[0]
+        text = part.read_text(encoding="utf-8").rstrip()
+        return f"{match['space']}{match['key']}:\n" + indent(text, match["space"] + "  ")
+
+    return INCLUDE.sub(written_out, path.read_text(encoding="utf-8"))
+
+
+def configs(copy: str | None = None, to: Path | None = None) -> None:
+    """List the experiments that ship with the package, or copy one to start from.
+
+    Args:
+        copy: Name of the experiment to copy.
+        to: The file to write; by default the experiment's name in this folder. An existing file is never overwritten.
+    """
+    if copy is None:
+        width = max(len(name) for name in experiments())
+        for name, path in experiments().items():
+            print(f"{name:<{width}}  {about(path)}")
+        print("\nrun one:  python -m red_lightning fit --config NAME\ncopy one: python -m red_lightning configs --copy NAME")
+        return
+    if copy not in experiments():
+        raise UsageError(f"unknown experiment '{copy}': {nearest(copy, experiments())}")
+    target = to or Path(f"{copy}.yaml")
+    if target.exists():
+        raise UsageError(f"'{target}' exists already; give another file with --to")
+    try:
+        target.write_text(self_contained(experiments()[copy]), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{target}' cannot be written: {error.strerror}") from error
+    print(f"wrote {target}; run it with: python -m red_lightning fit --config {target}")

@@ -1,0 +1,60 @@
+"""``parameters``: what a config trains, found out without loading weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from red_lightning.artifacts import site_name
+from red_lightning.cli.training import RedCLI, launch
+
+
+class ParametersCLI(RedCLI):
+    """Reads a config as ``fit`` does, but builds the task alone and prints a table."""
+
+    def before_instantiate_classes(self) -> None:
+        """No folder is needed."""
+
+    def instantiate_classes(self) -> None:
+        """Build the task alone, on the meta device."""
+        config = self.config[self.subcommand]
+        only_model = self._parser(self.subcommand).instantiate_classes(config.model.__class__(model=config.model))
+        self.model = only_model.model
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        backbone = self.model.load_backbone(meta=True)
+        whole = sum(parameter.numel() for parameter in backbone.parameters())
+        trains = self.model.method.apply(backbone)
+        print_table(self.model.source.name, self.model.method.describe(), trains, whole)
+
+
+def print_table(name: str, method: dict[str, Any], trains: dict[str, Any], whole: int) -> None:
+    """Print one row per trained tensor, and their sum.
+
+    Args:
+        name: The backbone.
+        method: The method's name and options.
+        trains: The parameters that train, by name.
+        whole: Number of parameters of the backbone.
+    """
+    options = ", ".join(f"{key}: {value}" for key, value in method.items() if key != "name")
+    table = Table(title=f"{method['name']} ({options}) on {name}", title_justify="left", show_footer=True)
+    count = sum(parameter.numel() for parameter in trains.values())
+    table.add_column("trains", footer=f"{len(trains)} tensors", overflow="fold")
+    table.add_column("shape", justify="right")
+    table.add_column("count", justify="right", footer=f"{count:,}")
+    table.add_column("share of the backbone", justify="right", footer=f"{count / whole:.4%} of {whole:,}")
+    for key, parameter in trains.items():
+        shape = " x ".join(str(size) for size in parameter.shape)
+        table.add_row(site_name(key), shape, f"{parameter.numel():,}", f"{parameter.numel() / whole:.4%}")
+    Console().print(table)
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        args: Options as those of ``fit``.
+    """
+    launch(ParametersCLI, ["fit", *args])

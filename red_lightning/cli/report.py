@@ -1,0 +1,99 @@
+"""The end of a run: results.json, and a small table."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Scores = Mapping[str, float]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a crash leaves no half-written file."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object per line; an absent file has none."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that a result depends on."""
+    names = ("red-lightning", "torch", "lightning", "transformers", "datasets", "torchmetrics")
+    return {name: version(name) for name in names}
+
+
+def print_scores(
+    columns: Mapping[str, Scores],
+    missing: Mapping[str, str],
+    title: str = "Scores on the test split",
+    console: Console | None = None,
+) -> None:
+    """Print one row per metric and one column per title.
+
+    Args:
+        columns: Title -> metric -> score.
+        missing: Metric -> why it could not be measured.
+        title: What stands above the table.
+        console: Where to print.
+    """
+    console = console or Console()
+    names = list(dict.fromkeys(name for scores in columns.values() for name in scores))
+    table = Table()
+    table.add_column("metric")
+    for title in columns:
+        table.add_column(title, justify="right")
+    for name in names:
+        table.add_row(name, *(_number(scores.get(name)) for scores in columns.values()))
+    for name in missing:
+        table.add_row(name, *("missing" for _ in columns))
+    console.print(title, style="bold")
+    console.print(table)
+    for name, why in missing.items():
+        console.print(f"{name} is missing: {why}", markup=False, soft_wrap=True)
+
+
+def print_samples(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], count: int, console: Console | None = None
+) -> None:
+    """Print a few test rows: the source, what the unedited and the edited backbone write, and a reference.
+
+    Args:
+        before: Rows that the unedited backbone wrote; may be empty.
+        after: Rows that the edited backbone wrote.
+        count: Number of rows to show, spread over the split.
+        console: Where to print.
+    """
+    console = console or Console()
+    step = max(1, len(after) // max(1, count))
+    unedited = {row["source"]: row["prediction"] for row in before}
+    for row in after[::step][:count]:
+        table = Table(show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        lines = {"source": row["source"], "unedited": unedited.get(row["source"]), "edited": row["prediction"]}
+        lines["reference"] = next(iter(row["references"]), None)
+        for name, text in lines.items():
+            if text is not None:
+                table.add_row(name, Text(text))  # not markup: sources hold brackets
+        console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

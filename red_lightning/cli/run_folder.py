@@ -1,0 +1,121 @@
+"""The folder of a run: a readable name that never collides, and a finished run that is never overwritten unasked."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from red_lightning.errors import UsageError
+
+CHOSEN = "RED_LIGHTNING_RUN"
+"""Environment variable by which the first process tells those that it starts which folder it chose."""
+
+
+@dataclass
+class Run:
+    """Where a run writes, and what it shows at the end.
+
+    Attributes:
+        folder: Folder of all runs.
+        name: Name of this run's folder inside it; null makes one of the config's name and the time (under SLURM, the
+            job's number).
+        overwrite: Delete what is in the run's folder already.
+        baseline: Test the backbone before training too, so that the final table shows unedited beside edited.
+        samples: Number of test rows that the final table shows.
+        beside: Scores that the final table shows beside the run's own, such as published ones: a title, then a number
+            for each metric.
+    """
+
+    folder: str = "runs"
+    name: str | None = None
+    overwrite: bool = False
+    baseline: bool = False
+    samples: int = 3
+    beside: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def choose(run: Run, experiment: str, resume: bool) -> Path:
+    """Choose and create the folder of a run.
+
+    Args:
+        run: The user's settings.
+        experiment: What the run is called if it has no name of its own.
+        resume: Whether an unfinished run is to be continued.
+
+    Raises:
+        UsageError: The folder holds a run already, or it cannot be written.
+    """
+    if CHOSEN in os.environ:
+        return Path(os.environ[CHOSEN])
+    root = Path(run.folder).expanduser().absolute()
+    name = run.name or (_newest_unfinished(root, experiment) if resume else None) or _job_name(experiment)
+    try:
+        path = _create(root, name, run, experiment, resume)
+    except OSError as error:
+        reason = f"the run folder '{root}' cannot be written: {error.strerror}"
+        raise UsageError(f"{reason}; choose another with --run.folder") from error
+    os.environ[CHOSEN] = str(path)
+    return path
+
+
+def _create(root: Path, name: str | None, run: Run, experiment: str, resume: bool) -> Path:
+    if name is None:
+        return _create_timed(root, experiment)
+    path = root / name
+    if rank_zero_only.rank == 0:
+        _make_way(path, run, resume)
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    return path
+
+
+def _make_way(path: Path, run: Run, resume: bool) -> None:
+    if run.overwrite and not resume:
+        shutil.rmtree(path, ignore_errors=True)
+    elif (path / "results.json").exists():
+        raise UsageError(f"'{path}' holds a finished run; choose another --run.name, or give --run.overwrite true")
+    elif (path / "checkpoints" / "last.ckpt").exists() and not resume:
+        raise UsageError(
+            f"'{path}' holds an unfinished run; continue it with --ckpt_path last, choose another --run.name, "
+            "or give --run.overwrite true"
+        )
+
+
+def _create_timed(root: Path, experiment: str) -> Path:
+    stem = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for attempt in range(1, 1000):
+        path = root / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:  # another run started in the same second
+            continue
+    raise UsageError(f"'{root}' holds a thousand runs called '{stem}'; give --run.name")
+
+
+def _job_name(experiment: str) -> str | None:
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"{experiment}-slurm{job}"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("several processes were started from outside: give --run.name, so that they share a folder")
+    return None
+
+
+def _newest_unfinished(root: Path, experiment: str) -> str | None:
+    found = [
+        path.parent.parent
+        for path in root.glob(f"{experiment}-*/checkpoints/last.ckpt")
+        if not (path.parent.parent / "results.json").exists()
+    ]
+    newest = max(found, key=lambda path: (path / "checkpoints/last.ckpt").stat().st_mtime_ns, default=None)
+    return newest.name if newest else None
+
+
+def newest_best(root: Path, experiment: str) -> Path | None:
+    """The best checkpoint of the newest run of an experiment."""
+    found = list(root.expanduser().absolute().glob(f"{experiment}-*/checkpoints/best.ckpt"))
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)

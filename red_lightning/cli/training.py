@@ -1,0 +1,252 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with a run folder, and a result at the end."""
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+import red_lightning.data
+import red_lightning.methods
+import red_lightning.quickstart
+import red_lightning.tasks  # noqa: F401 - imported classes can be named without their module
+from red_lightning.artifacts import save_edits
+from red_lightning.callbacks import BestCheckpoint, FiniteLoss, PredictionWriter, RunSummary, read_checkpoint
+from red_lightning.cli import configs, report, run_folder
+from red_lightning.cli.parser import RedParser
+from red_lightning.errors import UsageError
+from red_lightning.tasks import BackboneTask
+
+QUIET = [
+    ".*does not have many workers.*",
+    ".*`srun` command is available.*",
+    ".*is smaller than the logging interval.*",
+    ".*GPU available but not used.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+]
+"""Warnings that tell a user nothing: data are prepared in time, and runs on one CPU are meant."""
+
+
+class RedCLI(LightningCLI):
+    """LightningCLI in which one experiment is one YAML file, and ``fit`` ends with its result."""
+
+    run_path: Path
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the groups ``checkpoint`` and ``run``."""
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_argument("--run", type=run_folder.Run, default=run_folder.Run(), help="Where the run writes.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the settings as given: LightningCLI would let those stored in a checkpoint win."""
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run's folder and the checkpoint before anything is loaded."""
+        config = self.config[self.subcommand]
+        settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
+        experiment = _experiment(config)
+        resume = self.subcommand == "fit" and config.get("ckpt_path") is not None
+        label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
+        best = run_folder.newest_best(Path(settings.folder), experiment)
+        self.run_path = run_folder.choose(settings, label, resume)
+        self.settings = settings
+        config["ckpt_path"] = self._checkpoint(config.get("ckpt_path"), best)
+        config.trainer.default_root_dir = str(self.run_path)
+        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
+            if "save_dir" in (logger.get("init_args") or {}):  # loggers write inside the run's folder
+                logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
+        if rank_zero_only.rank == 0:
+            text = self._parser(self.subcommand).dump(config, skip_none=False)
+            (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
+
+    def instantiate_classes(self) -> None:
+        """Build task, data and trainer."""
+        super().instantiate_classes()
+        self.datamodule.prepare_data_per_node = False
+
+    def before_fit(self) -> None:
+        """Say what runs; test the unedited backbone if asked."""
+        _say(f"run folder: {_shown(self.run_path)}")
+        if self.settings.baseline and not (self.run_path / "baseline.json").exists():
+            _say("testing the unedited backbone ...")
+            scores = self._test(None, "baseline_predictions.jsonl")
+            if rank_zero_only.rank == 0:
+                report.write_json(self.run_path / "baseline.json", scores)
+        self.started = time.monotonic()
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
+        if self.trainer.interrupted or self.trainer.fast_dev_run:
+            return
+        seconds = time.monotonic() - self.started
+        keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
+        steps, epochs = self.trainer.global_step, self.trainer.current_epoch
+        best = keeper.best_path if keeper.best_step is not None else keeper.last_path
+        _say(f"testing {_shown(best)} ...")
+        scores = self._test(str(best), "test_predictions.jsonl")
+        if rank_zero_only.rank != 0:
+            return
+        baseline = self.run_path / "baseline.json"
+        unedited = report.read_json(baseline) if baseline.exists() else None
+        selection = {
+            "monitor": keeper.monitor,
+            "mode": keeper.mode,
+            "score": keeper.best_score,
+            "step": keeper.best_step,
+        }
+        result = {
+            "scores": scores,
+            "baseline_scores": unedited,
+            "missing": self.model.missing_metrics,
+            "selection": selection,
+            "train": {"steps": steps, "epochs": epochs, "seconds": round(seconds, 1)},
+            "seed": self.config[self.subcommand].seed_everything,
+            "trainable_parameters": sum(p.numel() for p in self.model.trainable_parameters().values()),
+            **{key: value for key, value in self.model.record().items() if key != "shapes"},
+            "data": {**self.datamodule.provenance(), "rows": _row_counts(self.datamodule)},
+            "libraries": report.libraries(),
+        }
+        self._save_edits(result)
+        report.write_json(self.run_path / "results.json", result)
+        columns = {} if unedited is None else {"unedited": unedited}
+        report.print_scores({**columns, "edited": scores, **self.settings.beside}, self.model.missing_metrics)
+        before = report.read_jsonl(self.run_path / "baseline_predictions.jsonl")
+        after = report.read_jsonl(self.run_path / "test_predictions.jsonl")
+        report.print_samples(before, after, self.settings.samples)
+        _say(f"trained {steps} steps in {seconds:.0f} s; best {keeper.monitor} at step {keeper.best_step}")
+        _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
+
+    def after_test(self) -> None:
+        """Print the scores."""
+        if rank_zero_only.rank == 0:
+            scores = _scores(self.trainer)
+            report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
+            report.print_scores({"score": scores}, self.model.missing_metrics)
+            _say(f"predictions: {_shown(self.run_path / 'test_predictions.jsonl')}")
+
+    def after_validate(self) -> None:
+        """Print the metrics."""
+        scores = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if rank_zero_only.rank == 0:
+            report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
+            report.print_scores({"score": scores}, {}, title="Metrics on the validation split")
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        _say(f"predictions: {_shown(self.run_path / 'predictions.jsonl')}")
+
+    def _test(self, checkpoint: str | None, file: str) -> dict[str, float]:
+        writer = next(c for c in self.trainer.callbacks if isinstance(c, PredictionWriter))
+        writer.test_file = file
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False)
+        return _scores(self.trainer)
+
+    def _save_edits(self, result: dict[str, Any]) -> None:
+        learned = {
+            name.removeprefix("backbone."): parameter
+            for name, parameter in self.model.trainable_parameters().items()
+        }
+        keys = ("backbone", "commit", "fingerprint", "method", "task", "scores", "data")
+        save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys})
+
+    def _checkpoint(self, given: str | None, best: Path | None) -> str | None:
+        """The file that ``--ckpt_path`` means: ``last`` in this run's folder, ``best`` of the newest run, or a path."""
+        if given == "last" and self.subcommand == "fit":
+            last = self.run_path / "checkpoints" / "last.ckpt"
+            if not last.exists():
+                _say("there is no unfinished run to continue; starting from the beginning")
+                return None
+            given = str(last)
+        elif given == "best":
+            if best is None:
+                raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")
+            given = str(best)
+        if given is not None:
+            read_checkpoint(given)
+        return given
+
+
+def main(args: Sequence[str]) -> None:
+    """Run one of the training commands.
+
+    Args:
+        args: The command line, from the command's name on.
+    """
+    launch(RedCLI, args)
+
+
+def launch(cli: type[RedCLI], args: Sequence[str]) -> None:
+    """Parse a command line and run it.
+
+    Args:
+        cli: The class that runs it.
+        args: The command line, from the command's name on.
+    """
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    cli(
+        BackboneTask,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        parser_class=RedParser,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        auto_configure_optimizers=False,
+        seed_everything_default=42,
+        trainer_class=Trainer,
+        trainer_defaults={
+            "callbacks": [FiniteLoss(), PredictionWriter(), RunSummary()],
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+        },
+        args=_with_config_files(args),
+    )
+
+
+def _with_config_files(args: Sequence[str]) -> list[str]:
+    """Let ``--config`` name a shipped experiment too."""
+    result = list(args)
+    for index, arg in enumerate(result):
+        if arg.startswith("--config="):
+            result[index] = f"--config={configs.find(arg.removeprefix('--config='))}"
+        elif arg == "--config" and index + 1 < len(result):
+            result[index + 1] = str(configs.find(result[index + 1]))
+    return result
+
+
+def _experiment(config: Any) -> str:
+    """What a run is called: the config file's name, or the task's."""
+    files = config.get("config") or []
+    if files:
+        return Path(str(files[-1])).stem
+    return str(config.model.class_path).rsplit(".", 1)[-1]
+
+
+def _scores(trainer: Trainer) -> dict[str, float]:
+    return {
+        name.removeprefix("test_"): float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test_")
+    }
+
+
+def _row_counts(data: Any) -> dict[str, int]:
+    return {split: len(rows) for split, rows in getattr(data, "rows", {}).items()}
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,139 @@
+"""Tiny random backbones of every family, built here."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+VOCABULARY = 300
+WORDS = [
+    "name[Blue Spice], food[Thai], area[riverside]",
+    "Blue Spice serves Thai food by the riverside.",
+    "The Vaults is a cheap pub in the city centre, near Burger King.",
+]
+
+
+def build(family: str, seed: int = 0, layers: int = 2, dropout: float = 0.1) -> nn.Module:
+    """A random model in evaluation mode, whose norms and biases are random too."""
+    torch.manual_seed(seed)
+    model = _BUILDERS[family](layers, dropout)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            else:
+                parameter.mul_(4)  # a tiny model's outputs are else nearly constant
+    return model.eval()
+
+
+def _roberta(layers: int, dropout: float) -> nn.Module:
+    config = RobertaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+        max_position_embeddings=66,
+    )
+    return RobertaModel(config, add_pooling_layer=False)
+
+
+def _bert(layers: int, dropout: float) -> nn.Module:
+    config = BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+    )
+    return BertModel(config)
+
+
+def _gpt2(layers: int, dropout: float) -> nn.Module:
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=256,
+        n_embd=32,
+        n_layer=layers,
+        n_head=4,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def _t5(layers: int, dropout: float) -> nn.Module:
+    config = T5Config(
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=layers,
+        num_heads=4,
+        dropout_rate=dropout,
+        decoder_start_token_id=1,
+        pad_token_id=1,
+        eos_token_id=0,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def _llama(layers: int, dropout: float) -> nn.Module:
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        attention_dropout=dropout,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+_BUILDERS = {"roberta": _roberta, "bert": _bert, "gpt2": _gpt2, "t5": _t5, "llama": _llama}
+FAMILIES = sorted(_BUILDERS)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of :data:`VOCABULARY` tokens; EOS is 0 and padding 1."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<eos>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>")
+
+
+def save_backbone(family: str, folder: Path, **options: object) -> Path:
+    """Write a tiny model and its tokenizer as a folder that ``from_pretrained`` reads."""
+    build(family, **options).save_pretrained(folder)  # type: ignore[arg-type, operator]
+    build_tokenizer().save_pretrained(folder)
+    return folder
