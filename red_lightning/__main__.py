@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from red_lightning.errors import UsageError, nearest
+from red_lightning.errors import UsageError, nearest, usage_error_in
 
 TRAINING = {
     "fit": "train, keep the best checkpoint, test it, write results.json and edits/",
@@ -34,11 +34,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         _run(args)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        usage_error = usage_error_in(error)
+        if usage_error is None:
+            raise
+        print(f"error: {usage_error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -51,7 +54,7 @@ def _run(args: list[str]) -> None:
         if hasattr(module, "main"):
             module.main(args[1:])
         else:
-            importlib.import_module("jsonargparse").auto_cli(getattr(module, command), args=args[1:])
+            importlib.import_module("jsonargparse").auto_cli(getattr(module, command), args=args[1:], as_positional=False)
     else:
         raise UsageError(f"unknown command '{command}': {nearest(command, {**TRAINING, **TOOLS})}")
 

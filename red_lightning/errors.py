@@ -8,6 +8,13 @@ class UsageError(Exception):
     """Bad input. The message is one sentence for the user; the command line prints it without a traceback."""
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, or None if nothing is near."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return lowered[close[0]] if close else None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant.
 
@@ -16,10 +23,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
         known: The names that exist.
 
     Returns:
-        A clause such as ``did you mean 'ffn'? Known: attention, ffn`` (without the question if nothing is near).
+        A clause such as ``did you mean 'ffn'? known: attention, ffn`` (without the question if nothing is near).
     """
     names = sorted(known)
-    lowered = {candidate.lower(): candidate for candidate in names}
-    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    question = f"did you mean '{lowered[close[0]]}'? " if close else ""
-    return f"{question}Known: {', '.join(names)}"
+    close = closest(name, names)
+    return (f"did you mean '{close}'? " if close else "") + f"known: {', '.join(names)}"
+
+
+def usage_error_in(error: BaseException) -> UsageError | None:
+    """The bad input that an exception was caused by, if it was."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UsageError):
+        cause = cause.__cause__
+    return cause

@@ -1,13 +1,90 @@
-"""The argument parser: its complaints are one sentence each."""
+"""The argument parser, whose complaints are one sentence each: it names the wrong thing and the way out."""
 
+import importlib
+import inspect
+import re
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+import red_lightning.data
+import red_lightning.methods
+import red_lightning.tasks
+from red_lightning.errors import UsageError, closest, nearest, usage_error_in
+
+GROUPS = {"model": red_lightning.tasks, "data": red_lightning.data, "method": red_lightning.methods}
+
 
 class RedParser(LightningArgumentParser):
-    """LightningCLI's parser with one-sentence errors."""
+    """LightningCLI's parser with complaints that a user can act on."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print("RAW", repr(message), repr(ex))
-        return super().error(message, ex)
+        """Complain.
+
+        Raises:
+            UsageError: In place of the usage text and jsonargparse's message.
+        """
+        if not self.exit_on_error:  # an attempt of the outer parser, which complains itself
+            super().error(message, ex)
+        cause = usage_error_in(ex) if ex else None
+        raise cause or UsageError(explain(message, self._options())) from ex
+
+    def _options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+
+def explain(message: str, options: list[str]) -> str:
+    """Turn a complaint of jsonargparse into one sentence.
+
+    Args:
+        message: Its message.
+        options: The options that the command line knows.
+    """
+    keys = [key.removeprefix("fit.") for key in re.findall(r'Parser key "([^"]+)"', message)]
+    place = ".".join(keys)
+    if names := re.findall(r"Expected a dot import path string: (\S+)", message):
+        return _unknown_class(names[-1], place, keys[-1] if keys else "")
+    if found := re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", message):
+        known = _parameters(found[1])
+        return f"{place} has no option '{found[2]}': {nearest(found[2], known)}"
+    if found := re.search(r"Expected (?:a|an) (.+?)\. Got value: (.*)", message):
+        return f"{place} cannot be '{found[2]}': it takes {_type(found[1])}"
+    if message.startswith("unrecognized arguments: "):
+        option = message.split()[2].split("=")[0]
+        near = closest(option, options)
+        return f"unknown option '{option}'" + (f": did you mean '{near}'?" if near else "; see --help")
+    if message.startswith("the following arguments are required"):
+        return "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)"
+    if found := re.search(r"Interpolation key '([^']+)' not found", message):
+        return f"the config refers to '{found[1]}', which is not set"
+    return " ".join(message.split())[:500]
+
+
+def _unknown_class(name: str, place: str, group: str) -> str:
+    if group not in GROUPS:
+        return f"unknown class '{name}' for {place}: give its full import path, such as package.module.{name}"
+    module = GROUPS[group]
+    known = [n for n in module.__all__ if inspect.isclass(getattr(module, n)) and not _is_base(getattr(module, n))]
+    kind = {"model": "task", "data": "data module", "method": "method"}[group]
+    return f"unknown {kind} '{name}': {nearest(name, known)}; or give the import path of your own"
+
+
+def _is_base(klass: type) -> bool:
+    return inspect.isabstract(klass) or klass.__name__ in ("BackboneTask", "PairsDataModule", "RepresentationEditor")
+
+
+def _parameters(class_path: str) -> set[str]:
+    """The options of a class: the parameters of its ``__init__`` and of those that it passes options on to."""
+    module, name = class_path.rsplit(".", 1)
+    klass: Any = getattr(importlib.import_module(module), name)
+    inits = [c.__init__ for c in klass.__mro__ if c.__module__.split(".")[0] == "red_lightning" and "__init__" in vars(c)]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for init in inits for p in inspect.signature(init).parameters.values() if p.kind in kinds} - {"self"}
+
+
+def _type(text: str) -> str:
+    """``<class 'float'>`` and ``typing.Literal['a', 'b']`` as words."""
+    if found := re.search(r"Literal\[(.+)\]", text):
+        return f"one of {found[1]}".replace("'", "")
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    return names.get(text.removeprefix("<class '").removesuffix("'>"), text)

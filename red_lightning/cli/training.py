@@ -46,6 +46,10 @@ class RedCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the settings as given: LightningCLI would let those stored in a checkpoint win."""
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, without LightningCLI's warning that the arguments came from a list."""
+        self.config = parser.parse_args(args)
+
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and the checkpoint before anything is loaded."""
         config = self.config[self.subcommand]

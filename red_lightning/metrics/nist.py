@@ -36,10 +36,7 @@ def nist(rows: Sequence[Row], length_penalty: LengthPenalty = "pymteval") -> flo
     Raises:
         UsageError: The name of the length penalty is not known.
     """
-    if length_penalty not in get_args(LengthPenalty):
-        raise UsageError(
-            f"No length penalty '{length_penalty}'; {nearest(length_penalty, get_args(LengthPenalty))}"
-        )
+    _check(length_penalty)
     information = _information([mteval_tokens(text) for _, group in rows for text in group])
     gained, possible = [0.0] * LONGEST, [0] * LONGEST
     for prediction, group in rows:
@@ -51,6 +48,12 @@ def nist(rows: Sequence[Row], length_penalty: LengthPenalty = "pymteval") -> flo
             possible[n] += max(len(tokens) - n, 0)
     mean_gains = sum(gain / max(count, 1) for gain, count in zip(gained, possible, strict=True))
     return mean_gains * _penalty(possible[0], _reference_length(rows, length_penalty))
+
+
+def _check(length_penalty: str) -> None:
+    known = get_args(LengthPenalty)
+    if length_penalty not in known:
+        raise UsageError(f"No NIST length penalty '{length_penalty}'; {nearest(length_penalty, known)}")
 
 
 def _count(text: str) -> Counter[Ngram]:
@@ -86,10 +89,14 @@ class NIST(TextMetric):
     Args:
         length_penalty: ``pymteval`` or ``mteval``, see `nist`.
         kwargs: Options of `torchmetrics.Metric`.
+
+    Raises:
+        UsageError: The name of the length penalty is not known.
     """
 
     def __init__(self, length_penalty: LengthPenalty = "pymteval", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        _check(length_penalty)
         self.length_penalty = length_penalty
 
     def score(self, rows: Sequence[Row]) -> float:

@@ -1,6 +1,7 @@
 """The quickstart's two corpora: what the backbone was pretrained on, and the task that it is adapted to."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from red_lightning.quickstart.grammar import Place, draw_place
 RESTAURANT_SPLITS = {"test": 200, "validation": 150, "train": 700}
 REFERENCES = 3
 INVENTION = 0.4
+_RESTAURANT_WORD = re.compile(
+    rf"\b({'|'.join([*RESTAURANTS.names, *RESTAURANTS.types, *RESTAURANTS.features])})\b"
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,20 @@ def restaurant_pairs(split: str, seed: int = 0) -> list[Record]:
 
 
 def pretraining_pairs(seed: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield sources and targets without end, each a place of any pretraining domain told in any genre."""
+    """Yield sources and targets without end, each a place of any pretraining domain told in any genre.
+
+    Args:
+        seed: Another seed makes another corpus.
+
+    Yields:
+        Pairs that hold no word of the restaurants' own, not even as a made-up word that happens to be one.
+    """
     rng = random.Random(f"pretraining {seed}")
     domains, genres = list(PRETRAINING_DOMAINS.values()), list(GENRES)
     while True:
         place = draw_place(rng.choice(domains), rng, INVENTION)
-        yield place.source, place.tell(rng.choice(genres), rng)[0]
+        if not _RESTAURANT_WORD.search(place.source):
+            yield place.source, place.tell(rng.choice(genres), rng)[0]
 
 
 def _different_places(rng: random.Random, count: int) -> list[Place]:

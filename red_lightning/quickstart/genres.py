@@ -11,7 +11,7 @@ GENRES: Mapping[str, tuple[str, ...]] = {
     "request": (
         "Can you find {name} for me?< It must be somewhere around {area}.>< I was told: by the {near}.>"
         " I need a <{price} >{type} and {feature}<, rated {rating}>.",
-        "Can you tell me about {name}?< Is that {type} {price}?> My wish is {feature}<, close to {near}>"
+        "Can you tell me about {name}, the {type}?< Is it {price}?> My wish is {feature}<, close to {near}>"
         "< and not far from {area}>.< Is it rated {rating}?>",
         "Can you book us a <{price} >{type}, please? We want {feature}< on the {area} side>"
         "< right by the {near}>.< Anything rated {rating} will do.> They say {name} is nice.",

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from red_lightning.quickstart.corpus import pretraining_pairs
 from red_lightning.quickstart.tokenizer import EOS_ID, save_tokenizer, train_tokenizer
@@ -36,6 +36,7 @@ CONFIG: dict[str, Any] = {
     "about": "Pretrained by red_lightning.quickstart.pretrain on sentences of its own grammar; Apache-2.0.",
     "architectures": ["GPT2LMHeadModel"],
     "model_type": "gpt2",
+    "torch_dtype": "float32",
     "activation_function": "gelu_pytorch_tanh",
     "vocab_size": VOCAB_SIZE,
     "n_positions": MAX_LENGTH,
@@ -62,7 +63,7 @@ def pretrain(folder: Path, steps: int = 1200, seed: int = 0) -> None:
     torch.use_deterministic_algorithms(True)
     texts = (text for pair in islice(pretraining_pairs(seed), TOKENIZER_PAIRS) for text in pair)
     tokenizer = train_tokenizer(texts, VOCAB_SIZE)
-    model = GPT2LMHeadModel(GPT2Config(**CONFIG, attn_implementation="eager"))
+    model = AutoModelForCausalLM.from_config(GPT2Config(**CONFIG), attn_implementation="eager")
     train(model, batches(tokenizer, seed), steps)
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, folder, MAX_LENGTH)

@@ -34,6 +34,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
         "eos_token": EOS,
         "unk_token": EOS,
         "model_max_length": max_length,
+        # GPT-2 would add the embeddings of token type ids to the words'.
+        "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -46,7 +46,7 @@ def test_json_has_full_precision(
 def test_nist_length_penalty(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     values = []
     for penalty in ("pymteval", "mteval"):
-        score(*files, json="-", nist_length_penalty=penalty)  # type: ignore[arg-type]
+        score(*files, json="-", nist_length_penalty=penalty)
         values.append(json.loads(capsys.readouterr().out)["NIST"])
     assert values[0] < values[1]  # 5 tokens against 2.5 + 4, and against 9 / 2
 

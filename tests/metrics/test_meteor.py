@@ -28,7 +28,7 @@ def test_equals_the_official_script_whatever_the_locale(
 def test_hostile_text_keeps_the_protocol_and_the_program_ends(capfd: pytest.CaptureFixture[str]) -> None:
     started: list[subprocess.Popen[str]] = []
 
-    class Recorded(subprocess.Popen):  # type: ignore[type-arg]
+    class Recorded(subprocess.Popen):
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)  # type: ignore[call-overload]
             started.append(self)

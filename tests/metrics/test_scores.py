@@ -9,7 +9,7 @@ import sacrebleu
 from red_lightning.errors import UsageError
 from red_lightning.metrics.bleu import bleu
 from red_lightning.metrics.cider import cider
-from red_lightning.metrics.nist import nist
+from red_lightning.metrics.nist import NIST, nist
 from red_lightning.metrics.rouge import rouge_l
 from red_lightning.metrics.rows import Row
 from red_lightning.metrics.tokenizers import ptb_tokens
@@ -76,7 +76,7 @@ def test_nist_of_two_thirds_of_the_length_is_halved() -> None:
 
 def test_nist_names_the_penalties_it_knows() -> None:
     with pytest.raises(UsageError, match=r"mtevl.*did you mean 'mteval'"):
-        nist([("a", ("a",))], "mtevl")  # type: ignore[arg-type]
+        NIST("mtevl")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("score", OFFICIAL)

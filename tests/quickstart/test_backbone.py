@@ -12,7 +12,7 @@ FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 
 @pytest.fixture(scope="module")
 def model():
-    return AutoModelForCausalLM.from_pretrained(BACKBONE_FOLDER, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(BACKBONE_FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,7 @@ def test_ships_four_small_files():
 def test_loads_without_a_warning(caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model, report = AutoModelForCausalLM.from_pretrained(
-            BACKBONE_FOLDER, dtype=torch.float32, output_loading_info=True
-        )
+        model, report = AutoModelForCausalLM.from_pretrained(BACKBONE_FOLDER, output_loading_info=True)
         AutoTokenizer.from_pretrained(BACKBONE_FOLDER)
     assert not caplog.records
     assert not any(report.values())
@@ -53,6 +51,18 @@ def test_output_layer_is_tied(model):
 )
 def test_any_text_survives_the_tokenizer(tokenizer, text):
     assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_tokenizer_gives_no_token_types(tokenizer):
+    assert set(tokenizer("a bar")) == {"input_ids", "attention_mask"}
+
+
+def test_unedited_backbone_speaks_in_a_genre_of_its_pretraining(tokenizer, model):
+    inputs = tokenizer("name[Oak], type[hotel], views[sea]<|endoftext|>", return_tensors="pt")
+    output = model.generate(**inputs, max_new_tokens=40, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+    answer = tokenizer.decode(output[0, inputs.input_ids.shape[1] :])
+    assert all(word in answer for word in ("Oak", "hotel", "sea views"))
+    assert answer.endswith("<|endoftext|>")
 
 
 def test_only_special_token_ends_the_text(tokenizer, model):

@@ -42,10 +42,9 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 def test_labels_are_the_target_and_its_end():
     tokenizer = script.train_tokenizer(["name[Maple], type[bar]"], 300)
     ids, labels = next(script.batches(tokenizer, seed=0))
-    eos = tokenizer.token_to_id(script.EOS)
     for row, wanted in zip(ids, labels, strict=True):
-        prompt_end = row.tolist().index(eos)
+        prompt_end = row.tolist().index(script.EOS_ID)
         assert (wanted[: prompt_end + 1] == script.IGNORED).all()
         answer = wanted[wanted != script.IGNORED]
         assert answer.tolist() == row[prompt_end + 1 : prompt_end + 1 + len(answer)].tolist()
-        assert answer[-1] == eos
+        assert answer[-1] == script.EOS_ID
