@@ -54,7 +54,7 @@ def _run(args: list[str]) -> None:
         if hasattr(module, "main"):
             module.main(args[1:])
         else:
-            importlib.import_module("jsonargparse").auto_cli(getattr(module, command), args=args[1:], as_positional=False)
+            importlib.import_module("red_lightning.cli.parser").run(getattr(module, command), args[1:])
     else:
         raise UsageError(f"unknown command '{command}': {nearest(command, {**TRAINING, **TOOLS})}")
 

@@ -86,7 +86,8 @@ class BestCheckpoint(Checkpoint):
         if self._is_better(score):
             self.best_score, self.best_step = score, trainer.global_step
             self._save(trainer, self.best_path)
-        self._save(trainer, self.last_path)
+        if not trainer.fit_loop.epoch_loop._should_accumulate():  # half-gathered gradients cannot be resumed
+            self._save(trainer, self.last_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the end state where nothing was written at the last step."""

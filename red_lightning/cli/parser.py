@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser
 
 import red_lightning.data
@@ -33,6 +35,17 @@ class RedParser(LightningArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
 
+def run(function: Callable[..., None], args: Sequence[str]) -> None:
+    """Build a command line from a typed function, and call it.
+
+    Args:
+        function: The function; its docstring is the help.
+        args: The command line, without the command's name.
+    """
+    prog = f"python -m red_lightning {function.__name__}"
+    auto_cli(function, args=list(args), as_positional=False, parser_class=RedParser, prog=prog)
+
+
 def explain(message: str, options: list[str]) -> str:
     """Turn a complaint of jsonargparse into one sentence.
 
@@ -49,6 +62,9 @@ def explain(message: str, options: list[str]) -> str:
         return f"{place} has no option '{found[2]}': {nearest(found[2], known)}"
     if found := re.search(r"Expected (?:a|an) (.+?)\. Got value: (.*)", message):
         return f"{place} cannot be '{found[2]}': it takes {_type(found[1])}"
+    if found := re.search(r"Subtypes: (\[.+\])\s+Errors:[\s\S]*Given value: (.*)", message):
+        kinds = [_type(kind.strip()) for kind in found[1].strip("[]").split(", ")]
+        return f"{place} cannot be '{found[2]}': it takes {' or '.join(kinds)}"
     if message.startswith("unrecognized arguments: "):
         option = message.split()[2].split("=")[0]
         near = closest(option, options)
@@ -86,5 +102,5 @@ def _type(text: str) -> str:
     """``<class 'float'>`` and ``typing.Literal['a', 'b']`` as words."""
     if found := re.search(r"Literal\[(.+)\]", text):
         return f"one of {found[1]}".replace("'", "")
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    names = {"NoneType": "null", "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
     return names.get(text.removeprefix("<class '").removesuffix("'>"), text)

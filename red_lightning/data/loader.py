@@ -60,16 +60,15 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(self, dataset: Any, batches: EpochBatches, **options: Any) -> None:
         super().__init__(dataset, batch_sampler=batches, **options)
         self.batches = batches
+        self.start = 0
         self.position = 0
 
     def __iter__(self) -> Iterator[Any]:  # a generator: the epoch is set after Lightning has made the iterator
-        start, self.position = self.position, 0
+        start, self.start = self.start, 0
         self.batches.first_batch = start
-        iterator = super().__iter__()
-        for batch in range(start, len(self)):
+        for batch, rows in enumerate(super().__iter__(), start=start):
             self.position = batch + 1
-            yield next(iterator)
-        self.position = 0
+            yield rows
 
     def state_dict(self) -> dict[str, int]:
         """The number of batches of this epoch that were handed out."""
@@ -77,7 +76,7 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue behind the batches that were handed out; a finished epoch continues with the next one."""
-        self.position = state["position"] % max(1, len(self))
+        self.start = state["position"] % max(1, len(self))
 
 
 def evaluation_loader(

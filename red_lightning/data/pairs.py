@@ -57,6 +57,8 @@ class PairsDataModule(LightningDataModule):
         self.rows: dict[str, list[Row]] = {}
         self.cut: dict[str, int] = {}
         self._encoded: dict[str, list[dict[str, Any]]] = {}
+        self._train_loader: ResumableLoader | None = None
+        self._position = {"position": 0}
 
     @abstractmethod
     def read(self, split: Split) -> list[Row]:
@@ -101,7 +103,24 @@ class PairsDataModule(LightningDataModule):
         """Every training row, in an order that depends on the seed and the epoch."""
         rows = self._encoded["train"]
         batches = EpochBatches(len(rows), self.batch_size, self.seed, *self._rank())
-        return ResumableLoader(rows, batches, collate_fn=self._collate(collate_for_loss), **self._workers())
+        options = {"collate_fn": self._collate(collate_for_loss), **self._workers()}
+        self._train_loader = ResumableLoader(rows, batches, **options)
+        self._train_loader.load_state_dict(self._position)
+        self._position = {"position": 0}
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """The position within the epoch, for a checkpoint."""
+        return self._train_loader.state_dict() if self._train_loader else {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue a fit where a checkpoint left it.
+
+        Lightning would hand the position to the loader itself, but it does so too late if the number of steps had to
+        be estimated before.
+        """
+        if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
+            self._position = state_dict
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation row once; rows of like length share a batch."""

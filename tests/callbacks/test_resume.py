@@ -1,0 +1,52 @@
+"""A run that is continued from any of its checkpoints ends bit for bit where the uninterrupted run ends."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+
+from red_lightning.callbacks import BestCheckpoint
+from tests.training import learned, make_data, make_task, make_trainer
+
+
+class KeepEvery(BestCheckpoint):
+    """Keeps a copy of each state that a killed run could have left behind."""
+
+    def _save(self, trainer: Trainer, path: Path) -> None:
+        super()._save(trainer, path)
+        if path == self.last_path:
+            shutil.copy(path, path.with_name(f"step{trainer.global_step}.kept"))
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "each epoch": {},
+    "within epochs": {"val_check_interval": 4},
+    "across epochs": {"val_check_interval": 4, "check_val_every_n_epoch": None},
+    "accumulating": {"accumulate_grad_batches": 2},
+    "validating amid accumulation": {"accumulate_grad_batches": 2, "val_check_interval": 3},
+    "by steps": {"max_steps": 8, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_resume_from_every_step_is_bit_identical(name: str, gpt2_folder: Path, tmp_path: Path) -> None:
+    options = SETTINGS[name]
+    keeper = KeepEvery(every_n_steps=1)
+    trainer = make_trainer(tmp_path / "whole", keeper, **options)
+    task = make_task(gpt2_folder)
+    trainer.fit(task, datamodule=make_data(tmp_path))
+    end, best, steps = learned(task), (keeper.best_score, keeper.best_step), trainer.global_step
+    checkpoints = sorted((tmp_path / "whole/checkpoints").glob("*.kept"))
+    assert len(checkpoints) == steps
+    for checkpoint in checkpoints:
+        keeper = KeepEvery(every_n_steps=1)
+        trainer = make_trainer(tmp_path / "resumed", keeper, **options)
+        task = make_task(gpt2_folder)
+        trainer.fit(task, datamodule=make_data(tmp_path), ckpt_path=str(checkpoint), weights_only=True)
+        assert trainer.global_step == steps, checkpoint.name
+        differing = [key for key, value in learned(task).items() if not torch.equal(value, end[key])]
+        assert not differing, checkpoint.name
+        assert (keeper.best_score, keeper.best_step) == best, checkpoint.name
