@@ -109,7 +109,9 @@ def test_loss_and_gradients(path: Path) -> None:
     assert loss.item() == pytest.approx(float(case.expected["loss"]), abs=1e-5)
     loss.backward()
     for name, gradient in case.expected["grads"].items():
-        torch.testing.assert_close(case.vectors[name].grad, gradient.flatten(), atol=1e-5, rtol=0, msg=name)
+        rounding = 2**-8 if gradient.dtype == torch.bfloat16 else 0  # the authors keep Llama's vectors in bfloat16
+        mine, theirs = case.vectors[name].grad, gradient.flatten().float()
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=rounding)
     for name, gradient in (case.expected.get("grads_classifier") or {}).items():
         torch.testing.assert_close(dict(case.head.named_parameters())[name].grad, gradient, atol=1e-5, rtol=0)
 
@@ -137,7 +139,9 @@ def test_generations(path: Path) -> None:
     case = Case(path)
     expected = case.expected["generated"]
     inputs = {key: value for key, value in case.inputs.items() if key != "labels"}
-    if case.arch == "gpt2":  # the authors decode the first row's source alone: tokens up to EOS
+    options: dict[str, Any] = {"num_beams": 1, "max_length": 5}
+    if case.arch == "gpt2":  # the authors decode one source at a time, with the settings of Table 11
         inputs["input_ids"] = inputs["input_ids"][:1, :3]
-    generated = case.model.generate(**inputs, do_sample=False, num_beams=10 if case.arch == "gpt2" else 1, max_length=5)
-    assert torch.equal(generated[:, : expected.shape[1]], expected)
+        options = {"num_beams": 10, "no_repeat_ngram_size": 4, "length_penalty": 0.9, "max_length": 23}
+    generated = case.model.generate(**inputs, do_sample=False, **options)
+    assert torch.equal(generated, expected)
