@@ -23,14 +23,18 @@ from huggingface_hub.errors import (
 from red_lightning.errors import UsageError
 
 CONNECT_SECONDS = 4.0
+SHIPPED = {"quickstart": Path(__file__).parent / "quickstart" / "backbone"}
+"""Backbones that ship with the package, by name."""
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder that a name means, or None if it is the id of a hub repository.
+    """The folder that a name means (a shipped backbone's, or any other), or None if it is the id of a hub repository.
 
     Raises:
         UsageError: The name can only be a folder, and there is none.
     """
+    if name in SHIPPED:
+        return SHIPPED[name]
     path = Path(name).expanduser()
     if path.is_dir():
         return path

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
@@ -38,7 +38,7 @@ def save_edits(folder: Path, learned: Mapping[str, Tensor], record: Mapping[str,
     tensors = {site_name(name): tensor.detach().cpu().contiguous() for name, tensor in learned.items()}
     libraries = {name: version(name) for name in ("red-lightning", "torch", "transformers", "lightning")}
     description = {"format": FORMAT, **record, "libraries": libraries}
-    save_file(tensors, folder / "edits.safetensors.tmp", metadata={"format": "pt"})
+    (folder / "edits.safetensors.tmp").write_bytes(save(tensors, metadata={"format": "pt"}))
     os.replace(folder / "edits.safetensors.tmp", folder / "edits.safetensors")
     (folder / "edits.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 

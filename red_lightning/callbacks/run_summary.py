@@ -15,7 +15,7 @@ class RunSummary(Callback):
         count, every = sum(p.numel() for p in trains.values()), sum(p.numel() for p in pl_module.parameters())
         print(f"training {count:,} of {every:,} parameters ({count / every:.3%}) in {len(trains)} tensors")
         data = getattr(trainer, "datamodule", None)
-        rows = {split: len(rows) for split, rows in getattr(data, "rows", {}).items()}
+        rows = getattr(data, "counts", {})
         counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
         print(f"{counts}; {int(trainer.estimated_stepping_batches):,} steps")
         for split, cut in getattr(data, "cut", {}).items():

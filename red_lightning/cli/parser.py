@@ -11,10 +11,16 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import red_lightning.data
 import red_lightning.methods
+import red_lightning.quickstart
 import red_lightning.tasks
 from red_lightning.errors import UsageError, closest, nearest, usage_error_in
 
-GROUPS = {"model": red_lightning.tasks, "data": red_lightning.data, "method": red_lightning.methods}
+GROUPS = {
+    "model": [red_lightning.tasks],
+    "data": [red_lightning.data, red_lightning.quickstart],
+    "method": [red_lightning.methods],
+}
+"""Where the classes are that an option of this name may be."""
 
 
 class RedParser(LightningArgumentParser):
@@ -79,8 +85,8 @@ def explain(message: str, options: list[str]) -> str:
 def _unknown_class(name: str, place: str, group: str) -> str:
     if group not in GROUPS:
         return f"unknown class '{name}' for {place}: give its full import path, such as package.module.{name}"
-    module = GROUPS[group]
-    known = [n for n in module.__all__ if inspect.isclass(getattr(module, n)) and not _is_base(getattr(module, n))]
+    public = [getattr(module, name) for module in GROUPS[group] for name in module.__all__]
+    known = [klass.__name__ for klass in public if inspect.isclass(klass) and not _is_base(klass)]
     kind = {"model": "task", "data": "data module", "method": "method"}[group]
     return f"unknown {kind} '{name}': {nearest(name, known)}; or give the import path of your own"
 

@@ -57,8 +57,8 @@ def print_scores(
     names = list(dict.fromkeys(name for scores in columns.values() for name in scores))
     table = Table()
     table.add_column("metric")
-    for title in columns:
-        table.add_column(title, justify="right")
+    for column in columns:
+        table.add_column(column, justify="right")
     for name in names:
         table.add_row(name, *(_number(scores.get(name)) for scores in columns.values()))
     for name in missing:

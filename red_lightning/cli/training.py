@@ -12,10 +12,6 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-import red_lightning.data
-import red_lightning.methods
-import red_lightning.quickstart
-import red_lightning.tasks  # noqa: F401 - imported classes can be named without their module
 from red_lightning.artifacts import save_edits
 from red_lightning.callbacks import BestCheckpoint, FiniteLoss, PredictionWriter, RunSummary, read_checkpoint
 from red_lightning.cli import configs, report, run_folder
@@ -60,13 +56,13 @@ class RedCLI(LightningCLI):
         best = run_folder.newest_best(Path(settings.folder), experiment)
         self.run_path = run_folder.choose(settings, label, resume)
         self.settings = settings
+        text = self._parser(self.subcommand).dump(config, skip_none=False)  # before this run's own paths are in it
         config["ckpt_path"] = self._checkpoint(config.get("ckpt_path"), best)
         config.trainer.default_root_dir = str(self.run_path)
         for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
             if "save_dir" in (logger.get("init_args") or {}):  # loggers write inside the run's folder
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
         if rank_zero_only.rank == 0:
-            text = self._parser(self.subcommand).dump(config, skip_none=False)
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
 
     def instantiate_classes(self) -> None:
@@ -113,7 +109,7 @@ class RedCLI(LightningCLI):
             "seed": self.config[self.subcommand].seed_everything,
             "trainable_parameters": sum(p.numel() for p in self.model.trainable_parameters().values()),
             **{key: value for key, value in self.model.record().items() if key != "shapes"},
-            "data": {**self.datamodule.provenance(), "rows": _row_counts(self.datamodule)},
+            "data": {**self.datamodule.provenance(), "rows": getattr(self.datamodule, "counts", {})},
             "libraries": report.libraries(),
         }
         self._save_edits(result)
@@ -241,10 +237,6 @@ def _scores(trainer: Trainer) -> dict[str, float]:
         for name, value in trainer.callback_metrics.items()
         if name.startswith("test_")
     }
-
-
-def _row_counts(data: Any) -> dict[str, int]:
-    return {split: len(rows) for split, rows in getattr(data, "rows", {}).items()}
 
 
 def _shown(path: Path) -> str:

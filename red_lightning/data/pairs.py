@@ -54,7 +54,6 @@ class PairsDataModule(LightningDataModule):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "42")) if seed is None else seed
         self.tokenizer: Any = None
         self.encoder_decoder = False
-        self.rows: dict[str, list[Row]] = {}
         self.cut: dict[str, int] = {}
         self._encoded: dict[str, list[dict[str, Any]]] = {}
         self._train_loader: ResumableLoader | None = None
@@ -96,8 +95,12 @@ class PairsDataModule(LightningDataModule):
         }
         for split in needed[stage]:
             if split not in self._encoded:
-                self.rows[split] = self._rows(split)
-                self._encoded[split] = self._encode(split)
+                self._encoded[split] = self._encode(split, self._rows(split))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows of each split that was read; where texts are decoded, its distinct sources."""
+        return {split: len(rows) for split, rows in self._encoded.items()}
 
     def train_dataloader(self) -> ResumableLoader:
         """Every training row, in an order that depends on the seed and the epoch."""
@@ -147,9 +150,8 @@ class PairsDataModule(LightningDataModule):
             rows = [rows[index] for index in sorted(chosen)]
         return rows
 
-    def _encode(self, split: Split) -> list[dict[str, Any]]:
+    def _encode(self, split: Split, rows: list[Row]) -> list[dict[str, Any]]:
         """Token lists of a split: one entry per row, or per distinct source where texts are decoded."""
-        rows = self.rows[split]
         self.cut[split] = 0
         if split in ("test", "predict"):
             references: dict[str, list[str]] = {}

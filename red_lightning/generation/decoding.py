@@ -50,7 +50,7 @@ def decode(
         generation_config=GenerationConfig(
             do_sample=False,
             num_beams=decoding.num_beams,
-            length_penalty=decoding.length_penalty,
+            length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
             no_repeat_ngram_size=decoding.no_repeat_ngram_size,
             max_new_tokens=decoding.max_new_tokens,
             eos_token_id=tokenizer.eos_token_id,

@@ -2,4 +2,8 @@
 
 from pathlib import Path
 
+from red_lightning.quickstart.data import Restaurants
+
 BACKBONE_FOLDER = Path(__file__).parent / "backbone"
+
+__all__ = ["BACKBONE_FOLDER", "Restaurants"]
