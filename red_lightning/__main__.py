@@ -60,7 +60,12 @@ def _run(args: list[str]) -> None:
 
 
 def _help() -> str:
-    lines = ["usage: python -m red_lightning COMMAND [options]", "", "Representation Editing on PyTorch Lightning.", ""]
+    lines = [
+        "usage: python -m red_lightning COMMAND [options]",
+        "",
+        "Representation Editing on PyTorch Lightning.",
+        "",
+    ]
     for title, commands in (("training commands", TRAINING), ("tools", TOOLS)):
         lines += [f"{title}:", *(f"  {name:<11} {what}" for name, what in commands.items()), ""]
     return "\n".join([*lines, "python -m red_lightning COMMAND --help explains a command's options."])

@@ -1,7 +1,6 @@
 """The edits on disk: ``edits.safetensors`` (what was learned) and ``edits.json`` (what it belongs to)."""
 
 import json
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +38,7 @@ def save_edits(folder: Path, learned: Mapping[str, Tensor], record: Mapping[str,
     libraries = {name: version(name) for name in ("red-lightning", "torch", "transformers", "lightning")}
     description = {"format": FORMAT, **record, "libraries": libraries}
     (folder / "edits.safetensors.tmp").write_bytes(save(tensors, metadata={"format": "pt"}))
-    os.replace(folder / "edits.safetensors.tmp", folder / "edits.safetensors")
+    (folder / "edits.safetensors.tmp").replace(folder / "edits.safetensors")
     (folder / "edits.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,1 +1,1 @@
-
+"""All knowledge of Hugging Face internals: families, loading, surgery."""

@@ -111,10 +111,9 @@ def width_of(module: nn.Module) -> int | None:
     """Columns of a linear's or norm's output; None for other modules. Read off the module, never the config."""
     if isinstance(module, Conv1D):
         return module.nf
-    width = getattr(module, "out_features", None)
-    if width is None and isinstance(getattr(module, "weight", None), Tensor) and module.weight.dim() == 1:
-        width = module.weight.shape[0]
-    return width
+    weight = getattr(module, "weight", None)
+    of_norm = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() == 1 else None
+    return getattr(module, "out_features", of_norm)
 
 
 def _block_width(backbone: nn.Module, architecture: Architecture, name: str) -> int | None:

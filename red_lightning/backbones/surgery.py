@@ -88,6 +88,7 @@ def trainable(backbone: nn.Module) -> dict[str, nn.Parameter]:
 
 def _edit_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """Forward hook. A function of the module, so that copies and pickles of a model apply their own editors."""
+    editor = module.get_submodule(EDITOR)
     if isinstance(output, tuple):
-        return (module.editor(output[0]), *output[1:])
-    return module.editor(output)
+        return (editor(output[0]), *output[1:])
+    return editor(output)

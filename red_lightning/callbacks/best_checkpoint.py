@@ -54,7 +54,7 @@ class BestCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out where the files go, and that they can be written, before anything is trained."""
-        root = self.folder or os.path.join(trainer.default_root_dir, "checkpoints")
+        root = self.folder or str(Path(trainer.default_root_dir) / "checkpoints")
         self._directory = Path(trainer.strategy.broadcast(root))
         if stage == "fit" and trainer.is_global_zero:
             try:
@@ -125,9 +125,9 @@ class BestCheckpoint(Checkpoint):
         temporary = path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
-            with open(temporary, "rb+") as file:
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         trainer.strategy.barrier("BestCheckpoint")
 
 

@@ -4,6 +4,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from red_lightning.callbacks.best_checkpoint import BestCheckpoint
 from red_lightning.errors import UsageError
 
 
@@ -18,8 +19,8 @@ class FiniteLoss(Callback):
         """
         if loss.isfinite().all():
             return
-        kept = [str(c.last_path) for c in trainer.checkpoint_callbacks if getattr(c, "last_path", None)]
-        left = next((f"the last good checkpoint is '{path}'" for path in kept), "there is no checkpoint yet")
+        kept = [c.last_path for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
+        left = next((f"the last good checkpoint is '{p}'" for p in kept if p.exists()), "there is no checkpoint yet")
         raise UsageError(
             f"the loss became {loss.mean().item()} at step {trainer.global_step + 1}, so the run was stopped ({left}); "
             "lower model.learning_rate, or lengthen model.warmup_steps"

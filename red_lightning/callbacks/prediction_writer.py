@@ -17,9 +17,7 @@ class PredictionWriter(Callback):
         predict_file: Name of the file that ``predict`` writes in the run's folder.
     """
 
-    def __init__(
-        self, test_file: str = "test_predictions.jsonl", predict_file: str = "predictions.jsonl"
-    ) -> None:
+    def __init__(self, test_file: str = "test_predictions.jsonl", predict_file: str = "predictions.jsonl") -> None:
         self.test_file, self.predict_file = test_file, predict_file
         self.rows: list[dict[str, Any]] = []
 
@@ -33,11 +31,11 @@ class PredictionWriter(Callback):
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Keep the rows of a batch."""
-        self.rows.extend(outputs or [])
+        self.rows.extend(outputs["rows"])
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Keep the rows of a batch."""
-        self.rows.extend(outputs or [])
+        self.rows.extend(outputs)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the test file."""

@@ -30,7 +30,9 @@ def find(name: str) -> Path:
         return Path(name)
     stem = Path(name).name.removesuffix(".yaml")
     if stem not in experiments():
-        raise UsageError(f"the config '{name}' is neither a file nor a shipped experiment: {nearest(stem, experiments())}")
+        raise UsageError(
+            f"the config '{name}' is neither a file nor a shipped experiment: {nearest(stem, experiments())}"
+        )
     return experiments()[stem]
 
 
@@ -63,7 +65,8 @@ def configs(copy: str | None = None, to: Path | None = None) -> None:
         width = max(len(name) for name in experiments())
         for name, path in experiments().items():
             print(f"{name:<{width}}  {about(path)}")
-        print("\nrun one:  python -m red_lightning fit --config NAME\ncopy one: python -m red_lightning configs --copy NAME")
+        print("\nrun one:  python -m red_lightning fit --config NAME")
+        print("copy one: python -m red_lightning configs --copy NAME")
         return
     if copy not in experiments():
         raise UsageError(f"unknown experiment '{copy}': {nearest(copy, experiments())}")

@@ -92,14 +92,20 @@ def _unknown_class(name: str, place: str, group: str) -> str:
 
 
 def _is_base(klass: type) -> bool:
-    return inspect.isabstract(klass) or klass.__name__ in ("BackboneTask", "PairsDataModule", "RepresentationEditor")
+    return inspect.isabstract(klass) or klass.__name__ in (
+        "BackboneTask",
+        "PairsDataModule",
+        "RepresentationEditor",
+    )
 
 
 def _parameters(class_path: str) -> set[str]:
     """The options of a class: the parameters of its ``__init__`` and of those that it passes options on to."""
     module, name = class_path.rsplit(".", 1)
     klass: Any = getattr(importlib.import_module(module), name)
-    inits = [c.__init__ for c in klass.__mro__ if c.__module__.split(".")[0] == "red_lightning" and "__init__" in vars(c)]
+    inits = [
+        c.__init__ for c in klass.__mro__ if c.__module__.split(".")[0] == "red_lightning" and "__init__" in vars(c)
+    ]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name for init in inits for p in inspect.signature(init).parameters.values() if p.kind in kinds} - {"self"}
 
@@ -108,5 +114,11 @@ def _type(text: str) -> str:
     """``<class 'float'>`` and ``typing.Literal['a', 'b']`` as words."""
     if found := re.search(r"Literal\[(.+)\]", text):
         return f"one of {found[1]}".replace("'", "")
-    names = {"NoneType": "null", "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    names = {
+        "NoneType": "null",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "str": "a text",
+    }
     return names.get(text.removeprefix("<class '").removesuffix("'>"), text)

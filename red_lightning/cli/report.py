@@ -1,7 +1,6 @@
 """The end of a run: results.json, and a small table."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +17,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a crash leaves no half-written file."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -70,7 +69,10 @@ def print_scores(
 
 
 def print_samples(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], count: int, console: Console | None = None
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    count: int,
+    console: Console | None = None,
 ) -> None:
     """Print a few test rows: the source, what the unedited and the edited backbone write, and a reference.
 
@@ -87,7 +89,11 @@ def print_samples(
         table = Table(show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        lines = {"source": row["source"], "unedited": unedited.get(row["source"]), "edited": row["prediction"]}
+        lines = {
+            "source": row["source"],
+            "unedited": unedited.get(row["source"]),
+            "edited": row["prediction"],
+        }
         lines["reference"] = next(iter(row["references"]), None)
         for name, text in lines.items():
             if text is not None:

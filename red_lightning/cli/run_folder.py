@@ -37,6 +37,11 @@ class Run:
     beside: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
 def choose(run: Run, experiment: str, resume: bool) -> Path:
     """Choose and create the folder of a run.
 
@@ -61,11 +66,25 @@ def choose(run: Run, experiment: str, resume: bool) -> Path:
     return path
 
 
+def discard() -> None:
+    """Remove the folder of a run that was refused before it had anything to keep."""
+    path = Path(os.environ.get(CHOSEN, ""))
+    if CHOSEN not in os.environ or not is_first_process() or not path.is_dir():
+        return
+    kept = {item.name for item in path.rglob("*") if item.is_file()} - {
+        "config.yaml",
+        "metrics.csv",
+        "hparams.yaml",
+    }
+    if not any(name for name in kept if "tfevents" not in name):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _create(root: Path, name: str | None, run: Run, experiment: str, resume: bool) -> Path:
     if name is None:
         return _create_timed(root, experiment)
     path = root / name
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         _make_way(path, run, resume)
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):

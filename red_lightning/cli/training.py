@@ -62,7 +62,7 @@ class RedCLI(LightningCLI):
         for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
             if "save_dir" in (logger.get("init_args") or {}):  # loggers write inside the run's folder
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
-        if rank_zero_only.rank == 0:
+        if run_folder.is_first_process():
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
 
     def instantiate_classes(self) -> None:
@@ -76,13 +76,13 @@ class RedCLI(LightningCLI):
         if self.settings.baseline and not (self.run_path / "baseline.json").exists():
             _say("testing the unedited backbone ...")
             scores = self._test(None, "baseline_predictions.jsonl")
-            if rank_zero_only.rank == 0:
+            if run_folder.is_first_process():
                 report.write_json(self.run_path / "baseline.json", scores)
         self.started = time.monotonic()
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
-        if self.trainer.interrupted or self.trainer.fast_dev_run:
+        if self.trainer.interrupted or self._get(self.config, "trainer").fast_dev_run:
             return
         seconds = time.monotonic() - self.started
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
@@ -90,7 +90,7 @@ class RedCLI(LightningCLI):
         best = keeper.best_path if keeper.best_step is not None else keeper.last_path
         _say(f"testing {_shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
-        if rank_zero_only.rank != 0:
+        if not run_folder.is_first_process():
             return
         baseline = self.run_path / "baseline.json"
         unedited = report.read_json(baseline) if baseline.exists() else None
@@ -124,7 +124,7 @@ class RedCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Print the scores."""
-        if rank_zero_only.rank == 0:
+        if run_folder.is_first_process():
             scores = _scores(self.trainer)
             report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
             report.print_scores({"score": scores}, self.model.missing_metrics)
@@ -133,7 +133,7 @@ class RedCLI(LightningCLI):
     def after_validate(self) -> None:
         """Print the metrics."""
         scores = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        if rank_zero_only.rank == 0:
+        if run_folder.is_first_process():
             report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
             report.print_scores({"score": scores}, {}, title="Metrics on the validation split")
 
@@ -142,15 +142,14 @@ class RedCLI(LightningCLI):
         _say(f"predictions: {_shown(self.run_path / 'predictions.jsonl')}")
 
     def _test(self, checkpoint: str | None, file: str) -> dict[str, float]:
-        writer = next(c for c in self.trainer.callbacks if isinstance(c, PredictionWriter))
+        writer = next(c for c in self.trainer.callbacks if isinstance(c, PredictionWriter))  # type: ignore[attr-defined]
         writer.test_file = file
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False)
         return _scores(self.trainer)
 
     def _save_edits(self, result: dict[str, Any]) -> None:
         learned = {
-            name.removeprefix("backbone."): parameter
-            for name, parameter in self.model.trainable_parameters().items()
+            name.removeprefix("backbone."): parameter for name, parameter in self.model.trainable_parameters().items()
         }
         keys = ("backbone", "commit", "fingerprint", "method", "task", "scores", "data")
         save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys})
@@ -192,24 +191,28 @@ def launch(cli: type[RedCLI], args: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    cli(
-        BackboneTask,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=None,
-        parser_class=RedParser,
-        parser_kwargs={"parser_mode": "omegaconf+"},
-        auto_configure_optimizers=False,
-        seed_everything_default=42,
-        trainer_class=Trainer,
-        trainer_defaults={
-            "callbacks": [FiniteLoss(), PredictionWriter(), RunSummary()],
-            "use_distributed_sampler": False,
-            "enable_model_summary": False,
-        },
-        args=_with_config_files(args),
-    )
+    try:
+        cli(
+            BackboneTask,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            parser_class=RedParser,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+            auto_configure_optimizers=False,
+            seed_everything_default=42,
+            trainer_class=Trainer,
+            trainer_defaults={
+                "callbacks": [FiniteLoss(), PredictionWriter(), RunSummary()],
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
+            args=_with_config_files(args),
+        )
+    except BaseException:
+        run_folder.discard()
+        raise
 
 
 def _with_config_files(args: Sequence[str]) -> list[str]:

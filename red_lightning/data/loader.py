@@ -63,7 +63,8 @@ class ResumableLoader(DataLoader[Any]):
         self.start = 0
         self.position = 0
 
-    def __iter__(self) -> Iterator[Any]:  # a generator: the epoch is set after Lightning has made the iterator
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator, because Lightning sets the epoch after it has made the iterator.
         start, self.start = self.start, 0
         self.batches.first_batch = start
         for batch, rows in enumerate(super().__iter__(), start=start):

@@ -124,7 +124,7 @@ def _read_jsonl(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         except json.JSONDecodeError as error:
             raise UsageError(f"line {number} of '{file}' is not valid JSON: {error.msg}") from error
         if not isinstance(record, dict):
-            raise UsageError(f"line {number} of '{file}' is not a JSON object such as {{\"source\": \"...\"}}")
+            raise UsageError(f'line {number} of \'{file}\' is not a JSON object such as {{"source": "..."}}')
         yield number, record
 
 

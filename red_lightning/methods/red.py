@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import attach, detach, edited_modules, fold, freeze, trainable
+from red_lightning.backbones.surgery import EDITOR, attach, detach, edited_modules, fold, freeze, trainable
 from red_lightning.errors import UsageError
 from red_lightning.methods.base import Method
 
@@ -126,9 +126,7 @@ class RED(Method):
         chosen = find_sites(backbone, self.sites, self.layers)
         freeze(backbone)
         for site in chosen:
-            editor = RepresentationEditor(
-                site.width, self.vectors != "bias", self.vectors != "scaling", site.columns
-            )
+            editor = RepresentationEditor(site.width, self.vectors != "bias", self.vectors != "scaling", site.columns)
             like = next(backbone.get_submodule(site.module).parameters())
             attach(backbone, site, editor.to(like.device))
         return trainable(backbone)
@@ -147,5 +145,12 @@ class RED(Method):
         for _, module in edited:
             fold(module, None, None)  # refuses before anything is changed
         for _, module in edited:
-            fold(module, *(v if v is None else v.detach() for v in module.editor.vectors()))
+            fold(module, *_vectors(module))
         detach(backbone)
+
+
+def _vectors(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    editor = module.get_submodule(EDITOR)
+    assert isinstance(editor, RepresentationEditor)
+    scaling, bias = editor.vectors()
+    return None if scaling is None else scaling.detach(), None if bias is None else bias.detach()

@@ -37,9 +37,7 @@ def cider(rows: Sequence[Row]) -> float:
     scores = []
     for prediction, group in counted:
         vector = _weigh(prediction, documents, len(rows))
-        scores.append(
-            fsum(_similarity(vector, _weigh(text, documents, len(rows))) for text in group) / len(group)
-        )
+        scores.append(fsum(_similarity(vector, _weigh(text, documents, len(rows))) for text in group) / len(group))
     return 10 * fsum(scores) / len(rows)
 
 

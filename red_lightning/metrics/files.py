@@ -80,9 +80,7 @@ def _read_table(path: Path) -> list[tuple[str, str]]:
     source, text, has_header = _columns(path, table[0])
     for number, row in enumerate(table, start=1):
         if len(row) != len(table[0]):
-            raise UsageError(
-                f"{path}, row {number}, has {len(row)} columns where the first row has {len(table[0])}"
-            )
+            raise UsageError(f"{path}, row {number}, has {len(row)} columns where the first row has {len(table[0])}")
     pairs = [(row[source].strip(), row[text].strip()) for row in table[has_header:]]
     if not pairs:
         raise UsageError(f"{path} has a header but no rows; give a file with at least one row")

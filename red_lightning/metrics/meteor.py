@@ -57,16 +57,12 @@ def meteor(rows: Sequence[Row]) -> float:
             if not line:
                 log.seek(0)
                 said = log.read().decode("utf-8", "replace").strip().splitlines()
-                raise UsageError(
-                    f"METEOR's Java program ended early, saying: {said[-1] if said else 'nothing'}"
-                )
+                raise UsageError(f"METEOR's Java program ended early, saying: {said[-1] if said else 'nothing'}")
             return line.strip()
 
         try:
             # one sentence at a time: the program answers each line, so neither side can fill the other's pipe
-            stats = [
-                ask("SCORE", *map(_one_line, group), _one_line(prediction)) for prediction, group in rows
-            ]
+            stats = [ask("SCORE", *map(_one_line, group), _one_line(prediction)) for prediction, group in rows]
             ask("EVAL", *stats)  # answered by a line per row, then by the corpus score
             return float([answer() for _ in rows][-1])
         except BrokenPipeError:

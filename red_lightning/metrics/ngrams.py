@@ -17,7 +17,5 @@ def count_ngrams(tokens: Sequence[str], longest: int) -> Counter[Ngram]:
         How often each n-gram occurs.
     """
     return Counter(
-        tuple(tokens[start : start + n])
-        for n in range(1, longest + 1)
-        for start in range(len(tokens) - n + 1)
+        tuple(tokens[start : start + n]) for n in range(1, longest + 1) for start in range(len(tokens) - n + 1)
     )

@@ -26,9 +26,7 @@ _NEGATION = rf"(?i:n{_ANY_APOSTROPHE}t)"
 _WORD = rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)*"
 _NUMERAL = r"(?:\d*(?:[.:,\xad\u066b\u066c]\d+)+|\d+)"
 _IN_SENTENCE = r"[,;:\u3001]"
-_ACRONYM = (
-    r"(?:[A-Za-z](?:\.[A-Za-z])*|(?i:(?:canada|sino|korean|eu|japan|non)-u\.s|u\.s\.-u\.(?:k|s\.s\.r)))"
-)
+_ACRONYM = r"(?:[A-Za-z](?:\.[A-Za-z])*|(?i:(?:canada|sino|korean|eu|japan|non)-u\.s|u\.s\.-u\.(?:k|s\.s\.r)))"
 _NOT_IN_URL = r" \t\n\f\r\"<>|(){}"
 
 _USUALLY_BEFORE_LOWER_CASE = (

@@ -31,15 +31,11 @@ def to_rows(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> 
         )
     for index, (prediction, group) in enumerate(zip(predictions, references, strict=True)):
         if isinstance(group, str):
-            raise UsageError(
-                f"The references of row {index} are one string; give a list of strings, [{group!r}]"
-            )
+            raise UsageError(f"The references of row {index} are one string; give a list of strings, [{group!r}]")
         if not group:
             raise UsageError(f"Row {index} has no reference; give at least one or leave the row out")
         if not all(isinstance(text, str) for text in (prediction, *group)):
-            raise UsageError(
-                f"Row {index} holds something that is not text; decode tokens to strings before scoring"
-            )
+            raise UsageError(f"Row {index} holds something that is not text; decode tokens to strings before scoring")
     return [(prediction, tuple(group)) for prediction, group in zip(predictions, references, strict=True)]
 
 
@@ -54,11 +50,7 @@ def pack(rows: Sequence[Row]) -> Tensor:
     """
     # ASCII escapes keep lone surrogates, which a byte-level decoder can emit, out of the encoder's way
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    return (
-        torch.frombuffer(bytearray(text, "ascii"), dtype=torch.uint8)
-        if text
-        else torch.empty(0, dtype=torch.uint8)
-    )
+    return torch.frombuffer(bytearray(text, "ascii"), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
 
 
 def unpack(packed: Tensor) -> list[Row]:

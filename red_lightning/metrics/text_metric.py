@@ -65,9 +65,7 @@ class TextMetric(Metric, ABC):
         packed = self.packed if isinstance(self.packed, Tensor) else torch.cat(self.packed)
         rows = unpack(packed)
         if not rows:
-            raise UsageError(
-                f"{type(self).__name__} has no rows to score; call update with predictions first"
-            )
+            raise UsageError(f"{type(self).__name__} has no rows to score; call update with predictions first")
         return torch.tensor(self.score(rows), dtype=torch.float64)
 
     @abstractmethod

@@ -13,9 +13,7 @@ from red_lightning.quickstart.grammar import Place, draw_place
 RESTAURANT_SPLITS = {"test": 200, "validation": 150, "train": 700}
 REFERENCES = 3
 INVENTION = 0.4
-_RESTAURANT_WORD = re.compile(
-    rf"\b({'|'.join([*RESTAURANTS.names, *RESTAURANTS.types, *RESTAURANTS.features])})\b"
-)
+_RESTAURANT_WORD = re.compile(rf"\b({'|'.join([*RESTAURANTS.names, *RESTAURANTS.types, *RESTAURANTS.features])})\b")
 
 
 @dataclass(frozen=True)

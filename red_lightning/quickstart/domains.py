@@ -15,8 +15,7 @@ ORIGINS = listed(
     "modern, local, classic, fresh"
 )
 AREAS = listed(
-    "riverside, city centre, old town, harbour, castle, market, university, canal, seafront, north side, "
-    "west end"
+    "riverside, city centre, old town, harbour, castle, market, university, canal, seafront, north side, west end"
 )
 LANDMARKS = listed(
     "station, old bridge, cathedral, town hall, main square, stadium, library, post office, clock tower, "
@@ -104,9 +103,7 @@ PRETRAINING_DOMAINS: Mapping[str, Domain] = {
 RESTAURANTS = Domain(
     types=listed("bistro, diner, cafe, pub, grill, bar"),
     features={
-        "food": Feature(
-            "serves", listed("Thai, Italian, French, Indian, Japanese, Mexican, Greek, Korean, vegan")
-        )
+        "food": Feature("serves", listed("Thai, Italian, French, Indian, Japanese, Mexican, Greek, Korean, vegan"))
     },
     names=listed(
         "Blue Spoon, Golden Pan, Green Olive, Copper Pot, Royal Tea, Happy Noodle, Quiet Fork, Black Bean, "

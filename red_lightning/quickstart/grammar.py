@@ -9,9 +9,7 @@ from red_lightning.quickstart.domains import COLOURS, EMBLEMS, PRICES, RATINGS, 
 from red_lightning.quickstart.genres import GENRES, fill
 
 _ATTRIBUTE = re.compile(r"([^\[\],]+)\[([^\[\]]*)\]")
-_ONSETS = listed(
-    "b, bl, br, c, ch, cl, d, dr, f, fl, g, gr, h, j, k, l, m, n, p, pl, r, s, sh, sp, st, t, th, v, w"
-)
+_ONSETS = listed("b, bl, br, c, ch, cl, d, dr, f, fl, g, gr, h, j, k, l, m, n, p, pl, r, s, sh, sp, st, t, th, v, w")
 _VOWELS = listed("a, e, i, o, u, ai, ea, ee, oo, ou, y")
 _CODAS = listed(", b, ck, d, g, l, ll, m, n, nd, ng, p, r, rn, s, sh, t, th, x")
 
@@ -82,9 +80,7 @@ def draw_place(domain: Domain, rng: random.Random, invention: float = 0.0) -> Pl
 
 
 def _invent_word(rng: random.Random) -> str:
-    syllables = (
-        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 2))
-    )
+    syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(1, 2)))
     word = "".join(syllables)
     return word.capitalize() if rng.random() < 0.5 else word
 

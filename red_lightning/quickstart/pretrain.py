@@ -111,9 +111,7 @@ def train(model: GPT2LMHeadModel, data: Iterator[tuple[Tensor, Tensor]], steps: 
         optimizer.zero_grad()
         schedule.step()
         if step % 50 == 0 or step == steps:
-            print(
-                f"step {step}/{steps}, loss {loss.item():.3f}, {time.monotonic() - start:.0f} s", flush=True
-            )
+            print(f"step {step}/{steps}, loss {loss.item():.3f}, {time.monotonic() - start:.0f} s", flush=True)
 
 
 def answer_loss(model: GPT2LMHeadModel, ids: Tensor, labels: Tensor) -> Tensor:
@@ -126,9 +124,7 @@ def answer_loss(model: GPT2LMHeadModel, ids: Tensor, labels: Tensor) -> Tensor:
 def save_model(model: GPT2LMHeadModel, folder: Path) -> None:
     """Write the weights, halved to 16 bits and without the output layer, which is tied to the embeddings."""
     weights = {
-        name: tensor.half().contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"
+        name: tensor.half().contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")

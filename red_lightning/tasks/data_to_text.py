@@ -119,13 +119,17 @@ class DataToText(BackboneTask):
         self.log("val_loss", loss, prog_bar=True)
         self.log("val_perplexity", torch.exp(loss))
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[dict[str, Any]]:
-        """Decode a batch of distinct sources and score it."""
-        outputs = self.predict_step(batch, batch_idx)
-        predictions = [output["prediction"] for output in outputs]
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Decode a batch of distinct sources and score it.
+
+        Returns:
+            ``rows``: what :meth:`predict_step` returns.
+        """
+        rows = self.predict_step(batch, batch_idx)
+        predictions = [row["prediction"] for row in rows]
         for metric in self._metrics().values():
             metric.update(predictions, batch["references"])
-        return outputs
+        return {"rows": rows}
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the whole split."""
@@ -139,9 +143,7 @@ class DataToText(BackboneTask):
         Returns:
             For each row its number, ``source``, ``prediction`` and ``references`` (an empty list if there are none).
         """
-        texts = decode(
-            self.backbone, batch["input_ids"], batch["attention_mask"], self.tokenizer, self.decoding
-        )
+        texts = decode(self.backbone, batch["input_ids"], batch["attention_mask"], self.tokenizer, self.decoding)
         rows = zip(batch["row"], batch["text"], texts, batch["references"], strict=True)
         return [
             {"row": row, "source": source, "prediction": text, "references": references}

@@ -31,9 +31,7 @@ def test_table_shows_four_scores_and_how_to_get_the_fifth(
     assert 'pip install "red-lightning[meteor]"' in shown
 
 
-def test_json_has_full_precision(
-    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_has_full_precision(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     score(*files, json=str(tmp_path / "scores.json"))
     written = json.loads((tmp_path / "scores.json").read_text())
     assert list(written) == NAMES
@@ -67,9 +65,7 @@ def test_json_onto_a_folder(files: tuple[Path, Path], tmp_path: Path) -> None:
         score(*files, json=str(tmp_path))
 
 
-def test_options_come_from_the_signature(
-    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_come_from_the_signature(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     from jsonargparse import auto_cli
 
     arguments = ["--references", str(files[0]), "--predictions", str(files[1]), "--json", "-"]

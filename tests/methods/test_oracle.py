@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, GPT2LMHeadModel, LlamaForCausalLM, RobertaModel, T5ForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    RobertaModel,
+    T5ForConditionalGeneration,
+)
 
 from red_lightning import RED
 from red_lightning.methods import RED_PLUS_SITES
@@ -48,7 +54,10 @@ class Case:
         self.model.load_state_dict(self.expected["base_state"])
         self.model.eval()
         self.head = Head(self.expected["classifier"]) if "classifier" in self.expected else None
-        self.inputs: dict[str, Any] = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        self.inputs: dict[str, Any] = {
+            "input_ids": inputs["input_ids"],
+            "attention_mask": inputs["attention_mask"],
+        }
         if self.arch == "gpt2":
             del self.inputs["attention_mask"]
         if self.arch == "t5":

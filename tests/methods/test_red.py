@@ -84,7 +84,7 @@ def test_identity_then_edit_then_detach(family: str, vectors: str, sites: list[s
     assert not torch.allclose(run(model), plain, atol=1e-3)
     red.detach(model)
     assert torch.equal(run(model), plain)
-    assert {name: value for name, value in model.state_dict().items()}.keys() == before.keys()
+    assert set(model.state_dict()) == set(before)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
 

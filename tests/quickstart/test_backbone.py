@@ -73,7 +73,5 @@ def test_only_special_token_ends_the_text(tokenizer, model):
 
 def test_task_fits_the_positions(tokenizer, model):
     records = restaurant_pairs("train")
-    longest = max(
-        len(tokenizer(record.source + text).input_ids) for record in records for text in record.references
-    )
+    longest = max(len(tokenizer(record.source + text).input_ids) for record in records for text in record.references)
     assert longest + 2 <= model.config.n_positions

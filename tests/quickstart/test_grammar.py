@@ -40,9 +40,7 @@ def test_source_parses_back(domain):
 
 def test_source_is_written_as_in_e2e():
     place = draw_place(RESTAURANTS, random.Random(0))
-    assert place.source.startswith(
-        f"name[{place.attributes['name']}], type[{place.attributes['type']}], food["
-    )
+    assert place.source.startswith(f"name[{place.attributes['name']}], type[{place.attributes['type']}], food[")
 
 
 def test_same_seed_draws_the_same_places():
