@@ -15,6 +15,7 @@ TRAINING = {
 TOOLS = {
     "parameters": "show what a config trains: site, shape, count, share of the backbone",
     "configs": "list the experiments that ship with the package, and copy one to start from",
+    "draw": "draw a run's learned scaling and bias by layer",
     "score": "score predictions against references with the official E2E metrics",
 }
 

@@ -146,6 +146,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UsageError(f"the checkpoint '{path}' does not exist")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ...
         raise UsageError(f"the checkpoint '{path}' is damaged or not a checkpoint; resume from another one") from error
+    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
+        raise UsageError(f"the checkpoint '{path}' was not written by red_lightning")
+    return content

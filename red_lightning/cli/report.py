@@ -72,14 +72,16 @@ def print_samples(
     before: Sequence[Mapping[str, Any]],
     after: Sequence[Mapping[str, Any]],
     count: int,
+    method: str,
     console: Console | None = None,
 ) -> None:
-    """Print a few test rows: the source, what the unedited and the edited backbone write, and a reference.
+    """Print a few test rows: the source, what the unedited and the adapted backbone write, and a reference.
 
     Args:
         before: Rows that the unedited backbone wrote; may be empty.
-        after: Rows that the edited backbone wrote.
+        after: Rows that the adapted backbone wrote.
         count: Number of rows to show, spread over the split.
+        method: What adapted it.
         console: Where to print.
     """
     console = console or Console()
@@ -89,11 +91,7 @@ def print_samples(
         table = Table(show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        lines = {
-            "source": row["source"],
-            "unedited": unedited.get(row["source"]),
-            "edited": row["prediction"],
-        }
+        lines = {"source": row["source"], "unedited": unedited.get(row["source"]), method: row["prediction"]}
         lines["reference"] = next(iter(row["references"]), None)
         for name, text in lines.items():
             if text is not None:

@@ -67,17 +67,31 @@ def choose(run: Run, experiment: str, resume: bool) -> Path:
 
 
 def discard() -> None:
-    """Remove the folder of a run that was refused before it had anything to keep."""
+    """Remove the folder of a run that was refused before it had anything to keep; what it replaced comes back."""
     path = Path(os.environ.get(CHOSEN, ""))
-    if CHOSEN not in os.environ or not is_first_process() or not path.is_dir():
-        return
-    kept = {item.name for item in path.rglob("*") if item.is_file()} - {
-        "config.yaml",
-        "metrics.csv",
-        "hparams.yaml",
-    }
-    if not any(name for name in kept if "tfevents" not in name):
-        shutil.rmtree(path, ignore_errors=True)
+    if CHOSEN in os.environ and is_first_process() and path.is_dir():
+        kept = {item.name for item in path.rglob("*") if item.is_file()} - {
+            "config.yaml",
+            "metrics.csv",
+            "hparams.yaml",
+        }
+        if not any(name for name in kept if "tfevents" not in name):
+            shutil.rmtree(path, ignore_errors=True)
+            if _replaced(path).is_dir():
+                _replaced(path).rename(path)
+    settle()
+
+
+def settle() -> None:
+    """End a run: delete what it replaced, and let the next run of this process choose a folder of its own."""
+    path = os.environ.pop(CHOSEN, None)
+    if path is not None and is_first_process():
+        shutil.rmtree(_replaced(Path(path)), ignore_errors=True)
+
+
+def _replaced(path: Path) -> Path:
+    """Where the earlier run of the same name waits until the new one has something to keep."""
+    return path.with_name(f".{path.name}.replaced")
 
 
 def _create(root: Path, name: str | None, run: Run, experiment: str, resume: bool) -> Path:
@@ -94,7 +108,9 @@ def _create(root: Path, name: str | None, run: Run, experiment: str, resume: boo
 
 def _make_way(path: Path, run: Run, resume: bool) -> None:
     if run.overwrite and not resume:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(_replaced(path), ignore_errors=True)
+            path.rename(_replaced(path))
     elif (path / "results.json").exists():
         raise UsageError(f"'{path}' holds a finished run; choose another --run.name, or give --run.overwrite true")
     elif (path / "checkpoints" / "last.ckpt").exists() and not resume:

@@ -114,11 +114,12 @@ class RedCLI(LightningCLI):
         }
         self._save_edits(result)
         report.write_json(self.run_path / "results.json", result)
+        method = type(self.model.method).__name__
         columns = {} if unedited is None else {"unedited": unedited}
-        report.print_scores({**columns, "edited": scores, **self.settings.beside}, self.model.missing_metrics)
+        report.print_scores({**columns, method: scores, **self.settings.beside}, self.model.missing_metrics)
         before = report.read_jsonl(self.run_path / "baseline_predictions.jsonl")
         after = report.read_jsonl(self.run_path / "test_predictions.jsonl")
-        report.print_samples(before, after, self.settings.samples)
+        report.print_samples(before, after, self.settings.samples, method)
         _say(f"trained {steps} steps in {seconds:.0f} s; best {keeper.monitor} at step {keeper.best_step}")
         _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
@@ -213,6 +214,7 @@ def launch(cli: type[RedCLI], args: Sequence[str]) -> None:
     except BaseException:
         run_folder.discard()
         raise
+    run_folder.settle()
 
 
 def _with_config_files(args: Sequence[str]) -> list[str]:
