@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -87,6 +88,8 @@ def load_tokenizer(source: Source, options: BackboneOptions) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(_place(source), **_arguments(source, options))
     except Exception as error:  # transformers raises ValueError, OSError, TypeError, ImportError, ...
         raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: {_first_line(error)}") from error
+    if len(tokenizer) - len(tokenizer.get_added_vocab()) < 2:  # transformers makes one up where there are no files
+        raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: its vocabulary is missing")
     if tokenizer.eos_token_id is None:
         raise UsageError(f"the tokenizer of '{source.name}' has no EOS token, which ends every text; set eos_token")
     if tokenizer.pad_token_id is None:
@@ -106,7 +109,7 @@ def load_generator(source: Source, options: BackboneOptions, meta: bool = False)
         The model, in training mode: ``from_pretrained`` leaves it in evaluation mode and Lightning would keep that.
 
     Raises:
-        UsageError: The folder holds no weights, or the model cannot generate.
+        UsageError: The folder holds no weights, or not all of them, or the model cannot generate.
     """
     auto = AutoModelForSeq2SeqLM if source.config.is_encoder_decoder else AutoModelForCausalLM
     try:
@@ -114,28 +117,36 @@ def load_generator(source: Source, options: BackboneOptions, meta: bool = False)
             with torch.device("meta"):
                 return auto.from_config(source.config, trust_remote_code=options.trust_remote_code).train()
         transformers_logging.disable_progress_bar()
-        model = auto.from_pretrained(
+        model, report = auto.from_pretrained(
             _place(source),
             dtype=getattr(torch, options.dtype),
             attn_implementation=options.attention,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
             **_arguments(source, options),
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
+    unfit = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if unfit:  # transformers would go on with random numbers
+        raise UsageError(
+            f"the weights of the backbone '{source.name}' do not fit its architecture {type(model).__name__}: "
+            f"'{unfit[0]}' is missing or of another shape"
+        )
     return model.train()
 
 
 def fingerprint(backbone: nn.Module) -> str:
-    """A short digest of a backbone: names, shapes and a few values of its parameters.
+    """A short digest of a backbone: names, shapes and the signs of some values of its parameters.
 
-    Values are compared as bfloat16, so that a backbone loaded in another dtype is still the same one.
+    Signs, because they alone survive every rounding: a backbone loaded in another dtype is still the same one.
     """
     digest = hashlib.sha256()
     for name, parameter in backbone.named_parameters():
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.is_floating_point() and not parameter.is_meta:
-            some = parameter.detach().flatten()[:4].to("cpu", torch.bfloat16).float()
-            digest.update(some.numpy().tobytes())
+            signs = torch.signbit(parameter.detach().flatten()[:256]).cpu()
+            digest.update(signs.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -28,6 +28,9 @@ QUIET = [
 ]
 """Warnings that tell a user nothing: data are prepared in time, and runs on one CPU are meant."""
 
+EPILOG = """The options of a task, a data module or a method have a help of their own:
+--model.help DataToText, --data.help E2E, --model.method.help RED (behind a --config that sets them)."""
+
 
 class RedCLI(LightningCLI):
     """LightningCLI in which one experiment is one YAML file, and ``fit`` ends with its result."""
@@ -36,6 +39,7 @@ class RedCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups ``checkpoint`` and ``run``."""
+        parser.epilog = EPILOG
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_argument("--run", type=run_folder.Run, default=run_folder.Run(), help="Where the run writes.")
 
@@ -120,7 +124,8 @@ class RedCLI(LightningCLI):
         before = report.read_jsonl(self.run_path / "baseline_predictions.jsonl")
         after = report.read_jsonl(self.run_path / "test_predictions.jsonl")
         report.print_samples(before, after, self.settings.samples, method)
-        _say(f"trained {steps} steps in {seconds:.0f} s; best {keeper.monitor} at step {keeper.best_step}")
+        found = f"best {keeper.monitor} at step {keeper.best_step}" if keeper.best_step else "it was never validated"
+        _say(f"trained {steps} steps in {seconds:.0f} s; {found}")
         _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
     def after_test(self) -> None:
@@ -200,7 +205,7 @@ def launch(cli: type[RedCLI], args: Sequence[str]) -> None:
             subclass_mode_data=True,
             save_config_callback=None,
             parser_class=RedParser,
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m red_lightning"},
             auto_configure_optimizers=False,
             seed_everything_default=42,
             trainer_class=Trainer,

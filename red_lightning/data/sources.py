@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,9 +108,16 @@ def require_text(rows: Sequence[Row], where: str) -> None:
 
 
 def _read_csv(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if file.suffix == ".tsv" else ",")
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for record in reader:
+            if None in record or None in record.values():
+                fields = len(reader.fieldnames or ())
+                raise UsageError(
+                    f"line {reader.line_num} of '{file}' does not have {fields} fields like the first line; "
+                    "quote fields that contain the delimiter"
+                )
             yield reader.line_num, record
     except csv.Error as error:
         raise UsageError(f"line {reader.line_num} of '{file}' is not valid CSV: {error}") from error
