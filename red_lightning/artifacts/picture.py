@@ -29,7 +29,7 @@ def draw_edits(tensors: Mapping[str, Tensor], title: str, target: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError('drawing needs matplotlib: pip install "red-lightning[plots]"') from error
+        raise UsageError("drawing needs matplotlib: python -m pip install matplotlib") from error
     panels = _panels(tensors)
     if not panels:
         raise UsageError("these edits hold no scaling or bias vectors, so there is nothing to draw")

@@ -75,8 +75,11 @@ def explain(message: str, options: list[str]) -> str:
         option = message.split()[2].split("=")[0]
         near = closest(option, options)
         return f"unknown option '{option}'" + (f": did you mean '{near}'?" if near else "; see --help")
-    if message.startswith("the following arguments are required"):
-        return "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)"
+    if found := re.match(r"the following arguments are required: (.+)", message):
+        missing = found[1].split(", ")
+        if {"model", "data"} & {name.rsplit(".", 1)[-1] for name in missing}:
+            return "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)"
+        return "give " + " and ".join(f"--{name}" for name in missing)
     if found := re.search(r"Interpolation key '([^']+)' not found", message):
         return f"the config refers to '{found[1]}', which is not set"
     return " ".join(message.split())[:500]

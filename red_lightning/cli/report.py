@@ -64,8 +64,8 @@ def print_scores(
         table.add_row(name, *("missing" for _ in columns))
     console.print(title, style="bold")
     console.print(table)
-    for name, why in missing.items():
-        console.print(f"{name} is missing: {why}", markup=False, soft_wrap=True)
+    for why in missing.values():
+        console.print(why, markup=False, soft_wrap=True)
 
 
 def print_samples(

@@ -29,8 +29,9 @@ def score(
     """
     from json import dumps
 
+    from red_lightning.cli.report import print_scores
     from red_lightning.errors import UsageError
-    from red_lightning.metrics import read_predictions, read_references
+    from red_lightning.metrics import meteor_missing, read_predictions, read_references
     from red_lightning.metrics import score as compute
 
     groups, texts = read_references(references), read_predictions(predictions)
@@ -45,27 +46,11 @@ def score(
     if json == "-":
         print(dumps(scores, indent=2))
         return
-    _show(scores)
+    present = {name: value for name, value in scores.items() if value is not None}
+    missing = {name: str(meteor_missing()) for name, value in scores.items() if value is None}
+    print_scores({"score": present}, missing, title=f"Scores of {predictions}")
     if json is not None:
         try:
             Path(json).write_text(dumps(scores, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"Cannot write {json}: {error.strerror}; give another file") from None
-
-
-def _show(scores: dict[str, float | None]) -> None:
-    """Print the table, with the command that METEOR needs below it if it is missing."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from red_lightning.metrics import meteor_missing
-
-    table = Table("metric")
-    table.add_column("score", justify="right")
-    for name, value in scores.items():
-        table.add_row(name, "missing" if value is None else f"{value:.4f}")
-    console = Console()
-    console.print(table)
-    if None in scores.values():
-        # markup would swallow the brackets of the extra's name, and wrapping would break the command
-        console.print(meteor_missing(), markup=False, highlight=False, soft_wrap=True)

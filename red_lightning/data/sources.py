@@ -27,7 +27,7 @@ def hub_rows(path: str, split: str, columns: Sequence[str], revision: str | None
         UsageError: The data set, split or a column does not exist, or the hub cannot be reached.
     """
     from datasets import DownloadMode, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from datasets.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -45,8 +45,9 @@ def hub_rows(path: str, split: str, columns: Sequence[str], revision: str | None
     except DatasetNotFoundError as error:
         where = "nothing to read in this folder" if folder else "check the id, the revision and your access"
         raise UsageError(f"the data set '{path}' cannot be found: {where}") from error
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        raise UsageError(f"split '{split}' of the data set '{path}' cannot be read: {error}") from error
+    except (ValueError, FileNotFoundError, RuntimeError, DatasetsError) as error:
+        why = str(error).split("\n")[0]
+        raise UsageError(f"split '{split}' of the data set '{path}' cannot be read: {why}") from error
     _require_columns(columns, table.column_names, f"the data set '{path}'")
     return [dict(zip(columns, values, strict=True)) for values in zip(*(table[c] for c in columns), strict=True)]
 
@@ -84,15 +85,23 @@ def file_rows(path: str, columns: Sequence[str]) -> list[Row]:
         raise UsageError(f"line {line} of '{path}' is not UTF-8; save the file as UTF-8") from error
     rows = []
     for number, record in readers[file.suffix.lower()](file, text):
-        _require_columns(columns, record, f"line {number} of '{path}'")
-        rows.append({column: _as_text(record[column]) for column in columns})
+        where = f"line {number} of '{path}'"
+        _require_columns(columns, record, where)
+        rows.append({column: _as_text(record[column], f"{where}: '{column}'") for column in columns})
     if not rows:
         raise UsageError(f"the data file '{path}' has no rows")
     return rows
 
 
-def _as_text(value: Any) -> str:
-    return "" if value is None else str(value)
+def _as_text(value: Any, where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+        raise UsageError(f"{where} is no text but {json.dumps(value)[:40]}")
+    text = "" if value is None else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, from a JSON escape
+        raise UsageError(f"{where} is no text that UTF-8 can hold: {error.reason}") from error
+    return text
 
 
 def require_text(rows: Sequence[Row], where: str) -> None:
@@ -120,7 +129,7 @@ def _read_csv(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
             yield reader.line_num, record
     except csv.Error as error:
-        raise UsageError(f"line {reader.line_num} of '{file}' is not valid CSV: {error}") from error
+        raise UsageError(f"line {reader.line_num + 1} of '{file}' is not valid CSV: {error}") from error
 
 
 def _read_jsonl(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -154,5 +163,7 @@ def _cache_of(folder: Path) -> Path:
 
 def _cached(path: str) -> bool:
     from datasets import config
+    from datasets.naming import camelcase_to_snakecase
 
-    return (Path(config.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir()
+    *owner, name = path.split("/")
+    return (Path(config.HF_DATASETS_CACHE) / "___".join([*owner, camelcase_to_snakecase(name)])).is_dir()

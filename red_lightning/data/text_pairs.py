@@ -76,5 +76,6 @@ class TextPairs(PairsDataModule):
         if len(sources) < 2:
             raise UsageError("one distinct source cannot be split: give data.init_args.validation_file")
         order = EpochBatches(len(sources), 1, self.seed).order()
-        held = {sources[index] for index in order[: max(1, round(self.validation_share * len(sources)))]}
+        count = min(max(1, round(self.validation_share * len(sources))), len(sources) - 1)
+        held = {sources[index] for index in order[:count]}
         return [row for row in rows if row["source"] not in held], [row for row in rows if row["source"] in held]

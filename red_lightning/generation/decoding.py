@@ -43,21 +43,24 @@ def decode(
     Returns:
         One text per row, without special tokens and outer blanks; the same that decoding each row alone gives.
     """
-    config: Any = backbone.config
-    sequences = backbone.generate(  # type: ignore[operator]
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        generation_config=GenerationConfig(
-            do_sample=False,
-            num_beams=decoding.num_beams,
-            length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
-            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
-            max_new_tokens=decoding.max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-        ),
+    model: Any = backbone
+    config = model.config
+    settings = GenerationConfig(
+        do_sample=False,
+        num_beams=decoding.num_beams,
+        length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+        max_new_tokens=decoding.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
     )
+    published = model.generation_config
+    model.generation_config = GenerationConfig()  # generate takes from here whatever is not set above
+    try:
+        sequences = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=settings)
+    finally:
+        model.generation_config = published
     new = sequences if config.is_encoder_decoder else sequences[:, input_ids.shape[1] :]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if decoding.stop_at_blank_line:

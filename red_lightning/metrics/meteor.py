@@ -25,7 +25,7 @@ def meteor_missing() -> str | None:
         One sentence with the command that installs what is missing, or None if METEOR can run.
     """
     if _jar() is None:
-        return 'METEOR needs the package pycocoevalcap: pip install "red-lightning[meteor]"'
+        return "METEOR needs the package pycocoevalcap: python -m pip install pycocoevalcap"
     if shutil.which("java") is None:
         return "METEOR needs Java: install it, for example with apt-get install default-jre-headless"
     return None

@@ -29,12 +29,13 @@ NAMES: dict[str, tuple[list[str], list[str]]] = {
     "schedule": ([*FIT, "--model.schedule", "linaer"], ["unknown schedule 'linaer'", "did you mean 'linear'?"]),
     "metric": ([*FIT, "--model.metrics", "[BLUE]"], ["unknown metric 'BLUE'", "did you mean 'BLEU'?"]),
     "monitor": ([*FIT, "--checkpoint.monitor", "val_los"], ["'val_los'", "did you mean 'val_loss'?"]),
-    "trainer option": ([*FIT, "--trainer.max_epoch", "1"], ["'--trainer.max_epoch'", "'--trainer.max_epochs'?"]),
+    "trainer option": ([*FIT, "--trainer.max_epcohs", "1"], ["'--trainer.max_epcohs'", "'--trainer.max_epochs'?"]),
     "task option": ([*FIT, "--model.learning_rat", "1"], ["learning_rat'", "did you mean", "learning_rate'?"]),
     "method option": ([*FIT, "--model.method.site", "[ffn]"], ["site'", "did you mean", "sites'?"]),
     "data option": ([*FIT, "--data.train_fil", "x"], ["train_fil'", "did you mean", "train_file'?"]),
-    "run option": ([*FIT, "--run.nam", "x"], ["'--run.nam'", "'--run.name'?"]),
-    "tool option": (["score", "--reference", "x"], ["'--reference'", "'--references'?"]),
+    "run option": ([*FIT, "--run.nmae", "x"], ["'--run.nmae'", "'--run.name'?"]),
+    "tool option": (["configs", "--cpoy", "x"], ["'--cpoy'", "did you mean '--copy'?"]),
+    "tool's missing option": (["score", "--references", "x"], ["give --predictions"]),
     "experiment to copy": (["configs", "--copy", "quickstrat"], ["'quickstrat'", "did you mean 'quickstart'?"]),
 }
 
@@ -102,17 +103,13 @@ def test_bad_backbone_folder(cli: CLI, experiment: Path, tmp_path: Path, gpt2_fo
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text('{"model_type": "gpt3"}')
-    (tmp_path / "tokenizer").mkdir()
-    build_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    (tmp_path / "tokenizer" / "config.json").write_text((gpt2_folder / "config.json").read_text())
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "config.json").write_text((gpt2_folder / "config.json").read_text())
+    build_tokenizer().save_pretrained(tmp_path / "weightless")
+    (tmp_path / "weightless" / "config.json").write_text((gpt2_folder / "config.json").read_text())
     expected = {
         "./none": "the folder './none' does not exist",
         "./empty": "the folder './empty' holds no model: it has no config.json",
         "./broken": "the configuration of the backbone './broken' cannot be read",
-        "./tokenizer": "the backbone './tokenizer' cannot be loaded",
-        "./weights": "the backbone './weights' has no usable tokenizer",
+        "./weightless": "the backbone './weightless' cannot be loaded",
         "nobody/nothing": "the backbone 'nobody/nothing' is not on this machine",
     }
     for folder, sentence in expected.items():
@@ -171,7 +168,9 @@ def test_bad_checkpoint(cli: CLI, checkpoint: Path, tmp_path: Path) -> None:
     for name in ("half", "empty", "text"):
         assert f"'{name}.ckpt' is damaged or not a checkpoint" in cli(*test, f"{name}.ckpt").error
         assert f"'{name}.ckpt' is damaged or not a checkpoint" in cli(*FIT, "--ckpt_path", f"{name}.ckpt").error
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.4.0"}, tmp_path / "unrecorded.ckpt")
     assert "not written by red_lightning" in cli(*test, "foreign.ckpt").error
+    assert "not written by red_lightning" in cli(*test, "unrecorded.ckpt").error
     assert "belongs to another backbone" in cli(*test, str(checkpoint), "--model.backbone", str(other)).error
     error = cli(*test, str(checkpoint), "--model.method.sites", "[attention]").error
     assert "other settings of model.method" in error
@@ -206,7 +205,7 @@ def test_infinite_loss_stops_and_keeps_the_last_checkpoint(cli: CLI, experiment:
     assert not (tmp_path / "runs/x/results.json").exists()
 
 
-def test_nothing_but_its_own_backbone_is_needed_for_copies(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+def test_refused_copies(cli: CLI, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("mine")
     assert "'mine.yaml' exists already" in cli("configs", "--copy", "quickstart", "--to", "mine.yaml").error
     assert "cannot be written" in cli("configs", "--copy", "quickstart", "--to", "none/a.yaml").error

@@ -28,7 +28,7 @@ def test_table_shows_four_scores_and_how_to_get_the_fifth(
     positions = [shown.index(name) for name in NAMES]
     assert positions == sorted(positions)
     assert "missing" in shown
-    assert 'pip install "red-lightning[meteor]"' in shown
+    assert "python -m pip install pycocoevalcap" in shown
 
 
 def test_json_has_full_precision(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

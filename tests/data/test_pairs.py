@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from red_lightning.data import E2E, PairsDataModule
@@ -73,11 +74,9 @@ def test_a_text_that_just_fits_is_not_cut() -> None:
     assert data.cut == {"train": 0, "validation": 0}
 
 
-def test_a_tokenizers_own_eos_is_not_doubled(t5_folder: Path) -> None:
+def test_a_tokenizers_own_eos_is_not_doubled() -> None:
     """T5 tokenizers end a text with EOS themselves."""
     tokenizer = build_tokenizer()
-    from tokenizers.processors import TemplateProcessing
-
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", EOS)])
     assert tokenizer("a")["input_ids"][-1] == EOS
     data = Rows(rows_of(("name[Zizzi]", "Zizzi")))
@@ -202,12 +201,14 @@ def test_e2e_is_laid_out_as_in_the_authors_code(e2e: E2E, shared: Path) -> None:
 
 
 def test_e2e_has_the_references_that_the_authors_scored(e2e: E2E, shared: Path) -> None:
-    """Their file holds the references of each distinct source, a blank line between two sources."""
+    """Their file holds the references of each distinct source, a blank line between two sources.
+
+    The blanks before punctuation are gone there (``clean_up_tokenization_spaces``), in 52 references.
+    """
+
+    def squeezed(texts: list[str]) -> list[str]:
+        return sorted("".join(text.split()) for text in texts)
+
     blocks = (shared / "authors/gpt2_medium/label.txt").read_text(encoding="utf-8").strip().split("\n\n")
-    theirs = [sorted(line.strip() for line in block.split("\n")) for block in blocks]
-    ours = {
-        row: sorted(text.strip() for text in references)
-        for batch in e2e.test_dataloader()
-        for row, references in zip(batch["row"], batch["references"], strict=True)
-    }
-    assert sorted(theirs) == sorted(ours.values())
+    ours = [references for batch in e2e.test_dataloader() for references in batch["references"]]
+    assert sorted(squeezed(block.split("\n")) for block in blocks) == sorted(map(squeezed, ours))
