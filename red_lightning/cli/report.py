@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-Scores = Mapping[str, float]
+Scores = Mapping[str, float | None]
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -29,7 +29,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line; an absent file has none."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028 inside a text
+    return [json.loads(line) for line in lines if line]
 
 
 def libraries() -> dict[str, str]:
@@ -53,19 +54,18 @@ def print_scores(
         console: Where to print.
     """
     console = console or Console()
-    names = list(dict.fromkeys(name for scores in columns.values() for name in scores))
     table = Table()
     table.add_column("metric")
     for column in columns:
         table.add_column(column, justify="right")
-    for name in names:
-        table.add_row(name, *(_number(scores.get(name)) for scores in columns.values()))
-    for name in missing:
-        table.add_row(name, *("missing" for _ in columns))
-    console.print(title, style="bold")
+    for name in dict.fromkeys([*(name for scores in columns.values() for name in scores), *missing]):
+        absent = "missing" if name in missing else "-"
+        values = [scores.get(name) for scores in columns.values()]
+        table.add_row(name, *(absent if value is None else f"{value:.4f}" for value in values))
+    console.print(title, style="bold", highlight=False)
     console.print(table)
     for why in missing.values():
-        console.print(why, markup=False, soft_wrap=True)
+        console.print(why, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_samples(
@@ -97,7 +97,3 @@ def print_samples(
             if text is not None:
                 table.add_row(name, Text(text))  # not markup: sources hold brackets
         console.print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -46,9 +46,8 @@ def score(
     if json == "-":
         print(dumps(scores, indent=2))
         return
-    present = {name: value for name, value in scores.items() if value is not None}
     missing = {name: str(meteor_missing()) for name, value in scores.items() if value is None}
-    print_scores({"score": present}, missing, title=f"Scores of {predictions}")
+    print_scores({"score": scores}, missing, title=f"Scores of {predictions}")
     if json is not None:
         try:
             Path(json).write_text(dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -92,6 +92,4 @@ def evaluation_loader(
         world_size: Number of processes.
         **options: Passed to the DataLoader.
     """
-    mine = list(range(rank, len(dataset), world_size))
-    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    return DataLoader(dataset, batch_sampler=batches, **options)  # type: ignore[arg-type]
+    return DataLoader(dataset, batch_size=batch_size, sampler=range(rank, len(dataset), world_size), **options)  # type: ignore[arg-type]

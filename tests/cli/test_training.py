@@ -141,7 +141,7 @@ def test_validate_test_and_predict_with_a_checkpoint(run: Path, cli: CLI, tmp_pa
 def test_best_is_that_of_the_newest_run(cli: CLI, experiment: Path, tmp_path: Path) -> None:
     assert cli(*FIT).status == 0
     assert cli(*FIT, "--seed_everything", "8").status == 0
-    first, second = sorted(tmp_path.glob("runs/small-*"), key=lambda path: path.stat().st_mtime_ns)
+    _, second = sorted(tmp_path.glob("runs/small-*"), key=lambda path: path.stat().st_mtime_ns)
     assert cli("test", "--config", "small.yaml", "--ckpt_path", "best", "--run.name", "t").status == 0
     predictions = (tmp_path / "runs/t/test_predictions.jsonl").read_text()
     assert predictions == (second / "test_predictions.jsonl").read_text()

@@ -1,0 +1,117 @@
+"""A run that is killed at any moment and continued leaves exactly what the run that was never killed leaves."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import command_line, environment, results, write_experiment
+from tests.cli.conftest import CLI
+
+FIT = ("fit", "--config", "small.yaml", "--checkpoint.every_n_steps", "1")
+EPOCHS = 8
+
+
+def kill_when(moment: Callable[[Path], bool], run: Path, folder: Path, *args: str) -> int:
+    """Start a run in a process of its own and SIGKILL it at a moment that its folder shows.
+
+    Returns:
+        Its status: ``-SIGKILL``, or another one if it ended before.
+    """
+    process = subprocess.Popen(
+        command_line(*args), cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < end:
+        if moment(run):
+            break
+        time.sleep(0.0005)
+    os.kill(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def writes(count: int) -> Callable[[Path], bool]:
+    """True once ``last.ckpt`` was replaced so often since this process started."""
+    seen: set[tuple[int, int]] = set()
+
+    def moment(run: Path) -> bool:
+        try:
+            state = (run / "checkpoints/last.ckpt").stat()
+        except FileNotFoundError:
+            return False
+        seen.add((state.st_ino, state.st_mtime_ns))
+        return len(seen) > count
+
+    return moment
+
+
+def amid(file: str, count: int) -> Callable[[Path], bool]:
+    """True while a file is there, after so many checkpoints."""
+    enough = writes(count)
+    passed = False
+
+    def moment(run: Path) -> bool:
+        nonlocal passed
+        passed = passed or enough(run)
+        return passed and (run / file).exists()
+
+    return moment
+
+
+def bytes_of(run: Path) -> dict[str, bytes]:
+    """What a finished run leaves, as bytes."""
+    files = ("edits/edits.safetensors", "test_predictions.jsonl")
+    return {file: (run / file).read_bytes() for file in files}
+
+
+@pytest.fixture
+def whole(cli: CLI, tmp_path: Path, gpt2_folder: Path) -> Path:
+    """The folder of a run that was never killed."""
+    write_experiment(tmp_path, gpt2_folder, max_epochs=EPOCHS)
+    assert cli(*FIT, "--run.name", "whole").status == 0
+    return tmp_path / "runs/whole"
+
+
+def continue_and_compare(cli: CLI, run: Path, whole: Path) -> None:
+    outcome = cli(*FIT, "--run.name", run.name, "--ckpt_path", "last")
+    assert outcome.status == 0, outcome.err
+    assert results(run) == results(whole)
+    assert bytes_of(run) == bytes_of(whole)
+
+
+def test_one_kill(cli: CLI, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/killed"
+    assert kill_when(writes(7), run, tmp_path, *FIT, "--run.name", "killed") == -signal.SIGKILL
+    assert not (run / "results.json").exists()
+    assert "holds an unfinished run" in cli(*FIT, "--run.name", "killed").error
+    continue_and_compare(cli, run, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_many_kills(seed: int, cli: CLI, whole: Path, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    moments = [writes(draw.randint(0, 5)) for _ in range(2)]
+    moments += [amid(f"checkpoints/{name}.tmp", draw.randint(0, 4)) for name in ("last", "best", "last", "best")]
+    draw.shuffle(moments)
+    moments.insert(0, lambda run: run.is_dir())
+    moments.append(lambda run: (run / "test_predictions.jsonl").exists())
+    run = tmp_path / "runs/killed"
+    kills = 0
+    for moment in moments:
+        status = kill_when(moment, run, tmp_path, *FIT, "--run.name", "killed", "--ckpt_path", "last")
+        assert status in (0, -signal.SIGKILL)
+        kills += status != 0
+        if status == 0:
+            break
+    assert kills >= 5
+    if (run / "results.json").exists():  # the last kill came after the end
+        assert results(run) == results(whole)
+        assert bytes_of(run) == bytes_of(whole)
+    else:
+        continue_and_compare(cli, run, whole)
