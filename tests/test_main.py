@@ -103,5 +103,3 @@ def test_faults_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(way_in, "_run", lambda args: _raise(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         way_in.main(["fit"])
-
-

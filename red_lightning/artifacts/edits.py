@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import red_lightning.methods as methods
 from red_lightning.backbones.loading import fingerprint
-from red_lightning.backbones.surgery import EDITOR
+from red_lightning.backbones.surgery import EDITOR, detach
 from red_lightning.errors import UsageError, nearest
 
 FORMAT = 1
@@ -60,8 +60,12 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(folder / "edits.safetensors")
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UsageError(f"the edits in '{folder}' are damaged: {error}") from error
-    if record.get("format", 0) > FORMAT:
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise UsageError(f"the edits in '{folder}' are damaged: edits.json does not say its format")
+    if record["format"] > FORMAT:
         raise UsageError(f"the edits in '{folder}' have the newer format {record['format']}; update red-lightning")
+    if lacking := {"backbone", "fingerprint", "method"} - set(record):
+        raise UsageError(f"the edits in '{folder}' are damaged: edits.json does not say the {min(lacking)}")
     return tensors, record
 
 
@@ -81,14 +85,28 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     tensors, record = read_edits(folder)
     if record["fingerprint"] != fingerprint(backbone):
         raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
-    options = dict(record["method"])
-    name = options.pop("name")
-    if name not in methods.__all__:
-        raise UsageError(f"the edits in '{folder}' need the unknown method '{name}': {nearest(name, methods.__all__)}")
-    parameters = getattr(methods, name)(**options).apply(backbone)
+    parameters = _method(record, folder).apply(backbone)
+    wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
+    stored = {name: tensor.shape for name, tensor in tensors.items()}
+    if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
+        detach(backbone)
+        raise UsageError(
+            f"the edits in '{folder}' do not fit their method: '{min(unfit)}' is missing, of another shape, or too many"
+        )
     for key, parameter in parameters.items():
-        stored = tensors.get(site_name(key))
-        if stored is None or stored.shape != parameter.shape:
-            raise UsageError(f"the edits in '{folder}' do not fit: '{site_name(key)}' is missing or of another shape")
-        parameter.data.copy_(stored)
+        parameter.data.copy_(tensors[site_name(key)])
     return parameters
+
+
+def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
+    """The method that the edits were learned with."""
+    every = {name: getattr(methods, name) for name in methods.__all__}
+    known = {name: m for name, m in every.items() if isinstance(m, type) and methods.Method in m.__bases__}
+    try:
+        options = dict(record["method"])
+        name = options.pop("name")
+        if name in known:
+            return known[name](**options)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UsageError(f"the edits in '{folder}' are damaged: edits.json names no method ({error})") from error
+    raise UsageError(f"the edits in '{folder}' need the unknown method '{name}': {nearest(name, known)}")

@@ -103,6 +103,10 @@ class BestCheckpoint(Checkpoint):
         if state_dict["monitor"] == self.monitor:
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
+    def selection(self) -> dict[str, Any]:
+        """By what the best checkpoint was chosen, for results.json."""
+        return {"monitor": self.monitor, "mode": self.mode, "score": self.best_score, "step": self.best_step}
+
     def _score(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:

@@ -68,6 +68,25 @@ def print_scores(
         console.print(why, markup=False, highlight=False, soft_wrap=True)
 
 
+def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scores], samples: int) -> None:
+    """Print the result of a run: its scores beside others, a few test rows, and how it was trained.
+
+    Args:
+        run: The run's folder, where the predictions are.
+        result: What results.json holds.
+        beside: Other scores to show: title -> metric -> score.
+        samples: Number of test rows to show.
+    """
+    method, unedited = result["method"]["name"], result["baseline_scores"]
+    columns = {} if unedited is None else {"unedited": unedited}
+    print_scores({**columns, method: result["scores"], **beside}, result["missing"])
+    before, after = (read_jsonl(run / f"{name}_predictions.jsonl") for name in ("baseline", "test"))
+    print_samples(before, after, samples, method)
+    selection, train = result["selection"], result["train"]
+    best = f"best {selection['monitor']} at step {selection['step']}" if selection["step"] else "it was never validated"
+    print(f"trained {train['steps']} steps in {train['seconds']:.0f} s; {best}")
+
+
 def print_samples(
     before: Sequence[Mapping[str, Any]],
     after: Sequence[Mapping[str, Any]],

@@ -55,7 +55,7 @@ class RedCLI(LightningCLI):
         config = self.config[self.subcommand]
         settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
         experiment = _experiment(config)
-        resume = self.subcommand == "fit" and config.get("ckpt_path") is not None
+        resume = self.subcommand == "fit" and config.get("ckpt_path") == "last"
         label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
         best = run_folder.newest_best(Path(settings.folder), experiment)
         self.run_path = run_folder.choose(settings, label, resume)
@@ -68,11 +68,6 @@ class RedCLI(LightningCLI):
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
         if run_folder.is_first_process():
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
-
-    def instantiate_classes(self) -> None:
-        """Build task, data and trainer."""
-        super().instantiate_classes()
-        self.datamodule.prepare_data_per_node = False
 
     def before_fit(self) -> None:
         """Say what runs; test the unedited backbone if asked."""
@@ -88,45 +83,21 @@ class RedCLI(LightningCLI):
         """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
         if self.trainer.interrupted or self._get(self.config, "trainer").fast_dev_run:
             return
-        seconds = time.monotonic() - self.started
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
-        steps, epochs = self.trainer.global_step, self.trainer.current_epoch
+        train = {
+            "steps": self.trainer.global_step,
+            "epochs": self.trainer.current_epoch,
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
         best = keeper.best_path if keeper.best_step is not None else keeper.last_path
         _say(f"testing {_shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
-        if not run_folder.is_first_process():
-            return
-        baseline = self.run_path / "baseline.json"
-        unedited = report.read_json(baseline) if baseline.exists() else None
-        selection = {
-            "monitor": keeper.monitor,
-            "mode": keeper.mode,
-            "score": keeper.best_score,
-            "step": keeper.best_step,
-        }
-        result = {
-            "scores": scores,
-            "baseline_scores": unedited,
-            "missing": self.model.missing_metrics,
-            "selection": selection,
-            "train": {"steps": steps, "epochs": epochs, "seconds": round(seconds, 1)},
-            "seed": self.config[self.subcommand].seed_everything,
-            "trainable_parameters": sum(p.numel() for p in self.model.trainable_parameters().values()),
-            **{key: value for key, value in self.model.record().items() if key != "shapes"},
-            "data": {**self.datamodule.provenance(), "rows": getattr(self.datamodule, "counts", {})},
-            "libraries": report.libraries(),
-        }
-        self._save_edits(result)
-        report.write_json(self.run_path / "results.json", result)
-        method = type(self.model.method).__name__
-        columns = {} if unedited is None else {"unedited": unedited}
-        report.print_scores({**columns, method: scores, **self.settings.beside}, self.model.missing_metrics)
-        before = report.read_jsonl(self.run_path / "baseline_predictions.jsonl")
-        after = report.read_jsonl(self.run_path / "test_predictions.jsonl")
-        report.print_samples(before, after, self.settings.samples, method)
-        found = f"best {keeper.monitor} at step {keeper.best_step}" if keeper.best_step else "it was never validated"
-        _say(f"trained {steps} steps in {seconds:.0f} s; {found}")
-        _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
+        if run_folder.is_first_process():
+            result = self._result(scores, keeper, train)
+            self._save_edits(result)
+            report.write_json(self.run_path / "results.json", result)
+            report.print_result(self.run_path, result, self.settings.beside, self.settings.samples)
+            _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
     def after_test(self) -> None:
         """Print the scores."""
@@ -152,6 +123,22 @@ class RedCLI(LightningCLI):
         writer.test_file = file
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False)
         return _scores(self.trainer)
+
+    def _result(self, scores: dict[str, float], keeper: BestCheckpoint, train: dict[str, Any]) -> dict[str, Any]:
+        """What results.json holds."""
+        baseline = self.run_path / "baseline.json"
+        return {
+            "scores": scores,
+            "baseline_scores": report.read_json(baseline) if baseline.exists() else None,
+            "missing": self.model.missing_metrics,
+            "selection": keeper.selection(),
+            "train": train,
+            "seed": self.config[self.subcommand].seed_everything,
+            "trainable_parameters": sum(p.numel() for p in self.model.trainable_parameters().values()),
+            **{key: value for key, value in self.model.record().items() if key != "shapes"},
+            "data": {**self.datamodule.provenance(), "rows": getattr(self.datamodule, "counts", {})},
+            "libraries": report.libraries(),
+        }
 
     def _save_edits(self, result: dict[str, Any]) -> None:
         learned = {

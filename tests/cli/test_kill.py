@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from tests.cli.commands import command_line, environment, results, write_experim
 from tests.cli.conftest import CLI
 
 FIT = ("fit", "--config", "small.yaml", "--checkpoint.every_n_steps", "1")
-EPOCHS = 8
 
 
 def kill_when(moment: Callable[[Path], bool], run: Path, folder: Path, *args: str) -> int:
@@ -24,14 +24,20 @@ def kill_when(moment: Callable[[Path], bool], run: Path, folder: Path, *args: st
         Its status: ``-SIGKILL``, or another one if it ended before.
     """
     process = subprocess.Popen(
-        command_line(*args), cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command_line(*args),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # so that the processes that it starts die with it
     )
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:
         if moment(run):
             break
         time.sleep(0.0005)
-    os.kill(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
 
 
@@ -69,12 +75,11 @@ def bytes_of(run: Path) -> dict[str, bytes]:
     return {file: (run / file).read_bytes() for file in files}
 
 
-@pytest.fixture
-def whole(cli: CLI, tmp_path: Path, gpt2_folder: Path) -> Path:
+def never_killed(cli: CLI, folder: Path, backbone: Path, epochs: int) -> Path:
     """The folder of a run that was never killed."""
-    write_experiment(tmp_path, gpt2_folder, max_epochs=EPOCHS)
+    write_experiment(folder, backbone, max_epochs=epochs)
     assert cli(*FIT, "--run.name", "whole").status == 0
-    return tmp_path / "runs/whole"
+    return folder / "runs/whole"
 
 
 def continue_and_compare(cli: CLI, run: Path, whole: Path) -> None:
@@ -84,7 +89,8 @@ def continue_and_compare(cli: CLI, run: Path, whole: Path) -> None:
     assert bytes_of(run) == bytes_of(whole)
 
 
-def test_one_kill(cli: CLI, whole: Path, tmp_path: Path) -> None:
+def test_one_kill(cli: CLI, tmp_path: Path, gpt2_folder: Path) -> None:
+    whole = never_killed(cli, tmp_path, gpt2_folder, epochs=3)
     run = tmp_path / "runs/killed"
     assert kill_when(writes(7), run, tmp_path, *FIT, "--run.name", "killed") == -signal.SIGKILL
     assert not (run / "results.json").exists()
@@ -94,7 +100,8 @@ def test_one_kill(cli: CLI, whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_many_kills(seed: int, cli: CLI, whole: Path, tmp_path: Path) -> None:
+def test_many_kills(seed: int, cli: CLI, tmp_path: Path, gpt2_folder: Path) -> None:
+    whole = never_killed(cli, tmp_path, gpt2_folder, epochs=8)
     draw = random.Random(seed)
     moments = [writes(draw.randint(0, 5)) for _ in range(2)]
     moments += [amid(f"checkpoints/{name}.tmp", draw.randint(0, 4)) for name in ("last", "best", "last", "best")]

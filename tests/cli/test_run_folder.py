@@ -64,7 +64,7 @@ def test_finished_and_unfinished_runs_are_refused(tmp_path: Path) -> None:
         chosen(Run(folder=str(tmp_path), name="done"))
     with pytest.raises(UsageError, match="finished run"):
         chosen(Run(folder=str(tmp_path), name="done"), resume=True)
-    with pytest.raises(UsageError, match="unfinished run.*--ckpt_path last"):
+    with pytest.raises(UsageError, match=r"unfinished run.*--ckpt_path last"):
         chosen(Run(folder=str(tmp_path), name="half"))
     assert chosen(Run(folder=str(tmp_path), name="half"), resume=True) == tmp_path / "half"
 
@@ -140,7 +140,7 @@ def test_newest_best(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     touch(tmp_path / "file")
     for run in (Run(folder=str(tmp_path / "file")), Run(folder=str(tmp_path / "file"), name="x")):
-        with pytest.raises(UsageError, match="cannot be written: .*--run.folder"):
+        with pytest.raises(UsageError, match=r"cannot be written: .*--run.folder"):
             chosen(run)
 
 

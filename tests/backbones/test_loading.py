@@ -1,0 +1,169 @@
+"""Loading a backbone from a folder: what it becomes, and one sentence for every folder that will not do."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2LMHeadModel, T5ForConditionalGeneration
+
+from red_lightning import RED
+from red_lightning.backbones.loading import (
+    BackboneOptions,
+    find,
+    fingerprint,
+    load_generator,
+    load_tokenizer,
+    position_limit,
+)
+from red_lightning.errors import UsageError
+from tests.backbones_zoo import build, save_backbone
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def load(folder: Path, **options: object) -> torch.nn.Module:
+    chosen = BackboneOptions(**options)  # type: ignore[arg-type]
+    return load_generator(find(str(folder), chosen), chosen)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "llama"])
+def test_a_folder_gives_its_model_in_training_mode(family: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(f"{family}_folder")
+    source = find(str(folder), BackboneOptions())
+    assert (source.commit, source.local_only, source.config.model_type) == (None, False, family)
+    model = load(folder)
+    assert all(module.training for module in model.modules())
+    original = build(family).state_dict()
+    assert all(torch.equal(value, original[name]) for name, value in model.state_dict().items())
+    assert isinstance(model, {"gpt2": GPT2LMHeadModel, "t5": T5ForConditionalGeneration}.get(family, object))
+
+
+def test_a_tokenizer_without_padding_pads_with_eos(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "copy")
+    described = json.loads((folder / "tokenizer_config.json").read_text())
+    del described["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    options = BackboneOptions()
+    assert load_tokenizer(find(str(gpt2_folder), options), options).pad_token == "<pad>"
+    assert load_tokenizer(find(str(folder), options), options).pad_token == "<eos>"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtype_is_that_of_the_frozen_weights_only(dtype: str, gpt2_folder: Path) -> None:
+    model = load(gpt2_folder, dtype=dtype)
+    vectors = RED().apply(model)
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {getattr(torch, dtype)}
+    assert {p.dtype for p in vectors.values()} == {torch.float32}
+
+
+def test_attention_is_the_chosen_one(gpt2_folder: Path) -> None:
+    assert load(gpt2_folder, attention="eager").config._attn_implementation == "eager"
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        load(gpt2_folder, attention="nonsense")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "llama"])
+def test_without_weights_the_shapes_are_the_same(family: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(f"{family}_folder")
+    options = BackboneOptions()
+    model = load_generator(find(str(folder), options), options, meta=True)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    shapes = {name: parameter.shape for name, parameter in load(folder).named_parameters()}
+    assert {name: parameter.shape for name, parameter in model.named_parameters()} == shapes
+    assert {p.shape for p in RED().apply(model).values()} == {(32,)}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "llama"])
+def test_fingerprint_is_that_of_the_weights_in_any_dtype(family: str, tmp_path: Path) -> None:
+    folder = save_backbone(family, tmp_path / "a")
+    prints = {fingerprint(load(folder, dtype=dtype)) for dtype in ("float32", "bfloat16", "float16")}
+    assert prints == {fingerprint(build(family))}
+    others = {fingerprint(build(family, seed=seed)) for seed in range(1, 5)}
+    assert len(others | prints | {fingerprint(build(family, layers=3))}) == 6
+
+
+def test_fingerprint_notices_a_fine_tuned_backbone() -> None:
+    """Every weight moved by a few per cent of its size."""
+    model = build("gpt2")
+    before = fingerprint(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * parameter.std() * torch.randn_like(parameter))
+    assert fingerprint(model) != before
+
+
+def test_positions(gpt2_folder: Path, t5_folder: Path, llama_folder: Path) -> None:
+    limits = [
+        position_limit(find(str(folder), BackboneOptions()).config) for folder in (gpt2_folder, llama_folder, t5_folder)
+    ]
+    assert limits == [256, 256, None]
+
+
+def without_tensor(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    del tensors["transformer.h.0.mlp.c_proj.bias"]
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def other_width(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, "n_embd": 64}))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no model": (lambda folder: (folder / CONFIG).unlink(), "holds no model: it has no config.json"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "cannot be loaded: Error no file named"),
+    "empty weights": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "cannot be loaded"),
+    "cut weights": (
+        lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:5000]),
+        "cannot be loaded",
+    ),
+    "a missing tensor": (without_tensor, "'transformer.h.0.mlp.c_proj.bias' is missing or of another shape"),
+    "another width": (other_width, "do not fit its architecture GPT2LMHeadModel"),
+    "malformed config": (lambda folder: (folder / CONFIG).write_text("{"), "configuration of the backbone"),
+    "a config that is a list": (lambda folder: (folder / CONFIG).write_text("[1]"), "configuration of the backbone"),
+    "no model type": (lambda folder: (folder / CONFIG).write_text("{}"), "configuration of the backbone"),
+    "an unknown model type": (
+        lambda folder: (folder / CONFIG).write_text('{"model_type": "zzz"}'),
+        "configuration of the backbone",
+    ),
+    "no tokenizer": (
+        lambda folder: [(folder / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
+        "has no usable tokenizer",
+    ),
+    "malformed tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "has no usable tokenizer"),
+    "no EOS": (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "has no EOS token"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_folders_that_will_not_do(damage: str, gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "damaged")
+    break_it, complaint = DAMAGE[damage]
+    break_it(folder)
+    options = BackboneOptions()
+    with pytest.raises(UsageError) as caught:
+        source = find(str(folder), options)
+        load_tokenizer(source, options)
+        load_generator(source, options)
+    message = str(caught.value)
+    assert complaint in message and str(folder) in message and "\n" not in message
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_no_tokenizer_of_another_family(family: str, tmp_path: Path) -> None:
+    """For some families transformers makes up an empty one."""
+    build(family).save_pretrained(tmp_path)  # type: ignore[operator]
+    with pytest.raises(UsageError, match="has no usable tokenizer"):
+        load_tokenizer(find(str(tmp_path), BackboneOptions()), BackboneOptions())
+
+
+@pytest.mark.parametrize("name", ["/absent/folder", "./absent", "../absent", "~/absent-folder", "a/b/c"])
+def test_folders_that_are_not_there(name: str) -> None:
+    with pytest.raises(UsageError, match=f"the folder '{name}' does not exist"):
+        find(name, BackboneOptions())

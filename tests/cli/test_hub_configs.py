@@ -1,0 +1,69 @@
+"""Every experiment that ships runs through the hub as it is, but for its length."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from red_lightning.cli import configs
+from tests.cli.commands import environment, run_apart
+
+pytestmark = pytest.mark.slow
+
+OWN_FILES = {name for name, path in configs.experiments().items() if "train_file:" in path.read_text(encoding="utf-8")}
+EXPERIMENTS = sorted(set(configs.experiments()) - OWN_FILES)
+SHORT = [
+    "--trainer.max_steps=2",
+    "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=1",
+    "--model.decoding.max_new_tokens=8",
+    "--data.train_size=40",
+    "--data.eval_batch_size=4",
+]
+
+
+@pytest.fixture(scope="module")
+def hub(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a client of the hub's stand-in."""
+    sys.path.insert(0, str(shared / "hub_server"))
+    try:
+        from serve import client_env, serve
+    finally:
+        sys.path.pop(0)
+    with serve() as endpoint:
+        hub = client_env(endpoint, tmp_path_factory.mktemp("home"))
+        mine = environment()
+        yield {**hub, **{name: mine[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH")}}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None:
+    done = run_apart(tmp_path, "fit", "--config", name, *SHORT, "--run.name", "x", env=hub)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    run = tmp_path / "runs/x"
+    written = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert written["train"]["steps"] == 2
+    assert {"BLEU", "NIST", "ROUGE_L", "CIDEr"} <= set(written["scores"])
+    assert written["data"]["rows"]["train"] == 40
+    if written["backbone"] != "quickstart":
+        assert len(written["commit"]) == 40
+        assert len(written["data"]["commit"]) == 40
+    assert (run / "edits/edits.safetensors").is_file()
+    assert [path.name for path in run.rglob("metrics.csv")] == ["metrics.csv"]
+    for title in configs_beside(name):
+        assert title.split()[0] in done.stdout
+
+
+def configs_beside(name: str) -> list[str]:
+    """The titles of the scores that the table shows beside the run's own."""
+    import yaml
+
+    config = yaml.safe_load(configs.experiments()[name].read_text(encoding="utf-8"))
+    return list(config.get("run", {}).get("beside", {}))
+
+
+def test_experiments_with_rows_of_the_users_own() -> None:
+    assert OWN_FILES - {"own_pairs"} == set()

@@ -1,0 +1,90 @@
+"""Complaints of jsonargparse become one sentence each."""
+
+import pytest
+
+from red_lightning.cli.parser import explain
+
+OPTIONS = ["-h", "--help", "--config", "--trainer.max_epochs", "--run.name"]
+CASES = {
+    "not a number": (
+        "Parser key \"model.init_args.learning_rate\":\n  Expected a <class 'float'>. Got value: fast",
+        "model.init_args.learning_rate cannot be 'fast': it takes a number",
+    ),
+    "subcommand in the key": (
+        "Parser key \"fit.trainer.max_epochs\":\n  Expected a <class 'int'>. Got value: two",
+        "trainer.max_epochs cannot be 'two': it takes a whole number",
+    ),
+    "nested key": (
+        'Parser key "model":\n Parser key "batch_size":\n  Expected an <class \'int\'>. Got value: 2.5',
+        "model.batch_size cannot be '2.5': it takes a whole number",
+    ),
+    "choice": (
+        "Parser key \"checkpoint.mode\":\n  Expected a typing.Literal['min', 'max']. Got value: least",
+        "checkpoint.mode cannot be 'least': it takes one of min, max",
+    ),
+    "union": (
+        "Parser key \"trainer.max_steps\":\n  Does not validate\n  Subtypes: [<class 'int'>, <class 'NoneType'>]\n"
+        "  Errors:\n    - Expected something\n  Given value type: <class 'str'>\n  Given value: all",
+        "trainer.max_steps cannot be 'all': it takes a whole number or null",
+    ),
+    "unknown option": (
+        "unrecognized arguments: --trainer.max_epoch=2",
+        "unknown option '--trainer.max_epoch': did you mean '--trainer.max_epochs'?",
+    ),
+    "unknown option near none": ("unrecognized arguments: --zzz 2", "unknown option '--zzz'; see --help"),
+    "nothing given": (
+        "the following arguments are required: fit.data, fit.model",
+        "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)",
+    ),
+    "a tool's options": (
+        "the following arguments are required: references, predictions",
+        "give --references and --predictions",
+    ),
+    "reference in a config": (
+        "Interpolation key 'data.sise' not found",
+        "the config refers to 'data.sise', which is not set",
+    ),
+    "unknown class elsewhere": (
+        'Parser key "trainer.logger":\n  Expected a dot import path string: CSVLoger',
+        "unknown class 'CSVLoger' for trainer.logger: give its full import path, such as package.module.CSVLoger",
+    ),
+    "anything else": ("Something\n  went   wrong", "Something went wrong"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_explain(name: str) -> None:
+    message, sentence = CASES[name]
+    assert explain(message, OPTIONS) == sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "kind", "meant"),
+    [
+        ("model", "DataToTex", "task", "DataToText"),
+        ("data", "Restaurant", "data module", "Restaurants"),
+        ("model.init_args.method", "FullFinetune", "method", "FullFineTuning"),
+    ],
+)
+def test_unknown_class(key: str, given: str, kind: str, meant: str) -> None:
+    keys = " ".join(f'Parser key "{part}":\n' for part in key.split(".init_args."))
+    sentence = explain(f"{keys} Expected a dot import path string: {given}", OPTIONS)
+    assert sentence.startswith(f"unknown {kind} '{given}': did you mean '{meant}'?")
+    assert "import path of your own" in sentence
+    for base in ("BackboneTask", "PairsDataModule", "RepresentationEditor", "Method,"):
+        assert base not in sentence
+
+
+def test_unknown_option_of_a_class_knows_those_passed_on() -> None:
+    message = (
+        "Parser key \"data\":\n Problem with given class_path 'red_lightning.data.TextPairs':\n"
+        "  Option 'batch_sise' is not accepted"
+    )
+    sentence = explain(message, OPTIONS)
+    assert sentence.startswith("data has no option 'batch_sise': did you mean 'batch_size'?")
+    assert "train_file" in sentence
+    assert "self" not in sentence.split("known: ")[1].split(", ")
+
+
+def test_long_messages_are_cut() -> None:
+    assert len(explain("x " * 1000, OPTIONS)) <= 500
