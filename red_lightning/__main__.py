@@ -35,7 +35,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         _run(args)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns Ctrl-C into an exit; argparse exits by itself after --help
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         usage_error = usage_error_in(error)

@@ -60,6 +60,17 @@ def offline() -> bool:
 
 
 @contextmanager
+def cut_off(when: bool) -> Iterator[None]:
+    """Keep the hub's clients off the network: where nothing answers they retry for half a minute."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or when
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
 def explained(kind: str, name: str, revision: str | None = None) -> Iterator[None]:
     """Turn the hub's refusals into one sentence each.
 
@@ -80,8 +91,8 @@ def explained(kind: str, name: str, revision: str | None = None) -> Iterator[Non
     except OfflineModeIsEnabled as error:
         raise UsageError(unreachable(kind, name)) from error
     except EntryNotFoundError as error:
-        message = unreachable(kind, name) if isinstance(error, LocalEntryNotFoundError) else _no_files(kind, name)
-        raise UsageError(message) from error
+        unanswered = isinstance(error, LocalEntryNotFoundError) and offline()
+        raise UsageError(unreachable(kind, name) if unanswered else _no_files(kind, name)) from error
 
 
 def unreachable(kind: str, name: str) -> str:
@@ -94,7 +105,7 @@ def unreachable(kind: str, name: str) -> str:
 
 
 def _no_files(kind: str, name: str) -> str:
-    return f"the hub repository '{name}' holds no {kind} (a file it needs is missing); check the id"
+    return f"the hub repository '{name}' does not exist or holds no {kind} (a file it needs is missing); check the id"
 
 
 def _refusal(kind: str, name: str, revision: str | None, error: Exception) -> str:

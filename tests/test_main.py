@@ -78,6 +78,7 @@ def _raise(error: BaseException) -> None:
 def test_status_of_each_outcome(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(way_in, "_run", lambda args: _raise(KeyboardInterrupt()))
     assert way_in.main(["fit"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
     monkeypatch.setattr(way_in, "_run", lambda args: _raise(UsageError("that is wrong")))
     assert way_in.main(["fit"]) == 2
     assert capsys.readouterr().err == "error: that is wrong\n"

@@ -90,9 +90,13 @@ def load_tokenizer(source: Source, options: BackboneOptions) -> Any:
         raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: {_first_line(error)}") from error
     if len(tokenizer) - len(tokenizer.get_added_vocab()) < 2:  # transformers makes one up where there are no files
         raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: its vocabulary is missing")
-    if tokenizer.eos_token_id is None:
-        raise UsageError(f"the tokenizer of '{source.name}' has no EOS token, which ends every text; set eos_token")
-    if tokenizer.pad_token_id is None:
+    rows = getattr(source.config, "vocab_size", None) or len(tokenizer)  # of the embedding
+    if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= rows:
+        raise UsageError(
+            f"the tokenizer of '{source.name}' has no EOS token that the model knows, but each text ends with it; "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -117,7 +121,7 @@ def load_generator(source: Source, options: BackboneOptions, meta: bool = False)
             with torch.device("meta"):
                 return auto.from_config(source.config, trust_remote_code=options.trust_remote_code).train()
         transformers_logging.disable_progress_bar()
-        model, report = auto.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             _place(source),
             dtype=getattr(torch, options.dtype),
             attn_implementation=options.attention,
@@ -127,6 +131,7 @@ def load_generator(source: Source, options: BackboneOptions, meta: bool = False)
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
+    model, report = loaded
     unfit = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if unfit:  # transformers would go on with random numbers
         raise UsageError(

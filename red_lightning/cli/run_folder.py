@@ -1,6 +1,7 @@
 """The folder of a run: a readable name that never collides, and a finished run that is never overwritten unasked."""
 
 import os
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ def choose(run: Run, experiment: str, resume: bool) -> Path:
     """
     if CHOSEN in os.environ:
         return Path(os.environ[CHOSEN])
+    if run.name is not None and (run.name in (".", "..") or Path(run.name).name != run.name):
+        raise UsageError(f"run.name is '{run.name}', but must be the name of one folder; its place is --run.folder")
     root = Path(run.folder).expanduser().absolute()
     name = run.name or (_newest_unfinished(root, experiment) if resume else None) or _job_name(experiment)
     try:
@@ -107,6 +110,8 @@ def _create(root: Path, name: str | None, run: Run, experiment: str, resume: boo
 
 
 def _make_way(path: Path, run: Run, resume: bool) -> None:
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.yaml").exists():
+        raise UsageError(f"'{path}' holds something that is not a run; choose another --run.name")
     if run.overwrite and not resume:
         if path.is_dir():
             shutil.rmtree(_replaced(path), ignore_errors=True)
@@ -141,16 +146,18 @@ def _job_name(experiment: str) -> str | None:
 
 
 def _newest_unfinished(root: Path, experiment: str) -> str | None:
-    found = [
-        path.parent.parent
-        for path in root.glob(f"{experiment}-*/checkpoints/last.ckpt")
-        if not (path.parent.parent / "results.json").exists()
-    ]
-    newest = max(found, key=lambda path: (path / "checkpoints/last.ckpt").stat().st_mtime_ns, default=None)
-    return newest.name if newest else None
+    found = [path for path in _checkpoints(root, experiment, "last") if not (path.parents[1] / "results.json").exists()]
+    return found[-1].parents[1].name if found else None
 
 
 def newest_best(root: Path, experiment: str) -> Path | None:
-    """The best checkpoint of the newest run of an experiment."""
-    found = list(root.expanduser().absolute().glob(f"{experiment}-*/checkpoints/best.ckpt"))
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    """The best checkpoint of the newest run of an experiment, among those that have no name of their own."""
+    found = _checkpoints(root.expanduser().absolute(), experiment, "best")
+    return found[-1] if found else None
+
+
+def _checkpoints(root: Path, experiment: str, name: str) -> list[Path]:
+    """A checkpoint of every run that was named after the experiment and the time or the job, the newest last."""
+    ours = re.compile(re.escape(experiment) + r"-(\d{8}-\d{6}(-\d+)?|slurm\w+)")
+    found = [path for path in root.glob(f"*/checkpoints/{name}.ckpt") if ours.fullmatch(path.parents[1].name)]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)

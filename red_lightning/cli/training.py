@@ -116,6 +116,8 @@ class RedCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
+        if run_folder.is_first_process():
+            report.write_json(self.run_path / "results.json", self.model.record())
         _say(f"predictions: {_shown(self.run_path / 'predictions.jsonl')}")
 
     def _test(self, checkpoint: str | None, file: str) -> dict[str, float]:
@@ -159,6 +161,7 @@ class RedCLI(LightningCLI):
             if best is None:
                 raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")
             given = str(best)
+            _say(f"checkpoint: {_shown(best)}")
         if given is not None:
             read_checkpoint(given)
         return given

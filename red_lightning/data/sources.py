@@ -37,10 +37,11 @@ def hub_rows(path: str, split: str, columns: Sequence[str], revision: str | None
         options["cache_dir"] = str(_cache_of(folder))
     elif revision is not None:
         options["revision"] = revision
-    if folder is None and hub.offline() and not _cached(path):
+    offline = folder is None and hub.offline()
+    if offline and not _cached(path):
         raise UsageError(hub.unreachable("data set", path))
     try:
-        with hub.explained("data set", path, revision):
+        with hub.explained("data set", path, revision), hub.cut_off(offline):
             table = load_dataset(str(folder or path), split=split, **options)
     except DatasetNotFoundError as error:
         where = "nothing to read in this folder" if folder else "check the id, the revision and your access"

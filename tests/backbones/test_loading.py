@@ -137,7 +137,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "has no usable tokenizer",
     ),
     "malformed tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{"), "has no usable tokenizer"),
-    "no EOS": (lambda folder: (folder / "tokenizer_config.json").write_text("{}"), "has no EOS token"),
+    "no EOS": (
+        lambda folder: (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}'),
+        "has no EOS token",
+    ),
+    "an EOS beyond the embedding": (
+        lambda folder: (folder / "tokenizer_config.json").write_text("{}"),  # GPT-2's, which is none of these tokens
+        "has no EOS token",
+    ),
 }
 
 

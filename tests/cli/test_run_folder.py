@@ -12,6 +12,8 @@ from red_lightning.cli.run_folder import CHOSEN, Run, choose, discard, newest_be
 from red_lightning.errors import UsageError
 from tests.cli.commands import environment
 
+OLD, NEW, NEWEST = (f"e2e-20240101-00000{second}" for second in (1, 2, 3))
+
 
 @pytest.fixture(autouse=True)
 def clean() -> Iterator[None]:
@@ -29,6 +31,12 @@ def touch(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     return path
+
+
+def touch_run(run: Path, file: str) -> Path:
+    """A run with one file besides its config."""
+    touch(run / "config.yaml")
+    return touch(run / file)
 
 
 def test_unnamed_runs_never_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,8 +66,8 @@ def test_processes_from_outside_need_a_name(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_finished_and_unfinished_runs_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path / "done/results.json")
-    touch(tmp_path / "half/checkpoints/last.ckpt")
+    touch_run(tmp_path / "done", "results.json")
+    touch_run(tmp_path / "half", "checkpoints/last.ckpt")
     with pytest.raises(UsageError, match="finished run"):
         chosen(Run(folder=str(tmp_path), name="done"))
     with pytest.raises(UsageError, match="finished run"):
@@ -75,13 +83,13 @@ def test_a_run_that_left_nothing_may_be_repeated(tmp_path: Path) -> None:
 
 
 def test_overwriting_deletes_what_was_there_in_the_end_only(tmp_path: Path) -> None:
-    old = touch(tmp_path / "done/results.json")
+    old = touch_run(tmp_path / "done", "results.json")
     path = chosen(Run(folder=str(tmp_path), name="done", overwrite=True))
     assert list(path.iterdir()) == []
     discard()
     assert old.is_file()
     path = chosen(Run(folder=str(tmp_path), name="done", overwrite=True))
-    touch(path / "checkpoints/last.ckpt")
+    touch_run(path, "checkpoints/last.ckpt")
     discard()  # it has something to keep
     assert not old.exists()
     assert (path / "checkpoints/last.ckpt").exists()
@@ -92,7 +100,7 @@ def test_overwriting_deletes_what_was_there_in_the_end_only(tmp_path: Path) -> N
 
 
 def test_overwriting_does_not_delete_what_is_to_be_continued(tmp_path: Path) -> None:
-    last = touch(tmp_path / "half/checkpoints/last.ckpt")
+    last = touch_run(tmp_path / "half", "checkpoints/last.ckpt")
     chosen(Run(folder=str(tmp_path), name="half", overwrite=True), resume=True)
     assert last.is_file()
 
@@ -122,19 +130,34 @@ def test_discard_without_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_continuing_without_a_name_takes_the_newest_unfinished_run(tmp_path: Path) -> None:
-    for age, name in enumerate(["e2e-1", "e2e-2", "e2e-3", "other-1"]):
-        last = touch(tmp_path / name / "checkpoints/last.ckpt")
+    for age, name in enumerate([OLD, NEW, NEWEST, f"other-{NEWEST}", "e2e-named"]):
+        last = touch_run(tmp_path / name, "checkpoints/last.ckpt")
         os.utime(last, (1000 + age, 1000 + age))
-    touch(tmp_path / "e2e-3/results.json")
-    assert chosen(Run(folder=str(tmp_path)), resume=True).name == "e2e-2"
+    touch(tmp_path / NEWEST / "results.json")
+    assert chosen(Run(folder=str(tmp_path)), resume=True).name == NEW
 
 
 def test_newest_best(tmp_path: Path) -> None:
     assert newest_best(tmp_path, "e2e") is None
-    for age, name in enumerate(["e2e-1", "e2e-2", "other-1"]):
-        best = touch(tmp_path / name / "checkpoints/best.ckpt")
+    for age, name in enumerate([NEW, OLD, f"other-{NEWEST}", "e2e-named"]):
+        best = touch_run(tmp_path / name, "checkpoints/best.ckpt")
         os.utime(best, (1000 - age, 1000 - age))
-    assert newest_best(tmp_path, "e2e") == tmp_path / "e2e-1/checkpoints/best.ckpt"
+    assert newest_best(tmp_path, "e2e") == tmp_path / NEW / "checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", "/a"])
+def test_a_name_is_one_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"run\.name"):
+        chosen(Run(folder=str(tmp_path), name=name, overwrite=True))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_run_is_left_alone(overwrite: bool, tmp_path: Path) -> None:
+    thesis = touch(tmp_path / "thesis/chapter1.tex")
+    with pytest.raises(UsageError, match="not a run"):
+        chosen(Run(folder=str(tmp_path), name="thesis", overwrite=overwrite))
+    discard()
+    assert thesis.is_file()
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

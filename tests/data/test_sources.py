@@ -53,9 +53,7 @@ def test_tables_give_back_what_the_standard_library_wrote(
 
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_json_lines_give_back_what_the_standard_library_wrote(
-    ascii_only: bool, encoding: str, tmp_path: Path
-) -> None:
+def test_json_lines_give_back_what_the_standard_library_wrote(ascii_only: bool, encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     lines = [json.dumps({"target": t, "source": s, "id": 1}, ensure_ascii=ascii_only) for s, t in TEXTS]
     path.write_bytes("\r\n\r\n".join(lines).encode(encoding))

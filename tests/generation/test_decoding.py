@@ -3,6 +3,8 @@
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,15 @@ SOURCES = [
     "!?",
     "near[Café Adriatic], familyFriendly[yes] " * 3,
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for one another cost more than so small a model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def edited(family: str, seed: int = 6) -> nn.Module:
@@ -95,7 +106,7 @@ def test_no_ngram_occurs_twice(beams: int) -> None:
     decode_texts(model, SOURCES, Decoding(beams, no_repeat_ngram_size=2, max_new_tokens=30), tokenizer)
     for ids in captured:
         tokens = [token for token in ids if token != tokenizer.pad_token_id]
-        pairs = list(zip(tokens, tokens[1:], strict=False))
+        pairs = list(pairwise(tokens))
         assert len(pairs) == len(set(pairs))
 
 
