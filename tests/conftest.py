@@ -7,6 +7,7 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for the child processes
 
 from tests.backbones_zoo import save_backbone
 
@@ -22,8 +23,8 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_threads() -> None:
-    torch.set_num_threads(2)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # tiny models: more threads only wait for one another
 
 
 @pytest.fixture(scope="session")

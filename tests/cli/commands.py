@@ -57,7 +57,7 @@ def environment(**variables: str) -> dict[str, str]:
     """An environment for child processes that holds nothing of another run, with as many threads as the tests have."""
     mine = ("RED_LIGHTNING_RUN", "PL_GLOBAL_SEED", "SLURM_JOB_ID", "WORLD_SIZE")
     kept = {name: value for name, value in os.environ.items() if name not in mine}
-    return {**kept, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(REPOSITORY), **variables}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **variables}
 
 
 def command_line(*args: str) -> list[str]:
