@@ -73,7 +73,7 @@ def find(name: str, options: BackboneOptions) -> Source:
             trust_remote_code=options.trust_remote_code,
             local_files_only=local_only,
         )
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError) as error:
         raise UsageError(f"the configuration of the backbone '{name}' cannot be read: {_first_line(error)}") from error
     return Source(name, config, commit, local_only)
 
