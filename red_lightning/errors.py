@@ -1,5 +1,6 @@
 """What a user reads when something they gave is wrong: one sentence that names it and the way out."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -28,6 +29,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = closest(name, names)
     return (f"did you mean '{close}'? " if close else "") + f"known: {', '.join(names)}"
+
+
+def require_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Refuse a number outside its range.
+
+    Raises:
+        UsageError: Names the option, the number and the range.
+    """
+    if not least <= value <= most:
+        upper = "" if most == math.inf else f" and at most {most:g}"
+        raise UsageError(f"{name} is {value}, but must be at least {least:g}{upper}")
 
 
 def usage_error_in(error: BaseException) -> UsageError | None:

@@ -10,6 +10,7 @@ from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from red_lightning import hub
@@ -115,6 +116,11 @@ def load_generator(source: Source, options: BackboneOptions, meta: bool = False)
     Raises:
         UsageError: The folder holds no weights, or not all of them, or the model cannot generate.
     """
+    if source.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not source.config.is_encoder_decoder:
+        raise UsageError(
+            f"the backbone '{source.name}' is an encoder ({source.config.model_type}) and cannot write text; "
+            "choose a decoder such as GPT-2 or an encoder-decoder such as T5"
+        )
     auto = AutoModelForSeq2SeqLM if source.config.is_encoder_decoder else AutoModelForCausalLM
     try:
         if meta:

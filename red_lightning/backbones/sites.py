@@ -135,6 +135,8 @@ def _merge(first: Site, second: Site) -> Site:
 
 def _of_layers(sites: list[Site], layers: Sequence[int]) -> list[Site]:
     numbers = {site.layer for site in sites if site.layer is not None}
+    if not numbers:
+        raise UsageError("layers cannot be chosen: the names of the edited modules hold no layer number")
     count = max(numbers, default=-1) + 1
     wanted = {layer + count if layer < 0 else layer for layer in layers}
     if unknown := sorted(layer for layer in layers if (layer + count if layer < 0 else layer) not in numbers):

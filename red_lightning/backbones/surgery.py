@@ -44,13 +44,22 @@ def edited_modules(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, m) for name, m in backbone.named_modules() if _edit_output in m._forward_hooks.values()]
 
 
+def edited_columns(backbone: nn.Module) -> dict[str, tuple[tuple[int, int], ...]]:
+    """The ``(start, stop)`` ranges that are edited, of each module of which only some columns are."""
+    columns = {
+        name: getattr(module.get_submodule(EDITOR), "columns", None) for name, module in edited_modules(backbone)
+    }
+    return {name: ranges for name, ranges in columns.items() if ranges}
+
+
 @torch.no_grad()
 def fold(linear: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None:
     """Merge ``scaling * h + bias`` into the linear that computes ``h``: ``W' = diag(s) W``, ``c' = s * c + b``.
 
     Computed in float32 and rounded once to the weight's dtype. With 16-bit weights the folded output differs from the
     edited one by that rounding: relative 2**-8 per weight for bfloat16, 2**-11 for float16. A linear without a bias
-    gets one if there is a bias to fold.
+    gets one if there is a bias to fold; it works in memory, but ``save_pretrained`` writes a bias that the family's
+    architecture lacks (Llama, T5) where ``from_pretrained`` ignores it: keep the edits beside such a backbone.
 
     Args:
         linear: ``nn.Linear`` or GPT-2's ``Conv1D``, with floating-point weights.
@@ -65,6 +74,8 @@ def fold(linear: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None
             f"an edit on a {type(linear).__name__} cannot be folded: only the output of a linear with floating-point "
             "weights can; keep the edits beside the backbone instead"
         )
+    if scaling is None and bias is None:
+        return
     old = linear.bias
     offset = bias if old is None else (old.float() if scaling is None else old.float() * scaling)
     if old is not None and bias is not None:

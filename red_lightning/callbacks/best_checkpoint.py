@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +84,8 @@ class BestCheckpoint(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = self._score(trainer)
+        if not math.isfinite(score):
+            raise not_finite(self.monitor, score, trainer.global_step, [self.last_path, self.best_path])
         if self._is_better(score):
             self.best_score, self.best_step = score, trainer.global_step
             self._save(trainer, self.best_path)
@@ -100,7 +103,7 @@ class BestCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on comparing with the best so far, if it was measured by the same metric."""
-        if state_dict["monitor"] == self.monitor:
+        if state_dict["monitor"] == self.monitor and self.best_path.exists():
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     def selection(self) -> dict[str, Any]:
@@ -110,21 +113,18 @@ class BestCheckpoint(Checkpoint):
     def _score(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
-            raise UsageError(
-                f"checkpoint.monitor is '{self.monitor}', which validation never logs: "
-                + nearest(self.monitor, metrics)
-            )
+            raise never_logged(self.monitor, metrics)
         return float(metrics[self.monitor])
 
     def _is_better(self, score: float) -> bool:
-        if math.isnan(score):
-            return False
         if self.best_score is None:
             return True
         return score < self.best_score if self.mode == "min" else score > self.best_score
 
     def _save(self, trainer: Trainer, path: Path) -> None:
         """Write under another name, flush, rename."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self._saved_step = trainer.global_step
         temporary = path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary, weights_only=False)
@@ -133,6 +133,21 @@ class BestCheckpoint(Checkpoint):
                 os.fsync(file.fileno())
             temporary.replace(path)
         trainer.strategy.barrier("BestCheckpoint")
+
+
+def never_logged(monitor: str, logged: Iterable[str]) -> UsageError:
+    """The complaint about a monitored metric that does not exist."""
+    return UsageError(f"checkpoint.monitor is '{monitor}', which validation never logs: {nearest(monitor, logged)}")
+
+
+def not_finite(what: str, value: float, step: int, checkpoints: Iterable[Path]) -> UsageError:
+    """The complaint about a loss that is no number any more, with the newest checkpoint that is left."""
+    kept = next((path for path in checkpoints if path.exists()), None)
+    left = f"the last good checkpoint is '{kept}'" if kept else "there is no checkpoint yet"
+    return UsageError(
+        f"{what} became {value} at step {step}, so the run was stopped ({left}); "
+        "lower model.learning_rate, or lengthen model.warmup_steps"
+    )
 
 
 def _validation_follows(trainer: Trainer) -> bool:

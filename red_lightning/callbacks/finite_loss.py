@@ -4,8 +4,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from red_lightning.callbacks.best_checkpoint import BestCheckpoint
-from red_lightning.errors import UsageError
+from red_lightning.callbacks.best_checkpoint import BestCheckpoint, not_finite
 
 
 class FiniteLoss(Callback):
@@ -19,9 +18,6 @@ class FiniteLoss(Callback):
         """
         if loss.isfinite().all():
             return
-        kept = [c.last_path for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)]
-        left = next((f"the last good checkpoint is '{p}'" for p in kept if p.exists()), "there is no checkpoint yet")
-        raise UsageError(
-            f"the loss became {loss.mean().item()} at step {trainer.global_step + 1}, so the run was stopped ({left}); "
-            "lower model.learning_rate, or lengthen model.warmup_steps"
-        )
+        keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, BestCheckpoint)]
+        kept = [path for keeper in keepers for path in (keeper.last_path, keeper.best_path)]
+        raise not_finite("the loss", loss.mean().item(), trainer.global_step + 1, kept)

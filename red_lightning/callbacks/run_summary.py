@@ -15,9 +15,10 @@ class RunSummary(Callback):
         count, every = sum(p.numel() for p in trains.values()), sum(p.numel() for p in pl_module.parameters())
         print(f"training {count:,} of {every:,} parameters ({count / every:.3%}) in {len(trains)} tensors")
         data = getattr(trainer, "datamodule", None)
-        rows = getattr(data, "counts", {})
+        counted = getattr(data, "counts", {})
+        rows = {split: counted[split] for split in ("train", "validation", "test") if split in counted}
         counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
-        print(f"{counts}; {int(trainer.estimated_stepping_batches):,} steps")
+        print(f"{counts}; {trainer.estimated_stepping_batches:,} steps")
         for split, cut in getattr(data, "cut", {}).items():
             if cut:
                 print(f"note: {cut:,} texts of the {split} split are longer than the limits and were cut")

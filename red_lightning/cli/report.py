@@ -79,7 +79,9 @@ def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scor
     """
     method, unedited = result["method"]["name"], result["baseline_scores"]
     columns = {} if unedited is None else {"unedited": unedited}
-    print_scores({**columns, method: result["scores"], **beside}, result["missing"])
+    measured = result["scores"]
+    others = {title: {name: scores.get(name) for name in measured} for title, scores in beside.items()}
+    print_scores({**columns, method: measured, **others}, result["missing"])
     before, after = (read_jsonl(run / f"{name}_predictions.jsonl") for name in ("baseline", "test"))
     print_samples(before, after, samples, method)
     selection, train = result["selection"], result["train"]

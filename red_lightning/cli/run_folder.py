@@ -6,7 +6,9 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.errors import UsageError
@@ -73,12 +75,8 @@ def discard() -> None:
     """Remove the folder of a run that was refused before it had anything to keep; what it replaced comes back."""
     path = Path(os.environ.get(CHOSEN, ""))
     if CHOSEN in os.environ and is_first_process() and path.is_dir():
-        kept = {item.name for item in path.rglob("*") if item.is_file()} - {
-            "config.yaml",
-            "metrics.csv",
-            "hparams.yaml",
-        }
-        if not any(name for name in kept if "tfevents" not in name):
+        kept = [*path.glob("checkpoints/*.ckpt"), *path.glob("results.json"), *path.glob("*predictions.jsonl")]
+        if not any(not file.name.startswith("baseline") for file in kept):
             shutil.rmtree(path, ignore_errors=True)
             if _replaced(path).is_dir():
                 _replaced(path).rename(path)
@@ -125,6 +123,45 @@ def _make_way(path: Path, run: Run, resume: bool) -> None:
         )
 
 
+def keep_logs(path: Path) -> None:
+    """Set the metrics of an interrupted run aside: its logger would begin by deleting them."""
+    for file in path.glob("logs/**/metrics.csv"):
+        numbers = range(1, 1000)
+        file.rename(next(name for n in numbers if not (name := file.with_name(f"metrics-part{n}.csv")).exists()))
+
+
+def refuse_changes(path: Path, text: str) -> None:
+    """Refuse to continue a run with another task, other data or another seed: its records would lie.
+
+    Args:
+        path: The run's folder.
+        text: The settings now, as config.yaml holds them.
+
+    Raises:
+        UsageError: Names the first setting that differs.
+    """
+    if not (path / "config.yaml").is_file():
+        return
+    before, now = (_settings(yaml.safe_load(t)) for t in ((path / "config.yaml").read_text(encoding="utf-8"), text))
+    for key in {**before, **now}:
+        if before.get(key) != now.get(key):
+            raise UsageError(
+                f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "
+                "continue with the same settings, or start a new run"
+            )
+
+
+def _settings(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The settings of task, data and seed by their full name."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    keys = config if prefix else ("seed_everything", "model", "data")
+    flat: dict[str, Any] = {}
+    for key in keys:
+        flat.update(_settings(config.get(key), f"{prefix}.{key}".lstrip(".").replace(".init_args", "")))
+    return flat
+
+
 def _create_timed(root: Path, experiment: str) -> Path:
     stem = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
     for attempt in range(1, 1000):
@@ -139,7 +176,7 @@ def _create_timed(root: Path, experiment: str) -> Path:
 
 def _job_name(experiment: str) -> str | None:
     if job := os.environ.get("SLURM_JOB_ID"):
-        return f"{experiment}-slurm{job}"
+        return f"{experiment}-slurm{job}"  # the same after a requeue
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("several processes were started from outside: give --run.name, so that they share a folder")
     return None

@@ -13,7 +13,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.artifacts import save_edits
-from red_lightning.callbacks import BestCheckpoint, FiniteLoss, PredictionWriter, RunSummary, read_checkpoint
+from red_lightning.callbacks import (
+    BestCheckpoint,
+    FiniteLoss,
+    PredictionWriter,
+    RunSummary,
+    never_logged,
+    read_checkpoint,
+)
 from red_lightning.cli import configs, report, run_folder
 from red_lightning.cli.parser import RedParser
 from red_lightning.errors import UsageError
@@ -24,6 +31,7 @@ QUIET = [
     ".*`srun` command is available.*",
     ".*is smaller than the logging interval.*",
     ".*GPU available but not used.*",
+    ".*It is recommended to use `self.log.*sync_dist=True.*",
     ".*isinstance\\(treespec, LeafSpec\\).*",
 ]
 """Warnings that tell a user nothing: data are prepared in time, and runs on one CPU are meant."""
@@ -60,17 +68,30 @@ class RedCLI(LightningCLI):
         best = run_folder.newest_best(Path(settings.folder), experiment)
         self.run_path = run_folder.choose(settings, label, resume)
         self.settings = settings
-        text = self._parser(self.subcommand).dump(config, skip_none=False)  # before this run's own paths are in it
+        text = self._dump(config)  # before this run's own paths are in it
         config["ckpt_path"] = self._checkpoint(config.get("ckpt_path"), best)
         config.trainer.default_root_dir = str(self.run_path)
-        for logger in config.trainer.logger if isinstance(config.trainer.logger, list) else []:
-            if "save_dir" in (logger.get("init_args") or {}):  # loggers write inside the run's folder
+        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+        for logger in loggers:
+            if "save_dir" in (getattr(logger, "init_args", None) or {}):  # loggers write inside the run's folder
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
         if run_folder.is_first_process():
+            if resume:
+                run_folder.refuse_changes(self.run_path, text)
+                run_folder.keep_logs(self.run_path)
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
+
+    def _dump(self, config: Any) -> str:
+        """The settings, so that they run again as they are, in a folder of their own."""
+        again = config.clone()
+        again.run.name, again.run.overwrite, again["ckpt_path"] = None, False, None
+        return self._parser(self.subcommand).dump(again, skip_none=False)
 
     def before_fit(self) -> None:
         """Say what runs; test the unedited backbone if asked."""
+        config = self.config[self.subcommand]
+        if config.checkpoint.monitor not in self.model.validation_metrics and not config.trainer.callbacks:
+            raise never_logged(config.checkpoint.monitor, self.model.validation_metrics)
         _say(f"run folder: {_shown(self.run_path)}")
         if self.settings.baseline and not (self.run_path / "baseline.json").exists():
             _say("testing the unedited backbone ...")
@@ -81,7 +102,10 @@ class RedCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
-        if self.trainer.interrupted or self._get(self.config, "trainer").fast_dev_run:
+        if self.trainer.interrupted:
+            return
+        if self._get(self.config, "trainer").fast_dev_run:
+            run_folder.discard()
             return
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
         train = {
@@ -89,7 +113,7 @@ class RedCLI(LightningCLI):
             "epochs": self.trainer.current_epoch,
             "seconds": round(time.monotonic() - self.started, 1),
         }
-        best = keeper.best_path if keeper.best_step is not None else keeper.last_path
+        best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
         _say(f"testing {_shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
         if run_folder.is_first_process():
@@ -99,10 +123,34 @@ class RedCLI(LightningCLI):
             report.print_result(self.run_path, result, self.settings.beside, self.settings.samples)
             _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
+    def test(self, **options: Any) -> None:
+        """Run the test without Lightning's table beside ours."""
+        self._say_checkpoint(options)
+        self.trainer.test(**{**options, "verbose": False})
+
+    def validate(self, **options: Any) -> None:
+        """Run the validation without Lightning's table beside ours."""
+        self._say_checkpoint(options)
+        self.trainer.validate(**{**options, "verbose": False})
+
+    def predict(self, **options: Any) -> None:
+        """Run the prediction."""
+        self._say_checkpoint(options)
+        self.trainer.predict(**{**options, "return_predictions": False})
+
+    def _say_checkpoint(self, options: dict[str, Any]) -> None:
+        path = options.get("ckpt_path")
+        _say(f"checkpoint: {_shown(Path(path))}" if path else "no --ckpt_path is given: this is the unedited backbone")
+
+    def _scores(self) -> dict[str, float | None]:
+        """The test scores in the task's order; None where a metric could not be measured."""
+        logged = {name.removeprefix("test_"): float(value) for name, value in self.trainer.callback_metrics.items()}
+        return {name: logged.get(name) for name in self.model.metric_names}
+
     def after_test(self) -> None:
         """Print the scores."""
         if run_folder.is_first_process():
-            scores = _scores(self.trainer)
+            scores = self._scores()
             report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
             report.print_scores({"score": scores}, self.model.missing_metrics)
             _say(f"predictions: {_shown(self.run_path / 'test_predictions.jsonl')}")
@@ -120,13 +168,13 @@ class RedCLI(LightningCLI):
             report.write_json(self.run_path / "results.json", self.model.record())
         _say(f"predictions: {_shown(self.run_path / 'predictions.jsonl')}")
 
-    def _test(self, checkpoint: str | None, file: str) -> dict[str, float]:
+    def _test(self, checkpoint: str | None, file: str) -> dict[str, float | None]:
         writer = next(c for c in self.trainer.callbacks if isinstance(c, PredictionWriter))  # type: ignore[attr-defined]
         writer.test_file = file
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False)
-        return _scores(self.trainer)
+        return self._scores()
 
-    def _result(self, scores: dict[str, float], keeper: BestCheckpoint, train: dict[str, Any]) -> dict[str, Any]:
+    def _result(self, scores: dict[str, float | None], keeper: BestCheckpoint, train: dict[str, Any]) -> dict[str, Any]:
         """What results.json holds."""
         baseline = self.run_path / "baseline.json"
         return {
@@ -161,7 +209,6 @@ class RedCLI(LightningCLI):
             if best is None:
                 raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")
             given = str(best)
-            _say(f"checkpoint: {_shown(best)}")
         if given is not None:
             read_checkpoint(given)
         return given
@@ -229,14 +276,6 @@ def _experiment(config: Any) -> str:
     if files:
         return Path(str(files[-1])).stem
     return str(config.model.class_path).rsplit(".", 1)[-1]
-
-
-def _scores(trainer: Trainer) -> dict[str, float]:
-    return {
-        name.removeprefix("test_"): float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("test_")
-    }
 
 
 def _shown(path: Path) -> str:

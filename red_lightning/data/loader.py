@@ -1,6 +1,7 @@
 """Data loading that is a pure function of (seed, epoch, position), so that a resumed run continues exactly."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ class EpochBatches(Sampler[list[int]]):
 
     Args:
         rows: Number of rows.
-        batch_size: Rows of one batch of one process.
+        batch_size: Rows of one batch of all processes together; a multiple of their number.
         seed: Seeds the order; None keeps the rows as they are.
         rank: This process.
         world_size: Number of processes.
@@ -44,21 +45,29 @@ class EpochBatches(Sampler[list[int]]):
         return torch.randperm(self.rows, generator=generator).tolist()
 
     def __len__(self) -> int:
-        step = self.batch_size * self.world_size
-        return self.rows // step + (self.rows % step >= self.world_size)
+        return self.rows // self.batch_size + (self.rows % self.batch_size >= self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.order()
-        step = self.batch_size * self.world_size
+        order, size = self.order(), self.batch_size
         for batch in range(self.first_batch, len(self)):
-            yield order[batch * step : (batch + 1) * step][self.rank :: self.world_size]
+            yield order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A training loader whose position within the epoch is saved with a checkpoint (Lightning asks for it)."""
+    """A training loader whose position within the epoch is saved with a checkpoint (Lightning asks for it).
 
-    def __init__(self, dataset: Any, batches: EpochBatches, **options: Any) -> None:
+    Args:
+        dataset: The rows.
+        batches: Their order.
+        epoch_length: Says after how many batches an epoch ends, if that is before all rows were seen.
+        **options: Passed to the DataLoader.
+    """
+
+    def __init__(
+        self, dataset: Any, batches: EpochBatches, epoch_length: Callable[[], float] | None = None, **options: Any
+    ) -> None:
         super().__init__(dataset, batch_sampler=batches, **options)
+        self.epoch_length = epoch_length
         self.batches = batches
         self.start = 0
         self.position = 0
@@ -72,12 +81,13 @@ class ResumableLoader(DataLoader[Any]):
             yield rows
 
     def state_dict(self) -> dict[str, int]:
-        """The number of batches of this epoch that were handed out."""
-        return {"position": self.position}
+        """The number of batches of this epoch that were handed out; 0 after the last one."""
+        length = min(len(self), self.epoch_length() if self.epoch_length else math.inf)
+        return {"position": self.position if self.position < length else 0}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue behind the batches that were handed out; a finished epoch continues with the next one."""
-        self.start = state["position"] % max(1, len(self))
+        """Continue behind the batches that were handed out."""
+        self.start = state["position"]
 
 
 def evaluation_loader(

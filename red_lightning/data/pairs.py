@@ -1,5 +1,6 @@
 """Pairs of a source text and a reference text: what every data-to-text data set is made of."""
 
+import math
 import os
 from abc import abstractmethod
 from functools import partial
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 from red_lightning.data.collation import collate_for_decoding, collate_for_loss
 from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader
 from red_lightning.data.sources import Row, require_text
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, require_range
 
 Split = Literal["train", "validation", "test", "predict"]
 
@@ -23,8 +24,9 @@ class PairsDataModule(LightningDataModule):
     all its references. The task that is trained supplies the tokenizer.
 
     Args:
-        batch_size: Rows of one training batch of one process.
-        eval_batch_size: Rows of one batch in validation, test and prediction; scores do not depend on it.
+        batch_size: Rows of one training batch of all processes together, so that a config means the same on any number
+            of them; each takes its equal share.
+        eval_batch_size: Rows of one batch of one process in validation, test and prediction; scores do not depend on it.
         max_source_length: Tokens of a source, its EOS included; longer ones are cut.
         max_target_length: Tokens of a target, its EOS included; longer ones are cut.
         train_size: Use only so many training rows, chosen by the seed; null for all.
@@ -46,6 +48,7 @@ class PairsDataModule(LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise UsageError(f"data.{name} is {value}, but a batch needs at least one row")
+        require_range("data.num_workers", num_workers, 0)
         if max_source_length < 2 or max_target_length < 2:
             raise UsageError("data.max_source_length and data.max_target_length must be at least 2 (a token and EOS)")
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
@@ -105,9 +108,15 @@ class PairsDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Every training row, in an order that depends on the seed and the epoch."""
         rows = self._encoded["train"]
-        batches = EpochBatches(len(rows), self.batch_size, self.seed, *self._rank())
+        rank, world_size = self._rank()
+        if self.batch_size % world_size:
+            raise UsageError(
+                f"data.batch_size is {self.batch_size}, which {world_size} processes cannot share equally; "
+                f"make it a multiple of {world_size}"
+            )
+        batches = EpochBatches(len(rows), self.batch_size, self.seed, rank, world_size)
         options = {"collate_fn": self._collate(collate_for_loss), **self._workers()}
-        self._train_loader = ResumableLoader(rows, batches, **options)
+        self._train_loader = ResumableLoader(rows, batches, self._epoch_length, **options)
         self._train_loader.load_state_dict(self._position)
         self._position = {"position": 0}
         return self._train_loader
@@ -186,6 +195,9 @@ class PairsDataModule(LightningDataModule):
 
     def _collate(self, collate: Any) -> Any:
         return partial(collate, pad_id=self.tokenizer.pad_token_id, encoder_decoder=self.encoder_decoder)
+
+    def _epoch_length(self) -> float:
+        return self.trainer.num_training_batches if self.trainer else math.inf
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

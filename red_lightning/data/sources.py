@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,10 @@ def _read_csv(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        if repeated := [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]:
+            raise UsageError(
+                f"the first line of '{file}' names the column '{repeated[0]}' twice; give each its own name"
+            )
         for record in reader:
             if None in record or None in record.values():
                 fields = len(reader.fieldnames or ())

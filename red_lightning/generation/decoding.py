@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
+from red_lightning.errors import require_range
+
 
 @dataclass
 class Decoding:
@@ -25,6 +27,12 @@ class Decoding:
     no_repeat_ngram_size: int = 4
     max_new_tokens: int = 256
     stop_at_blank_line: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no decoding has."""
+        require_range("model.decoding.num_beams", self.num_beams, 1)
+        require_range("model.decoding.max_new_tokens", self.max_new_tokens, 1)
+        require_range("model.decoding.no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
 
 
 @torch.no_grad()

@@ -123,6 +123,8 @@ class RED(Method):
         Raises:
             UsageError: A site is unknown, matches nothing or is edited already, or a layer does not exist.
         """
+        if edited_modules(backbone):
+            raise UsageError("the backbone is edited already; detach or fold its edits first")
         chosen = find_sites(backbone, self.sites, self.layers)
         freeze(backbone)
         for site in chosen:
@@ -137,6 +139,8 @@ class RED(Method):
 
     def fold(self, backbone: nn.Module) -> None:
         """Merge every edit into the linear before it (``W' = diag(s) W``, ``c' = s * c + b``), and detach.
+
+        A linear without a bias (Llama, T5) gets one, in memory: ``save_pretrained`` cannot carry it.
 
         Raises:
             UsageError: A site is no linear (``residual``), or its weights are quantised; nothing was changed then.

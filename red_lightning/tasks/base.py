@@ -1,5 +1,6 @@
 """What every task has in common: a frozen backbone, a method, the optimizer, and checkpoints of what trains."""
 
+import math
 import os
 import random
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from lightning import LightningModule
 from torch import nn
 
 from red_lightning.backbones.loading import BackboneOptions, find, fingerprint, load_tokenizer
-from red_lightning.errors import UsageError
+from red_lightning.backbones.surgery import edited_columns
+from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
 from red_lightning.tasks.optimization import build_optimizer, build_schedule, check_names
 
@@ -51,8 +53,11 @@ class BackboneTask(LightningModule):
     ) -> None:
         super().__init__()
         check_names(optimizer, schedule)
-        if not 0 <= warmup_ratio <= 1:
-            raise UsageError(f"model.warmup_ratio is {warmup_ratio}, but must lie between 0 and 1")
+        require_range("model.warmup_ratio", warmup_ratio, 0, 1)
+        require_range("model.warmup_steps", warmup_steps, 0)
+        require_range("model.learning_rate", learning_rate, 0, 1e30)
+        require_range("model.weight_decay", weight_decay, 0)
+        require_range("model.adam_epsilon", adam_epsilon, 0)
         self.method = method
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
@@ -64,6 +69,11 @@ class BackboneTask(LightningModule):
         self.backbone_fingerprint = ""
         self.trainable_shapes: dict[str, list[int]] = {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
+
+    validation_metrics: tuple[str, ...] = ()
+    """What validation logs, by which a checkpoint can be chosen."""
+    metric_names: list[str]
+    """The test metrics, in the order in which tables show them."""
 
     @property
     def encoder_decoder(self) -> bool:
@@ -81,6 +91,10 @@ class BackboneTask(LightningModule):
             self.backbone_fingerprint = fingerprint(self.backbone)
             self.method.apply(self.backbone)
             self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
+            for name, columns in edited_columns(self.backbone).items():  # GPT-2's query and key share a module
+                for parameter in self.trainable_shapes:
+                    if parameter.startswith(f"backbone.{name}."):
+                        self.trainable_shapes[parameter] += [edge for edges in columns for edge in edges]
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
@@ -96,8 +110,10 @@ class BackboneTask(LightningModule):
             self.adam_epsilon,
             self.decay_towards,
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = build_schedule(optimizer, self.schedule, steps, self.warmup_steps, self.warmup_ratio)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UsageError("the run has no end: give trainer.max_epochs or trainer.max_steps")
+        schedule = build_schedule(optimizer, self.schedule, int(steps), self.warmup_steps, self.warmup_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

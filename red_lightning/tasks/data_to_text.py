@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric, Metric
 
 from red_lightning.backbones.loading import load_generator, position_limit
 from red_lightning.data.collation import IGNORED
-from red_lightning.errors import UsageError, nearest
+from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
 from red_lightning.metrics import E2E_METRICS, meteor_missing
@@ -31,6 +31,8 @@ class DataToText(BackboneTask):
         **options: Those of :class:`BackboneTask`.
     """
 
+    validation_metrics = ("val_loss", "val_perplexity")
+
     def __init__(
         self,
         backbone: str,
@@ -43,12 +45,14 @@ class DataToText(BackboneTask):
         for name in metrics:
             if name not in E2E_METRICS:
                 raise UsageError(f"unknown metric '{name}': {nearest(name, E2E_METRICS)}")
+        require_range("model.label_smoothing", label_smoothing, 0, 1)
         super().__init__(backbone, method, **options)
         self.label_smoothing = label_smoothing
         self.decoding = decoding
         missing = meteor_missing() if "METEOR" in metrics else None
         self.missing_metrics = {"METEOR": missing} if missing else {}
-        self.validation_loss = MeanMetric()
+        self.metric_names = list(metrics)
+        self.validation_loss = MeanMetric(nan_strategy="disable")
         self.test_metrics = nn.ModuleDict(
             {name: E2E_METRICS[name]() for name in metrics if name not in self.missing_metrics}
         )
