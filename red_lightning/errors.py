@@ -38,8 +38,8 @@ def require_range(name: str, value: float, least: float, most: float = math.inf)
         UsageError: Names the option, the number and the range.
     """
     if not least <= value <= most:
-        upper = "" if most == math.inf else f" and at most {most:g}"
-        raise UsageError(f"{name} is {value}, but must be at least {least:g}{upper}")
+        limits = f"be at least {least:g}" if most == math.inf else f"lie between {least:g} and {most:g}"
+        raise UsageError(f"{name} is {value}, but must {limits}")
 
 
 def usage_error_in(error: BaseException) -> UsageError | None:

@@ -84,7 +84,7 @@ class BestCheckpoint(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = self._score(trainer)
-        if not math.isfinite(score):
+        if math.isnan(score):
             raise not_finite(self.monitor, score, trainer.global_step, [self.last_path, self.best_path])
         if self._is_better(score):
             self.best_score, self.best_step = score, trainer.global_step

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from red_lightning.artifacts import site_name
-from red_lightning.cli.training import RedCLI, launch
+from red_lightning.cli.launch import launch
+from red_lightning.cli.training import RedCLI
 
 
 class ParametersCLI(RedCLI):

@@ -1,40 +1,23 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with a run folder, and a result at the end."""
 
-import logging
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import set_parsing_settings
-from lightning import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.artifacts import save_edits
 from red_lightning.callbacks import (
     BestCheckpoint,
-    FiniteLoss,
     PredictionWriter,
-    RunSummary,
     never_logged,
     read_checkpoint,
 )
-from red_lightning.cli import configs, report, run_folder
-from red_lightning.cli.parser import RedParser
+from red_lightning.cli import report, run_folder
+from red_lightning.cli.launch import launch
 from red_lightning.errors import UsageError
-from red_lightning.tasks import BackboneTask
-
-QUIET = [
-    ".*does not have many workers.*",
-    ".*`srun` command is available.*",
-    ".*is smaller than the logging interval.*",
-    ".*GPU available but not used.*",
-    ".*It is recommended to use `self.log.*sync_dist=True.*",
-    ".*isinstance\\(treespec, LeafSpec\\).*",
-]
-"""Warnings that tell a user nothing: data are prepared in time, and runs on one CPU are meant."""
 
 EPILOG = """The options of a task, a data module or a method have a help of their own:
 --model.help DataToText, --data.help E2E, --model.method.help RED (behind a --config that sets them)."""
@@ -221,53 +204,6 @@ def main(args: Sequence[str]) -> None:
         args: The command line, from the command's name on.
     """
     launch(RedCLI, args)
-
-
-def launch(cli: type[RedCLI], args: Sequence[str]) -> None:
-    """Parse a command line and run it.
-
-    Args:
-        cli: The class that runs it.
-        args: The command line, from the command's name on.
-    """
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    try:
-        cli(
-            BackboneTask,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            parser_class=RedParser,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m red_lightning"},
-            auto_configure_optimizers=False,
-            seed_everything_default=42,
-            trainer_class=Trainer,
-            trainer_defaults={
-                "callbacks": [FiniteLoss(), PredictionWriter(), RunSummary()],
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            args=_with_config_files(args),
-        )
-    except BaseException:
-        run_folder.discard()
-        raise
-    run_folder.settle()
-
-
-def _with_config_files(args: Sequence[str]) -> list[str]:
-    """Let ``--config`` name a shipped experiment too."""
-    result = list(args)
-    for index, arg in enumerate(result):
-        if arg.startswith("--config="):
-            result[index] = f"--config={configs.find(arg.removeprefix('--config='))}"
-        elif arg == "--config" and index + 1 < len(result):
-            result[index + 1] = str(configs.find(result[index + 1]))
-    return result
 
 
 def _experiment(config: Any) -> str:

@@ -26,7 +26,7 @@ class PairsDataModule(LightningDataModule):
     Args:
         batch_size: Rows of one training batch of all processes together, so that a config means the same on any number
             of them; each takes its equal share.
-        eval_batch_size: Rows of one batch of one process in validation, test and prediction; scores do not depend on it.
+        eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
         max_source_length: Tokens of a source, its EOS included; longer ones are cut.
         max_target_length: Tokens of a target, its EOS included; longer ones are cut.
         train_size: Use only so many training rows, chosen by the seed; null for all.

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric, SumMetric
 
 from red_lightning.backbones.loading import load_generator, position_limit
 from red_lightning.data.collation import IGNORED
@@ -52,7 +52,9 @@ class DataToText(BackboneTask):
         missing = meteor_missing() if "METEOR" in metrics else None
         self.missing_metrics = {"METEOR": missing} if missing else {}
         self.metric_names = list(metrics)
-        self.validation_loss = MeanMetric(nan_strategy="disable")
+        # Two sums, because torchmetrics' MeanMetric either drops NaN or, told not to, forgets the weights.
+        self.validation_loss = SumMetric(nan_strategy="disable")
+        self.validation_labels = SumMetric(nan_strategy="disable")
         self.test_metrics = nn.ModuleDict(
             {name: E2E_METRICS[name]() for name in metrics if name not in self.missing_metrics}
         )
@@ -114,12 +116,15 @@ class DataToText(BackboneTask):
 
         The authors' code takes the mean of the batches' means instead.
         """
-        self.validation_loss.update(*self.loss(batch))
+        loss, labels = self.loss(batch)
+        self.validation_loss.update(loss * labels)
+        self.validation_labels.update(labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the whole split."""
-        loss = self.validation_loss.compute()
+        loss = self.validation_loss.compute() / self.validation_labels.compute()
         self.validation_loss.reset()
+        self.validation_labels.reset()
         self.log("val_loss", loss, prog_bar=True)
         self.log("val_perplexity", torch.exp(loss))
 

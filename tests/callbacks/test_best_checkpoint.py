@@ -46,8 +46,6 @@ def run(backbone: Path, folder: Path, scores: list[float], mode: Any) -> tuple[S
         ("min", [3.0, 1.0, 1.0, 1.0], 1),
         ("max", [3.0, 1.0, 4.0], 2),
         ("max", [3.0, 3.0, 1.0], 0),
-        ("min", [math.nan, 5.0, math.nan], 1),
-        ("max", [2.0, math.nan, 1.0], 0),
         ("max", [-math.inf, -5.0, -6.0], 1),
         ("min", [math.inf, math.inf], 0),
     ],
@@ -65,10 +63,11 @@ def test_the_first_of_the_best_is_kept(
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_scores_that_are_no_numbers_are_never_best(gpt2_folder: Path, tmp_path: Path) -> None:
-    _, keeper, _ = run(gpt2_folder, tmp_path, [math.nan, math.nan], "min")
-    assert keeper.best_score is None
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["last.ckpt"]
+def test_a_score_that_is_no_number_stops_the_run(gpt2_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"score became nan at step 4.*last good checkpoint is .*last\.ckpt"):
+        run(gpt2_folder, tmp_path, [1.0, math.nan, 0.5], "min")
+    assert read_checkpoint(tmp_path / "kept/best.ckpt")["global_step"] == 2
+    assert read_checkpoint(tmp_path / "kept/last.ckpt")["global_step"] == 2  # not what gave no number
 
 
 def fit_error(trainer: Trainer, backbone: Path, folder: Path) -> tuple[str, dict[str, bool]]:

@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "across epochs": {"val_check_interval": 4, "check_val_every_n_epoch": None},
     "accumulating": {"accumulate_grad_batches": 2},
     "validating amid accumulation": {"accumulate_grad_batches": 2, "val_check_interval": 3},
+    "short epochs": {"limit_train_batches": 4},
     "by steps": {"max_steps": 8, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None},
 }
 

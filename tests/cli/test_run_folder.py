@@ -105,7 +105,7 @@ def test_overwriting_does_not_delete_what_is_to_be_continued(tmp_path: Path) -> 
     assert last.is_file()
 
 
-@pytest.mark.parametrize("left", ["config.yaml", "logs/csv/metrics.csv", "logs/events.out.tfevents.1"])
+@pytest.mark.parametrize("left", ["config.yaml", "logs/csv/metrics.csv", "baseline.json", "baseline_predictions.jsonl"])
 def test_refused_runs_leave_no_folder(left: str, tmp_path: Path) -> None:
     path = chosen(Run(folder=str(tmp_path)))
     touch(path / left)
@@ -114,7 +114,7 @@ def test_refused_runs_leave_no_folder(left: str, tmp_path: Path) -> None:
     assert CHOSEN not in os.environ
 
 
-@pytest.mark.parametrize("left", ["checkpoints/last.ckpt", "results.json", "baseline.json", "test_predictions.jsonl"])
+@pytest.mark.parametrize("left", ["checkpoints/last.ckpt", "results.json", "test_predictions.jsonl"])
 def test_whatever_is_worth_keeping_stays(left: str, tmp_path: Path) -> None:
     path = chosen(Run(folder=str(tmp_path)))
     touch(path / left)

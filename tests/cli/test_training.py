@@ -107,7 +107,7 @@ def test_edited_backbone_writes_the_predictions(run: Path, gpt2_folder: Path) ->
 def test_saved_config_reproduces_the_run(run: Path, cli: CLI, tmp_path: Path) -> None:
     outcome = cli("fit", "--config", str(run / "config.yaml"), "--run.folder", "again")
     assert outcome.status == 0, outcome.err
-    again = tmp_path / "again/first"
+    (again,) = (tmp_path / "again").iterdir()
     assert results(again) == results(run)
     first, second = (load_file(folder / "edits/edits.safetensors") for folder in (run, again))
     assert first.keys() == second.keys()
@@ -209,7 +209,7 @@ def test_printed_config_loads_again(cli: CLI, experiment: Path, tmp_path: Path) 
 
 
 def test_no_two_runs_share_a_folder(cli: CLI, experiment: Path, tmp_path: Path) -> None:
-    short = ("--trainer.fast_dev_run", "true")
+    short = ("--trainer.max_steps", "1", "--model.metrics", "[BLEU]")
     for _ in range(3):
         assert cli(*FIT, *short).status == 0
     assert len(list(tmp_path.glob("runs/small-*"))) == 3
@@ -273,3 +273,48 @@ def test_in_a_process_of_its_own(experiment: Path, tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert [line for line in refused.stderr.splitlines() if line.startswith("error: ")] != []
     assert "Traceback" not in refused.stderr
+
+
+def test_a_trial_run_leaves_nothing(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    assert cli(*FIT, "--trainer.fast_dev_run", "true").status == 0
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_continuing_with_other_settings_is_refused(run: Path, cli: CLI) -> None:
+    (run / "results.json").unlink()
+    for option, value in (("--model.learning_rate", "0.5"), ("--seed_everything", "8"), ("--data.train_size", "3")):
+        error = cli(*FIT, "--run.name", "first", "--ckpt_path", "last", option, value).error
+        assert option.removeprefix("--") in error
+        assert "was begun with" in error
+    assert (run / "checkpoints/last.ckpt").is_file()
+
+
+def test_continuing_keeps_the_metrics_logged_before(run: Path, cli: CLI) -> None:
+    (run / "results.json").unlink()
+    logs = sorted(run.glob("logs/**/metrics.csv"))
+    before = [file.read_text() for file in logs]
+    assert cli(*FIT, "--run.name", "first", "--ckpt_path", "last").status == 0
+    assert [file.with_name("metrics-part1.csv").read_text() for file in logs] == before
+
+
+def test_a_failed_overwrite_brings_the_run_back(run: Path, cli: CLI) -> None:
+    kept = results(run)
+    overwrite = ("--run.name", "first", "--run.overwrite", "true", "--run.baseline", "true")
+    assert "never logs" in cli(*FIT, *overwrite, "--checkpoint.monitor", "foo").error
+    assert cli(*FIT, *overwrite, "--model.learning_rate", "1e29").status == 2  # after the baseline
+    assert results(run) == kept
+
+
+def test_a_checkpoint_of_another_run_is_a_start_in_a_new_folder(run: Path, cli: CLI, tmp_path: Path) -> None:
+    checkpoint = str(run / "checkpoints/last.ckpt")
+    outcome = cli(*FIT, "--run.name", "second", "--ckpt_path", checkpoint)
+    assert outcome.status == 0, outcome.err
+    assert results(tmp_path / "runs/second")["scores"] is not None
+
+
+def test_query_and_key_of_one_module_are_other_sites(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    assert cli(*FIT, "--run.name", "q", "--model.method.sites", "[query]", "--trainer.max_steps", "1").status == 0
+    checkpoint = str(tmp_path / "runs/q/checkpoints/last.ckpt")
+    test = ("test", "--config", "small.yaml", "--ckpt_path", checkpoint)
+    assert "other settings of model.method" in cli(*test, "--model.method.sites", "[key]").error
+    assert cli(*test, "--model.method.sites", "[query]").status == 0

@@ -8,10 +8,10 @@ from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_
 
 
 def epoch(rows: int, size: int, world: int, number: int = 0, seed: int | None = 3) -> list[list[list[int]]]:
-    """For each process, its batches of one epoch."""
+    """For each process, its batches of one epoch: ``size`` rows a process."""
     ranks = []
     for rank in range(world):
-        batches = EpochBatches(rows, size, seed, rank, world)
+        batches = EpochBatches(rows, size * world, seed, rank, world)
         batches.set_epoch(number)
         ranks.append(list(batches))
         assert len(ranks[-1]) == len(batches)
