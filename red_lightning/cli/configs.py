@@ -26,10 +26,11 @@ def find(name: str) -> Path:
     Raises:
         UsageError: There is neither.
     """
-    if Path(name).is_file():
-        return Path(name)
-    stem = Path(name).name.removesuffix(".yaml")
-    if stem not in experiments():
+    path = Path(name)
+    if path.is_file():
+        return path
+    stem = path.name.removesuffix(".yaml")
+    if stem not in experiments() or path.parent not in (Path(), Path("configs")):
         raise UsageError(
             f"the config '{name}' is neither a file nor a shipped experiment: {nearest(stem, experiments())}"
         )
