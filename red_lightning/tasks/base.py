@@ -152,7 +152,7 @@ class BackboneTask(LightningModule):
         if record["fingerprint"] != mine["fingerprint"]:
             raise UsageError(
                 f"the checkpoint belongs to another backbone: it was trained on '{record['backbone']}', "
-                f"and model.backbone is '{self.source.name}'"
+                f"whose weights are not those of model.backbone '{self.source.name}'"
             )
         theirs, ours = record["shapes"], mine["shapes"]
         if theirs != ours:
