@@ -13,7 +13,7 @@ from tests.training import write_pairs
 pytestmark = pytest.mark.slow
 
 CONFIG = ("--config", "small.yaml", "--checkpoint.every_n_steps", "1")
-TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "1")  # 2 rows per step, as in one
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
 @pytest.fixture
