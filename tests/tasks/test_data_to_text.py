@@ -85,7 +85,9 @@ def test_label_smoothing_is_its_closed_form(smoothing: float, gpt2_folder: Path,
     task.log = lambda *_, **__: None  # type: ignore[method-assign]
     assert task.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
     task.validation_step(batch, 0)
-    assert (task.validation_loss.compute() / task.validation_labels.compute()).item() == pytest.approx(-chosen.mean().item(), rel=1e-5)
+    assert (task.validation_loss.compute() / task.validation_labels.compute()).item() == pytest.approx(
+        -chosen.mean().item(), rel=1e-5
+    )
 
 
 def test_validation_loss_is_per_token_whatever_the_batches(gpt2_folder: Path, tmp_path: Path) -> None:
