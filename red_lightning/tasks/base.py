@@ -3,6 +3,7 @@
 import math
 import os
 import random
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -80,9 +81,9 @@ class BackboneTask(LightningModule):
         """Whether the backbone has an encoder and a decoder."""
         return bool(self.source.config.is_encoder_decoder)
 
+    @abstractmethod
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load the pretrained model (without weights if ``meta``)."""
-        raise NotImplementedError
 
     def configure_model(self) -> None:
         """Load the backbone and apply the method, once."""

@@ -11,6 +11,9 @@ from tests.training import write_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+FIT = ("fit", "--config", "small.yaml")
+"""The beginning of a command line that fits the small experiment."""
+
 
 def write_experiment(folder: Path, backbone: Path, name: str = "small", **trainer: Any) -> Path:
     """Write an experiment on 11 training rows and 8 validation rows, which are also the test's 4 sources."""

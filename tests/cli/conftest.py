@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from red_lightning.__main__ import main
-from tests.cli.commands import environment, write_experiment
+from tests.cli.commands import FIT, environment, write_experiment
 
 
 @dataclass
@@ -57,3 +57,17 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def experiment(tmp_path: Path, gpt2_folder: Path) -> Path:
     """An experiment on a tiny GPT-2 in the working folder, called ``small.yaml``."""
     return write_experiment(tmp_path, gpt2_folder)
+
+
+@pytest.fixture
+def fitted(cli: CLI, experiment: Path) -> Outcome:
+    """A finished run called ``first``."""
+    outcome = cli(*FIT, "--run.name", "first")
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+@pytest.fixture
+def run(fitted: Outcome, tmp_path: Path) -> Path:
+    """Its folder."""
+    return tmp_path / "runs/first"
