@@ -48,11 +48,10 @@ class RedCLI(LightningCLI):
         experiment = _experiment(config)
         resume = self.subcommand == "fit" and config.get("ckpt_path") == "last"
         label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
-        best = run_folder.newest_best(Path(settings.folder), experiment)
         self.run_path = run_folder.choose(settings, label, resume)
         self.settings = settings
         text = self._dump(config)  # before this run's own paths are in it
-        config["ckpt_path"] = self._checkpoint(config.get("ckpt_path"), best)
+        config["ckpt_path"] = self._checkpoint(config.get("ckpt_path"), experiment)
         config.trainer.default_root_dir = str(self.run_path)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
@@ -180,7 +179,7 @@ class RedCLI(LightningCLI):
         keys = ("backbone", "commit", "fingerprint", "method", "task", "scores", "data")
         save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys})
 
-    def _checkpoint(self, given: str | None, best: Path | None) -> str | None:
+    def _checkpoint(self, given: str | None, experiment: str) -> str | None:
         """The file that ``--ckpt_path`` means: ``last`` in this run's folder, ``best`` of the newest run, or a path."""
         if given == "last" and self.subcommand == "fit":
             last = self.run_path / "checkpoints" / "last.ckpt"
@@ -189,6 +188,7 @@ class RedCLI(LightningCLI):
                 return None
             given = str(last)
         elif given == "best":
+            best = run_folder.newest_best(Path(self.settings.folder), experiment)
             if best is None:
                 raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")
             given = str(best)
