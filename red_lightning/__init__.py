@@ -4,17 +4,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from red_lightning.artifacts import apply_edits, save_edits
-    from red_lightning.methods import RED, FullFineTuning, Method, RepresentationEditor
+    from red_lightning.artifacts import apply_edits, load_head, save_edits
+    from red_lightning.methods import RED, FullFineTuning, HeadOnly, Method, RepresentationEditor
 
-__all__ = ["RED", "FullFineTuning", "Method", "RepresentationEditor", "apply_edits", "save_edits"]
+__all__ = [
+    "RED",
+    "FullFineTuning",
+    "HeadOnly",
+    "Method",
+    "RepresentationEditor",
+    "apply_edits",
+    "load_head",
+    "save_edits",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``--help`` need not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    place = "artifacts" if name in ("apply_edits", "save_edits") else "methods"
+    place = "artifacts" if name in ("apply_edits", "load_head", "save_edits") else "methods"
     return getattr(import_module(f"{__name__}.{place}"), name)
 
 

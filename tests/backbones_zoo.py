@@ -6,17 +6,29 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
     T5Config,
     T5ForConditionalGeneration,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 VOCABULARY = 300
@@ -113,7 +125,129 @@ def _llama(layers: int, dropout: float) -> nn.Module:
     return LlamaForCausalLM(config)
 
 
-_BUILDERS = {"roberta": _roberta, "bert": _bert, "gpt2": _gpt2, "t5": _t5, "llama": _llama}
+def _xlm_roberta(layers: int, dropout: float) -> nn.Module:
+    config = XLMRobertaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+        max_position_embeddings=66,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    return XLMRobertaModel(config, add_pooling_layer=False)
+
+
+def _distilbert(layers: int, dropout: float) -> nn.Module:
+    config = DistilBertConfig(
+        vocab_size=VOCABULARY,
+        dim=32,
+        n_layers=layers,
+        n_heads=4,
+        hidden_dim=64,
+        dropout=dropout,
+        attention_dropout=dropout,
+        max_position_embeddings=64,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    return DistilBertModel(config)
+
+
+def _deberta(layers: int, dropout: float) -> nn.Module:
+    config = DebertaV2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        max_position_embeddings=64,
+        eos_token_id=0,
+        pad_token_id=1,
+        # what makes it version 3
+        relative_attention=True,
+        position_buckets=8,
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        norm_rel_ebd="layer_norm",
+    )
+    return DebertaV2Model(config)
+
+
+def _electra(layers: int, dropout: float) -> nn.Module:
+    config = ElectraConfig(
+        vocab_size=VOCABULARY,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+        max_position_embeddings=64,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    return ElectraModel(config)
+
+
+def _albert(layers: int, dropout: float) -> nn.Module:
+    config = AlbertConfig(
+        vocab_size=VOCABULARY,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=dropout,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    return AlbertModel(config)
+
+
+def _modernbert(layers: int, dropout: float) -> nn.Module:
+    config = ModernBertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        mlp_dropout=dropout,
+        embedding_dropout=dropout,
+        max_position_embeddings=64,
+        local_attention=4,  # in the second layer; the first sees the whole text
+        deterministic_flash_attn=True,
+        attn_implementation="sdpa",
+        bos_token_id=0,
+        eos_token_id=0,
+        cls_token_id=0,
+        sep_token_id=0,
+        pad_token_id=1,
+    )
+    return ModernBertModel(config)
+
+
+_BUILDERS = {
+    "roberta": _roberta,
+    "xlm_roberta": _xlm_roberta,
+    "bert": _bert,
+    "distilbert": _distilbert,
+    "deberta": _deberta,
+    "electra": _electra,
+    "albert": _albert,
+    "modernbert": _modernbert,
+    "gpt2": _gpt2,
+    "t5": _t5,
+    "llama": _llama,
+}
 FAMILIES = sorted(_BUILDERS)
 
 

@@ -1,6 +1,7 @@
-"""What a run leaves behind: the edits on disk."""
+"""What a run leaves behind: the edits on disk, and pictures."""
 
-from red_lightning.artifacts.edits import apply_edits, read_edits, save_edits, site_name
+from red_lightning.artifacts.confusion import draw_confusion
+from red_lightning.artifacts.edits import apply_edits, load_head, read_edits, save_edits, site_name
 from red_lightning.artifacts.picture import draw_edits
 
-__all__ = ["apply_edits", "draw_edits", "read_edits", "save_edits", "site_name"]
+__all__ = ["apply_edits", "draw_confusion", "draw_edits", "load_head", "read_edits", "save_edits", "site_name"]

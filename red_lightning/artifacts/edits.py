@@ -11,12 +11,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
+from red_lightning.backbones.head import ClassificationHead
 from red_lightning.backbones.loading import fingerprint
 from red_lightning.backbones.surgery import EDITOR, detach
 from red_lightning.errors import UsageError, nearest
 
 FORMAT = 1
 """Version of the format; raised when older readers could misread a file."""
+
+HEAD = "head."
+"""How the names of a classification head's tensors begin."""
 
 
 def site_name(parameter: str) -> str:
@@ -70,7 +74,7 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Parameter]:
-    """Attach edits that a run left behind to the backbone they were learned on.
+    """Attach edits that a run left behind to the backbone they were learned on; :func:`load_head` has its head.
 
     Args:
         backbone: The pretrained model, unedited.
@@ -85,6 +89,7 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     tensors, record = read_edits(folder)
     if record["fingerprint"] != fingerprint(backbone):
         raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     parameters = _method(record, folder).apply(backbone)
     wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
     stored = {name: tensor.shape for name, tensor in tensors.items()}
@@ -96,6 +101,28 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     for key, parameter in parameters.items():
         parameter.data.copy_(tensors[site_name(key)])
     return parameters
+
+
+def load_head(folder: str | Path) -> ClassificationHead:
+    """The classification head that a run left behind with its edits, in evaluation mode.
+
+    Its input is :func:`red_lightning.backbones.head.pool` of the edited backbone's output, with the ``pooling`` that
+    ``edits.json`` names under ``head``, as it names the ``labels``.
+
+    Raises:
+        UsageError: The files cannot be read, or there is no head among them.
+    """
+    tensors, record = read_edits(folder)
+    weights = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+    if "out_proj.weight" not in weights or not isinstance(record.get("head"), dict):
+        raise UsageError(f"the edits in '{folder}' have no classification head")
+    outputs, width = weights["out_proj.weight"].shape
+    head = ClassificationHead(width, outputs, "dense.weight" in weights, record["head"].get("dropout", 0.5))
+    try:
+        head.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UsageError(f"the edits in '{folder}' are damaged: the head's tensors do not fit one another") from error
+    return head.eval()
 
 
 def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:

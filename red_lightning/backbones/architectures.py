@@ -1,17 +1,23 @@
-"""Where each edit site lies, one record per model family.
+"""Where each edit site lies and what stands for a text, one record per model family.
 
-A family is a pattern for its blocks and, for each site, the module inside a block whose output the site is. To add a
-family, append one :class:`Architecture` to :data:`ARCHITECTURES`.
+A family is a pattern for its blocks, for each site the module inside a block whose output the site is, and the
+representation that a classifier reads. To add a family, append one :class:`Architecture` to :data:`ARCHITECTURES`.
 """
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from red_lightning.errors import UsageError
 
 SITES = ("ffn", "attention", "query", "key", "value", "residual")
 """The names of edit sites. RED edits ``ffn`` (paper, section 3.2); RED+ all but ``residual`` (authors' repository)."""
+
+Pooling = Literal["first", "mean", "last", "pooler"]
+"""Which representation stands for a text when a classifier is put on top: that of the first token, the mean over the
+tokens, that of the last token (padding never counts), or the output of the pretrained pooler."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,14 @@ class Architecture:
         model_types: The values of ``config.model_type`` that belong to it.
         block: Regular expression for the name of a block, without what precedes it (``transformer.``, ``model.``); its
             group ``layer`` is the layer number.
+        pooling: Which representation stands for a text; None where none does (encoder-decoders).
         sites: For each site name the module inside the block.
     """
 
     name: str
     model_types: tuple[str, ...]
     block: str
+    pooling: Pooling | None
     sites: dict[str, Within] = field(default_factory=dict)
 
     def block_pattern(self) -> "re.Pattern[str]":
@@ -56,6 +64,7 @@ class Architecture:
         return re.compile(self.block_pattern().pattern + (rf"\.{inside}" if inside else ""))
 
 
+BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
 BERT_SITES = {
     "ffn": Within(r"output\.dense"),
     "attention": Within(r"attention\.output\.dense"),
@@ -66,12 +75,71 @@ BERT_SITES = {
 }
 
 ARCHITECTURES = [
-    Architecture("RoBERTa", ("roberta",), r"encoder\.layer\.(?P<layer>\d+)", BERT_SITES),
-    Architecture("BERT", ("bert",), r"encoder\.layer\.(?P<layer>\d+)", BERT_SITES),
+    Architecture("RoBERTa", ("roberta",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture("XLM-R", ("xlm-roberta",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture("BERT", ("bert",), BERT_BLOCK, "pooler", BERT_SITES),
+    Architecture("ELECTRA", ("electra",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture(
+        "DeBERTa-v3",
+        ("deberta-v2",),  # v3 is v2's code with other weights
+        BERT_BLOCK,
+        "first",
+        {
+            **BERT_SITES,
+            "query": Within(r"attention\.self\.query_proj"),
+            "key": Within(r"attention\.self\.key_proj"),
+            "value": Within(r"attention\.self\.value_proj"),
+        },
+    ),
+    Architecture(
+        "DistilBERT",
+        ("distilbert",),
+        r"transformer\.layer\.(?P<layer>\d+)",
+        "first",
+        {
+            "ffn": Within(r"ffn\.lin2"),
+            "attention": Within(r"attention\.out_lin"),
+            "query": Within(r"attention\.q_lin"),
+            "key": Within(r"attention\.k_lin"),
+            "value": Within(r"attention\.v_lin"),
+            "residual": Within(r"output_layer_norm"),
+        },
+    ),
+    # All layers of ALBERT share one block, so an edit is one pair of vectors that acts at every pass through it
+    # (ALBERT-base: 2 x 768 numbers, not 12 times that) and folds exactly; the layer number is that of the hidden group.
+    Architecture(
+        "ALBERT",
+        ("albert",),
+        r"encoder\.albert_layer_groups\.(?P<layer>\d+)\.albert_layers\.\d+",
+        "pooler",
+        {
+            "ffn": Within(r"ffn_output"),
+            "attention": Within(r"attention\.dense"),
+            "query": Within(r"attention\.query"),
+            "key": Within(r"attention\.key"),
+            "value": Within(r"attention\.value"),
+            "residual": Within(r"full_layer_layer_norm"),
+        },
+    ),
+    Architecture(
+        "ModernBERT",
+        ("modernbert",),
+        r"layers\.(?P<layer>\d+)",
+        "first",  # unless its config says "mean", as those of the published models do
+        {
+            "ffn": Within(r"mlp\.Wo"),
+            "attention": Within(r"attn\.Wo"),
+            "query": Within(r"attn\.Wqkv", 0, 3),
+            "key": Within(r"attn\.Wqkv", 1, 3),
+            "value": Within(r"attn\.Wqkv", 2, 3),
+            "residual": Within(""),
+        },
+    ),
     Architecture(
         "GPT-2",
         ("gpt2",),
         r"h\.(?P<layer>\d+)",
+        "last",
         {
             "ffn": Within(r"mlp\.c_proj"),
             "attention": Within(r"attn\.c_proj"),
@@ -85,6 +153,7 @@ ARCHITECTURES = [
         "T5",
         ("t5",),
         r"(?:encoder|decoder)\.block\.(?P<layer>\d+)",
+        None,
         {
             "ffn": Within(r"layer\.\d\.DenseReluDense\.wo"),
             "attention": Within(r"layer\.\d\.(?:SelfAttention|EncDecAttention)\.o"),
@@ -98,6 +167,7 @@ ARCHITECTURES = [
         "Llama",
         ("llama",),
         r"layers\.(?P<layer>\d+)",
+        "last",
         {
             "ffn": Within(r"mlp\.down_proj"),
             "attention": Within(r"self_attn\.o_proj"),
@@ -122,12 +192,40 @@ def architecture_of(config: Any) -> Architecture:
     Raises:
         UsageError: No record knows the family; the sentence names those that exist and how to give sites by hand.
     """
-    model_type = getattr(config, "model_type", None)
-    for architecture in ARCHITECTURES:
-        if model_type in architecture.model_types:
-            return architecture
+    if architecture := _record_of(config):
+        return architecture
     known = ", ".join(architecture.name for architecture in ARCHITECTURES)
     raise UsageError(
-        f"the model family '{model_type}' has no record of where its sites lie (families known: {known}); "
-        "name the modules by hand instead, as patterns: sites: ['*.mlp.down_proj']"
+        f"the model family '{getattr(config, 'model_type', None)}' has no record of where its sites lie (families "
+        f"known: {known}); name the modules by hand instead, as patterns: sites: ['*.mlp.down_proj']"
     )
+
+
+def pooling_of(config: Any) -> Pooling | None:
+    """Which representation of a backbone stands for a text when a classifier is put on top.
+
+    What the config itself says (``classifier_pooling``: ``cls`` or ``mean``, as ModernBERT has it) comes first, then
+    the family's record. A family without a record that is known as nothing but a causal language model, or whose
+    config says ``is_decoder``, gets ``last``, since no other token has seen the whole text; any other gets ``first``.
+
+    Args:
+        config: The backbone's Hugging Face configuration.
+
+    Returns:
+        The representation; None for an encoder-decoder, which has no single one.
+    """
+    said = getattr(config, "classifier_pooling", None)
+    if said in ("cls", "mean"):
+        return "first" if said == "cls" else "mean"
+    if architecture := _record_of(config):
+        return architecture.pooling
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    model_type = getattr(config, "model_type", None)
+    causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "last" if causal or getattr(config, "is_decoder", False) else "first"
+
+
+def _record_of(config: Any) -> Architecture | None:
+    model_type = getattr(config, "model_type", None)
+    return next((record for record in ARCHITECTURES if model_type in record.model_types), None)

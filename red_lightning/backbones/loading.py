@@ -9,12 +9,15 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from red_lightning import hub
 from red_lightning.errors import UsageError
+
+_COUNT_FROM_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
+"""Model types whose first position is ``pad_token_id + 1``: that many rows of the position embedding serve no text."""
 
 
 @dataclass
@@ -79,11 +82,16 @@ def find(name: str, options: BackboneOptions) -> Source:
     return Source(name, config, commit, local_only)
 
 
-def load_tokenizer(source: Source, options: BackboneOptions) -> Any:
+def load_tokenizer(source: Source, options: BackboneOptions, needs_eos: bool = True) -> Any:
     """Load the tokenizer of a backbone; without a padding token it pads with EOS (padding is always masked).
 
+    Args:
+        source: The result of :func:`find`.
+        options: How to load it.
+        needs_eos: Whether texts will end with EOS (BERT has none).
+
     Raises:
-        UsageError: There is no tokenizer, or it has no EOS token.
+        UsageError: There is no tokenizer, or it has no EOS token but needs one.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(_place(source), **_arguments(source, options))
@@ -92,12 +100,14 @@ def load_tokenizer(source: Source, options: BackboneOptions) -> Any:
     if len(tokenizer) - len(tokenizer.get_added_vocab()) < 2:  # transformers makes one up where there are no files
         raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: its vocabulary is missing")
     rows = getattr(source.config, "vocab_size", None) or len(tokenizer)  # of the embedding
+    has_padding = tokenizer.pad_token_id is not None and tokenizer.pad_token_id < rows
     if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= rows:
-        raise UsageError(
-            f"the tokenizer of '{source.name}' has no EOS token that the model knows, but each text ends with it; "
-            "set eos_token in its tokenizer_config.json"
-        )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
+        if needs_eos or not has_padding:
+            raise UsageError(
+                f"the tokenizer of '{source.name}' has no EOS token that the model knows, but each text ends with it "
+                "or is padded by it; set eos_token in its tokenizer_config.json"
+            )
+    elif not has_padding:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -122,28 +132,35 @@ def load_generator(source: Source, options: BackboneOptions, meta: bool = False)
             "choose a decoder such as GPT-2 or an encoder-decoder such as T5"
         )
     auto = AutoModelForSeq2SeqLM if source.config.is_encoder_decoder else AutoModelForCausalLM
-    try:
-        if meta:
-            with torch.device("meta"):
-                return auto.from_config(source.config, trust_remote_code=options.trust_remote_code).train()
-        transformers_logging.disable_progress_bar()
-        loaded: Any = auto.from_pretrained(
-            _place(source),
-            dtype=getattr(torch, options.dtype),
-            attn_implementation=options.attention,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            output_loading_info=True,
-            **_arguments(source, options),
-        )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
-    model, report = loaded
-    unfit = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
-    if unfit:  # transformers would go on with random numbers
+    return _load(auto, source, options, meta).train()
+
+
+def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, meta: bool = False) -> nn.Module:
+    """Load a backbone that gives hidden states: an encoder or a decoder, without a language-model head.
+
+    Args:
+        source: The result of :func:`find`.
+        options: How to load it.
+        keep_pooler: Keep the pretrained pooler, whose weights must then be there. Otherwise the model's ``pooler``, if
+            it has one, becomes None, and it does not matter whether there are weights for it (RoBERTa has none).
+        meta: Build it without weights, on the meta device (to count parameters).
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        UsageError: The folder holds no weights, or not all of them, or the model is an encoder-decoder.
+    """
+    if source.config.is_encoder_decoder:
         raise UsageError(
-            f"the weights of the backbone '{source.name}' do not fit its architecture {type(model).__name__}: "
-            f"'{unfit[0]}' is missing or of another shape"
+            f"the backbone '{source.name}' is an encoder-decoder ({source.config.model_type}), which has no single "
+            "representation of a text; use TextToTextClassification"
         )
+    model = _load(AutoModel, source, options, meta, may_lack="" if keep_pooler else "pooler.")
+    if not keep_pooler and isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None
+    if hasattr(model.config, "reference_compile"):  # torch.compile would not notice that a hook comes or goes
+        model.config.reference_compile = False
     return model.train()
 
 
@@ -162,12 +179,41 @@ def fingerprint(backbone: nn.Module) -> str:
 
 
 def position_limit(config: Any) -> int | None:
-    """The most tokens a backbone can read, or None if its positions are relative (T5)."""
+    """The most tokens a backbone can read, or None if its positions are relative (T5, DeBERTa-v3)."""
+    if config.model_type == "t5" or not getattr(config, "position_biased_input", True):
+        return None
     for key in ("n_positions", "max_position_embeddings"):
         limit = getattr(config, key, None)
-        if isinstance(limit, int) and config.model_type != "t5":
-            return limit
+        if isinstance(limit, int):
+            return limit - (config.pad_token_id + 1 if config.model_type in _COUNT_FROM_PADDING else 0)
     return None
+
+
+def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_lack: str = "") -> Any:
+    """The model of an auto class; parameters whose names begin with ``may_lack`` (if any) need no weights."""
+    try:
+        if meta:
+            with torch.device("meta"):
+                return auto.from_config(source.config, trust_remote_code=options.trust_remote_code)
+        transformers_logging.disable_progress_bar()
+        model, report = auto.from_pretrained(
+            _place(source),
+            dtype=getattr(torch, options.dtype),
+            attn_implementation=options.attention,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **_arguments(source, options),
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
+    lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
+    unfit = sorted(key for key in lacking if not (may_lack and key.startswith(may_lack)))
+    if unfit:  # transformers would go on with random numbers
+        raise UsageError(
+            f"the weights of the backbone '{source.name}' do not fit its architecture {type(model).__name__}: "
+            f"'{unfit[0]}' is missing or of another shape"
+        )
+    return model
 
 
 def _place(source: Source) -> str:

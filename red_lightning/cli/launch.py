@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningCLI
 from red_lightning.callbacks import FiniteLoss, PredictionWriter, RunSummary
 from red_lightning.cli import configs, run_folder
 from red_lightning.cli.parser import RedParser
+from red_lightning.reproduction import register_resolvers
 from red_lightning.tasks import BackboneTask
 
 QUIET = [
@@ -34,6 +35,7 @@ def launch(cli: type[LightningCLI], args: Sequence[str]) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    register_resolvers()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     try:
         cli(

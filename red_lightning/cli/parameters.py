@@ -9,6 +9,8 @@ from rich.table import Table
 from red_lightning.artifacts import site_name
 from red_lightning.cli.launch import launch
 from red_lightning.cli.training import RedCLI
+from red_lightning.data import ClassificationDataModule
+from red_lightning.tasks import ClassifierTask
 
 
 class ParametersCLI(RedCLI):
@@ -18,16 +20,28 @@ class ParametersCLI(RedCLI):
         """No folder is needed."""
 
     def instantiate_classes(self) -> None:
-        """Build the task alone, on the meta device."""
+        """Build the task and the data module, of which nothing is read but the labels."""
         config = self.config[self.subcommand]
-        only_model = self._parser(self.subcommand).instantiate_classes(config.model.__class__(model=config.model))
-        self.model = only_model.model
+        parts = config.__class__(model=config.model, data=config.data)
+        built = self._parser(self.subcommand).instantiate_classes(parts)
+        self.model, self.datamodule = built.model, built.data
 
     def _run_subcommand(self, subcommand: str) -> None:
         backbone = self.model.load_backbone(meta=True)
         whole = sum(parameter.numel() for parameter in backbone.parameters())
         trains = self.model.method.apply(backbone)
+        head = self._head()
         print_table(self.model.source.name, self.model.method.describe(), trains, whole)
+        if head:
+            print(f"besides, the head trains {head:,} numbers, which are not counted above (nor in the paper's tables)")
+
+    def _head(self) -> int:
+        """Numbers of the head, if the task has one."""
+        if isinstance(self.datamodule, ClassificationDataModule) and isinstance(self.model, ClassifierTask):
+            self.model.labels = self.datamodule.label_names()
+        self.model.build_head(meta=True)
+        head = getattr(self.model, "head", None)
+        return sum(parameter.numel() for parameter in head.parameters()) if head is not None else 0
 
 
 def print_table(name: str, method: dict[str, Any], trains: dict[str, Any], whole: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
 
 import red_lightning.data
 import red_lightning.methods
@@ -21,6 +22,9 @@ GROUPS = {
     "method": [red_lightning.methods],
 }
 """Where the classes are that an option of this name may be."""
+
+INNERMOST = re.compile(r"Subtypes: \[(.+)\]\s+Errors:(?:(?!Subtypes:)[\s\S])*?Given value: (.*)")
+"""What a value may be and what it is, in the innermost of jsonargparse's nested complaints."""
 
 
 class RedParser(LightningArgumentParser):
@@ -68,8 +72,11 @@ def explain(message: str, options: list[str]) -> str:
         return f"{place} has no option '{found[2]}': {nearest(found[2], known)}"
     if found := re.search(r"Expected (?:a|an) (.+?)\. Got value: (.*)", message):
         return f"{place} cannot be '{found[2]}': it takes {_type(found[1])}"
-    if found := re.search(r"Subtypes: (\[.+\])\s+Errors:[\s\S]*Given value: (.*)", message):
-        kinds = [_type(kind.strip()) for kind in found[1].strip("[]").split(", ")]
+    if found := re.search(r"class_path '([^']+)':\s+unrecognized arguments: --([\w.]+)", message):
+        name = found[1].rsplit(".", 1)[-1]
+        return f"{place} has no option '{found[2]}'; --{place}.help {name} lists those that exist"
+    if found := INNERMOST.search(message):
+        kinds = [_type(kind) for kind in re.findall(r"[\w.]+\[[^\]]*\]|<class '[^']+'>|\w+", found[1])]
         return f"{place} cannot be '{found[2]}': it takes {' or '.join(kinds)}"
     if message.startswith("unrecognized arguments: "):
         option = message.split()[2].split("=")[0]
@@ -85,6 +92,14 @@ def explain(message: str, options: list[str]) -> str:
     return " ".join(message.split())[:500]
 
 
+def unresolved(error: OmegaConfBaseException) -> UsageError:
+    """The complaint about a value of a config that refers to another one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UsageError):
+        cause = cause.__context__  # omegaconf hides the cause
+    return cause or UsageError(f"the config cannot be resolved: {str(error).splitlines()[0]}")
+
+
 def _unknown_class(name: str, place: str, group: str) -> str:
     if group not in GROUPS:
         return f"unknown class '{name}' for {place}: give its full import path, such as package.module.{name}"
@@ -97,7 +112,10 @@ def _unknown_class(name: str, place: str, group: str) -> str:
 def _is_base(klass: type) -> bool:
     return inspect.isabstract(klass) or klass.__name__ in (
         "BackboneTask",
+        "ClassificationDataModule",
+        "ClassifierTask",
         "PairsDataModule",
+        "RowsDataModule",
         "RepresentationEditor",
     )
 

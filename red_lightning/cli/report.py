@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from red_lightning.artifacts import draw_confusion
+from red_lightning.errors import UsageError
+
 Scores = Mapping[str, float | None]
 
 
@@ -96,7 +99,7 @@ def print_samples(
     method: str,
     console: Console | None = None,
 ) -> None:
-    """Print a few test rows: the source, what the unedited and the adapted backbone write, and a reference.
+    """Print a few test rows: the texts, what the unedited and the adapted backbone answer, and a reference.
 
     Args:
         before: Rows that the unedited backbone wrote; may be empty.
@@ -107,14 +110,47 @@ def print_samples(
     """
     console = console or Console()
     step = max(1, len(after) // max(1, count))
-    unedited = {row["source"]: row["prediction"] for row in before}
+    unedited = {row["row"]: _answer(row) for row in before}
     for row in after[::step][:count]:
         table = Table(show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        lines = {"source": row["source"], "unedited": unedited.get(row["source"]), method: row["prediction"]}
-        lines["reference"] = next(iter(row["references"]), None)
-        for name, text in lines.items():
-            if text is not None:
-                table.add_row(name, Text(text))  # not markup: sources hold brackets
+        given = {key: row[key] for key in ("source", "text", "text_pair") if key in row}
+        references = row.get("references", [row.get("reference")])
+        lines = {**given, "unedited": unedited.get(row["row"]), method: _answer(row)}
+        lines["reference"] = next(iter(references), None)
+        for name, value in lines.items():
+            if value is not None:
+                table.add_row(name, Text(str(value)))  # not markup: sources hold brackets
         console.print(table)
+
+
+def _answer(row: Mapping[str, Any]) -> Any:
+    return row["prediction"] if "prediction" in row else row["label"]
+
+
+def print_details(run: Path, details: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what a test found for each class, and draw its confusion matrix.
+
+    Args:
+        run: The run's folder, where ``confusion.png`` goes.
+        details: What the task found; empty if it has no classes.
+        console: Where to print.
+    """
+    console = console or Console()
+    if "per_class" in details:
+        table = Table()
+        table.add_column("class")
+        for title in ("precision", "recall", "f1", "rows"):
+            table.add_column(title, justify="right")
+        for name, row in details["per_class"].items():
+            shares = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
+            table.add_row(Text(name), *shares, f"{int(row['support']):,}")
+        console.print("By class", style="bold", highlight=False)
+        console.print(table)
+        try:
+            draw_confusion(details["confusion"], details["labels"], run / "confusion.png")
+        except UsageError as error:
+            console.print(f"no picture of the confusion matrix: {error}", highlight=False, soft_wrap=True)
+    if details.get("unreadable"):
+        console.print(f"{details['unreadable']:,} outputs could not be read as a label", highlight=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
 
 from red_lightning.artifacts import save_edits
 from red_lightning.callbacks import (
@@ -17,7 +18,9 @@ from red_lightning.callbacks import (
 )
 from red_lightning.cli import report, run_folder
 from red_lightning.cli.launch import launch
+from red_lightning.cli.parser import unresolved
 from red_lightning.errors import UsageError
+from red_lightning.tasks.base import RECORD
 
 EPILOG = """The options of a task, a data module or a method have a help of their own:
 --model.help DataToText, --data.help E2E, --model.method.help RED (behind a --config that sets them)."""
@@ -39,7 +42,10 @@ class RedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning that the arguments came from a list."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except OmegaConfBaseException as error:
+            raise unresolved(error) from error
 
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and the checkpoint before anything is loaded."""
@@ -68,6 +74,13 @@ class RedCLI(LightningCLI):
         again = config.clone()
         again.run.name, again.run.overwrite, again["ckpt_path"] = None, False, None
         return self._parser(self.subcommand).dump(again, skip_none=False)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; the task learns from the checkpoint what it was trained for."""
+        super().instantiate_classes()
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if checkpoint is not None and self.subcommand != "fit":
+            self.model.recall(read_checkpoint(checkpoint).get(RECORD, {}))
 
     def before_fit(self) -> None:
         """Say what runs; test the unedited backbone if asked."""
@@ -103,6 +116,7 @@ class RedCLI(LightningCLI):
             self._save_edits(result)
             report.write_json(self.run_path / "results.json", result)
             report.print_result(self.run_path, result, self.settings.beside, self.settings.samples)
+            report.print_details(self.run_path, self.model.details)
             _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
     def test(self, **options: Any) -> None:
@@ -133,8 +147,10 @@ class RedCLI(LightningCLI):
         """Print the scores."""
         if run_folder.is_first_process():
             scores = self._scores()
-            report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
+            details = self.model.details
+            report.write_json(self.run_path / "results.json", {"scores": scores, **details, **self.model.record()})
             report.print_scores({"score": scores}, self.model.missing_metrics)
+            report.print_details(self.run_path, details)
             _say(f"predictions: {_shown(self.run_path / 'test_predictions.jsonl')}")
 
     def after_validate(self) -> None:
@@ -166,7 +182,8 @@ class RedCLI(LightningCLI):
             "selection": keeper.selection(),
             "train": train,
             "seed": self.config[self.subcommand].seed_everything,
-            "trainable_parameters": sum(p.numel() for p in self.model.trainable_parameters().values()),
+            **self.model.trainable_counts(),
+            **self.model.details,
             **{key: value for key, value in self.model.record().items() if key != "shapes"},
             "data": {**self.datamodule.provenance(), "rows": getattr(self.datamodule, "counts", {})},
             "libraries": report.libraries(),
@@ -176,8 +193,8 @@ class RedCLI(LightningCLI):
         learned = {
             name.removeprefix("backbone."): parameter for name, parameter in self.model.trainable_parameters().items()
         }
-        keys = ("backbone", "commit", "fingerprint", "method", "task", "scores", "data")
-        save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys})
+        keys = ("backbone", "commit", "fingerprint", "method", "task", "labels", "head", "scores", "data")
+        save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys if key in result})
 
     def _checkpoint(self, given: str | None, experiment: str) -> str | None:
         """The file that ``--ckpt_path`` means: ``last`` in this run's folder, ``best`` of the newest run, or a path."""

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+STRETCH = 50
+"""Batches over which rows are sorted by length."""
+
 
 class EpochBatches(Sampler[list[int]]):
     """The batches of one process in each epoch, in an order that depends on the seed and the epoch only.
@@ -20,11 +23,22 @@ class EpochBatches(Sampler[list[int]]):
         seed: Seeds the order; None keeps the rows as they are.
         rank: This process.
         world_size: Number of processes.
+        lengths: Length of each row, so that rows of like length share a batch (which saves padding); the batches still
+            differ in each epoch. None, or no seed, leaves the order as it is.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int | None, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        seed: int | None,
+        rank: int = 0,
+        world_size: int = 1,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.rank, self.world_size = rank, world_size
+        self.lengths = lengths
         self.epoch = 0
         self.first_batch = 0
 
@@ -42,7 +56,19 @@ class EpochBatches(Sampler[list[int]]):
         if self.seed is None:
             return list(range(self.rows))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return torch.randperm(self.rows, generator=generator).tolist()
+        order = torch.randperm(self.rows, generator=generator).tolist()
+        return order if self.lengths is None else self._by_length(order, self.lengths, generator)
+
+    def _by_length(self, order: list[int], lengths: Sequence[int], generator: torch.Generator) -> list[int]:
+        """Sort within stretches of many batches: short enough that each epoch brings other rows together."""
+        size = self.batch_size
+        whole = self.rows - self.rows % size  # the smaller batch stays last, or positions would shift behind it
+        batches = []
+        for start in range(0, whole, STRETCH * size):
+            stretch = sorted(order[start : min(start + STRETCH * size, whole)], key=lengths.__getitem__)
+            batches += [stretch[first : first + size] for first in range(0, len(stretch), size)]
+        shuffled = torch.randperm(len(batches), generator=generator).tolist()
+        return [row for batch in shuffled for row in batches[batch]] + order[whole:]
 
     def __len__(self) -> int:
         return self.rows // self.batch_size + (self.rows % self.batch_size >= self.world_size)

@@ -1,4 +1,4 @@
-"""The user's own pairs of texts, from CSV, TSV or JSONL files."""
+"""The user's own pairs of texts, from CSV, TSV, JSONL or Parquet files."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from red_lightning.errors import UsageError
 
 
 class TextPairs(PairsDataModule):
-    """Pairs of a source and a target text from files (``.csv``, ``.tsv`` or ``.jsonl``, UTF-8).
+    """Pairs of a source and a target text from files (``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; UTF-8).
 
     Rows with the same source are references of one another: test decodes each distinct source once.
 

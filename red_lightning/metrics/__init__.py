@@ -1,7 +1,8 @@
-"""The five scores of the E2E NLG challenge, as its official script computes them, in torchmetrics classes."""
+"""Scores as torchmetrics classes: of classes, of numbers, and the five of the E2E NLG challenge's official script."""
 
 from red_lightning.metrics.bleu import BLEU
 from red_lightning.metrics.cider import CIDEr
+from red_lightning.metrics.classes import CLASS_METRICS, NUMBER_METRICS, Confusion, check_metrics, per_class
 from red_lightning.metrics.e2e import E2E_METRICS, score
 from red_lightning.metrics.files import read_predictions, read_references
 from red_lightning.metrics.meteor import METEOR, meteor_missing
@@ -10,13 +11,18 @@ from red_lightning.metrics.rouge import ROUGEL
 
 __all__ = [
     "BLEU",
+    "CLASS_METRICS",
     "E2E_METRICS",
     "METEOR",
     "NIST",
+    "NUMBER_METRICS",
     "ROUGEL",
     "CIDEr",
+    "Confusion",
     "LengthPenalty",
+    "check_metrics",
     "meteor_missing",
+    "per_class",
     "read_predictions",
     "read_references",
     "score",

@@ -13,6 +13,7 @@ from torch import nn
 
 from red_lightning.backbones.loading import BackboneOptions, find, fingerprint, load_tokenizer
 from red_lightning.backbones.surgery import edited_columns
+from red_lightning.data import RowsDataModule
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
 from red_lightning.tasks.optimization import build_optimizer, build_schedule, check_names
@@ -65,15 +66,24 @@ class BackboneTask(LightningModule):
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
         self.backbone_options = backbone_options
         self.source = find(backbone, backbone_options)
-        self.tokenizer = load_tokenizer(self.source, backbone_options)
+        self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
         self.backbone: Any = None
         self.backbone_fingerprint = ""
         self.trainable_shapes: dict[str, list[int]] = {}
+        self.missing_metrics, self.details = {}, {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
 
+    data_class: Any = RowsDataModule
+    """The data modules that the task can read."""
+    needs_eos = True
+    """Whether texts must end with EOS."""
     validation_metrics: tuple[str, ...] = ()
     """What validation logs, by which a checkpoint can be chosen."""
     metric_names: list[str]
+    missing_metrics: dict[str, str]
+    """Test metrics that cannot be measured here, and why."""
+    details: dict[str, Any]
+    """What a test found besides its scores, for results.json."""
     """The test metrics, in the order in which tables show them."""
 
     @property
@@ -85,12 +95,29 @@ class BackboneTask(LightningModule):
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load the pretrained model (without weights if ``meta``)."""
 
+    def build_head(self, meta: bool = False) -> None:
+        """Make what is trained on top of the backbone (nothing, unless a task has a head)."""
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of another kind.
+
+        Raises:
+            UsageError: Names the data modules that would do.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and not isinstance(data, self.data_class):
+            raise UsageError(
+                f"the task {type(self).__name__} cannot read the data module {type(data).__name__}; "
+                f"it reads {self.data_class.examples}"
+            )
+
     def configure_model(self) -> None:
-        """Load the backbone and apply the method, once."""
+        """Load the backbone, apply the method and make the head, once."""
         if self.backbone is None:
             self.backbone = self.load_backbone()
             self.backbone_fingerprint = fingerprint(self.backbone)
             self.method.apply(self.backbone)
+            self.build_head()
             self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
             for name, columns in edited_columns(self.backbone).items():  # GPT-2's query and key share a module
                 for parameter in self.trainable_shapes:
@@ -101,10 +128,19 @@ class BackboneTask(LightningModule):
         """The parameters that train, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def trainable_counts(self) -> dict[str, int]:
+        """How many numbers train: those of the method (``trainable_parameters``), and those of the head, if any."""
+        head = sum(p.numel() for name, p in self.trainable_parameters().items() if name.startswith("head."))
+        every = sum(p.numel() for p in self.trainable_parameters().values())
+        return {"trainable_parameters": every - head, **({"head_parameters": head} if head else {})}
+
     def configure_optimizers(self) -> Any:
         """AdamW over what trains, and the schedule, whose warm-up is resolved here."""
+        trainable = self.trainable_parameters()
+        if not trainable:
+            raise UsageError(f"model.method {type(self.method).__name__} trains nothing, and there is no head to train")
         optimizer = build_optimizer(
-            self.trainable_parameters(),
+            trainable,
             self.optimizer_name,
             self.learning_rate,
             self.weight_decay,
@@ -122,6 +158,9 @@ class BackboneTask(LightningModule):
         seed = os.environ.get("PL_GLOBAL_SEED", "0")  # where seed_everything leaves it
         stream = random.Random(f"{seed}-{self.current_epoch}-{batch_idx}-{self.global_rank}")
         torch.manual_seed(stream.getrandbits(63))
+
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """Learn from a checkpoint's record what it was trained for, before the data are read."""
 
     def record(self) -> dict[str, Any]:
         """What the learned parameters belong to, as plain values."""

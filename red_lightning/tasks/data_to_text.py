@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, SumMetric
 
 from red_lightning.backbones.loading import load_generator, position_limit
+from red_lightning.data import PairsDataModule
 from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
@@ -32,6 +33,7 @@ class DataToText(BackboneTask):
     """
 
     validation_metrics = ("val_loss", "val_perplexity")
+    data_class = PairsDataModule
 
     def __init__(
         self,
@@ -64,7 +66,8 @@ class DataToText(BackboneTask):
         return load_generator(self.source, self.backbone_options, meta)
 
     def setup(self, stage: str) -> None:
-        """Refuse lengths that the backbone has no positions for."""
+        """Refuse data of another kind, and lengths that the backbone has no positions for."""
+        super().setup(stage)
         limit, data = position_limit(self.source.config), getattr(self.trainer, "datamodule", None)
         if limit is None or self.encoder_decoder or data is None:
             return

@@ -4,23 +4,32 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel, T5ForConditionalGeneration
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    GPT2LMHeadModel,
+    T5ForConditionalGeneration,
+)
 
 from red_lightning import RED
 from red_lightning.backbones.loading import (
     BackboneOptions,
     find,
     fingerprint,
+    load_encoder,
     load_generator,
     load_tokenizer,
     position_limit,
 )
 from red_lightning.errors import UsageError
-from tests.backbones_zoo import build, save_backbone
+from tests.backbones_zoo import FAMILIES, build, save_backbone
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -102,6 +111,123 @@ def test_positions(gpt2_folder: Path, t5_folder: Path, llama_folder: Path) -> No
         position_limit(find(str(folder), BackboneOptions()).config) for folder in (gpt2_folder, llama_folder, t5_folder)
     ]
     assert limits == [256, 256, None]
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm_roberta"])
+def test_positions_that_begin_after_the_padding_are_fewer(family: str) -> None:
+    model = build(family)
+    limit = position_limit(model.config)
+    assert limit == 64  # of 66 rows
+    model(torch.full((1, limit), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, limit + 1), 7))
+
+
+def test_relative_positions_have_no_limit() -> None:
+    model = build("deberta")
+    assert position_limit(model.config) is None
+    assert model(torch.full((1, 200), 7))[0].isfinite().all()  # max_position_embeddings is 64
+    model.config.position_biased_input = True
+    assert position_limit(model.config) == 64
+
+
+ENCODERS = [family for family in FAMILIES if family != "t5"]
+
+
+def load_hidden(folder: Path, keep_pooler: bool = False, meta: bool = False) -> Any:
+    options = BackboneOptions()
+    return load_encoder(find(str(folder), options), options, keep_pooler, meta)
+
+
+def hidden(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(torch.tensor([[5, 6, 7, 8]])).last_hidden_state
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_an_encoder_gives_hidden_states_and_is_in_training_mode(family: str, tmp_path: Path) -> None:
+    original = build(family)
+    original.save_pretrained(tmp_path)  # type: ignore[operator]
+    model = load_hidden(tmp_path)
+    assert all(module.training for module in model.modules())
+    assert not any("pooler" in name or "lm_head" in name for name, _ in model.named_parameters())
+    assert getattr(model, "pooler", None) is None
+    torch.testing.assert_close(hidden(model), hidden(original.base_model))
+    bare = load_hidden(tmp_path, meta=True)
+    assert all(parameter.is_meta for parameter in bare.parameters()) and bare.training
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    assert {name: parameter.shape for name, parameter in bare.named_parameters()} == shapes
+    assert set(RED().apply(bare)) == set(RED().apply(model))
+
+
+DECODERS = ("gpt2", "llama")
+HEADS = [
+    *[(family, AutoModelForSequenceClassification) for family in ENCODERS],
+    *[(family, AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM) for family in ENCODERS],
+]
+
+
+@pytest.mark.parametrize(("family", "auto"), HEADS)
+def test_checkpoints_with_a_head_load_without_it(family: str, auto: Any, tmp_path: Path) -> None:
+    """Their parameters' names have a prefix, such as ``bert.``."""
+    torch.manual_seed(1)
+    headed = auto.from_config(build(family).config)
+    headed.save_pretrained(tmp_path)
+    model = load_hidden(tmp_path)
+    assert type(model) is type(headed.base_model)
+    torch.testing.assert_close(hidden(model), hidden(headed.base_model))
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_a_pooler_is_kept_where_it_is_wanted(family: str, tmp_path: Path) -> None:
+    original = build(family)
+    original.save_pretrained(tmp_path)  # type: ignore[operator]
+    model = load_hidden(tmp_path, keep_pooler=True)
+    assert all(torch.equal(value, original.state_dict()[name]) for name, value in model.state_dict().items())
+    ids = torch.tensor([[5, 6, 7, 8]])
+    torch.testing.assert_close(model.eval()(ids).pooler_output, original(ids).pooler_output)
+    assert isinstance(load_hidden(tmp_path, keep_pooler=True, meta=True).pooler, nn.Module)
+    assert load_hidden(tmp_path).eval()(ids).pooler_output is None
+
+
+@pytest.mark.parametrize("family", ["roberta", "bert", "albert"])
+def test_a_pooler_without_weights_is_refused_where_it_is_wanted(family: str, tmp_path: Path) -> None:
+    AutoModelForMaskedLM.from_config(build(family).config).save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r"do not fit its architecture \w+Model: 'pooler\.\S+' is missing"):
+        load_hidden(tmp_path, keep_pooler=True)
+    assert load_hidden(tmp_path).pooler is None
+
+
+def test_an_encoder_is_refused_for_any_other_missing_weight(gpt2_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gpt2_folder, tmp_path / "copy")
+    without_tensor(folder)
+    with pytest.raises(UsageError, match=r"GPT2Model: 'h\.0\.mlp\.c_proj\.bias' is missing"):
+        load_hidden(folder)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(UsageError, match="cannot be loaded: Error no file named"):
+        load_hidden(folder)
+
+
+@pytest.mark.parametrize("meta", [False, True])
+def test_an_encoder_decoder_has_no_hidden_states_to_give(meta: bool, t5_folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_hidden(t5_folder, meta=meta)
+    assert str(caught.value) == (
+        f"the backbone '{t5_folder}' is an encoder-decoder (t5), which has no single representation of a text; "
+        "use TextToTextClassification"
+    )
+
+
+def test_an_encoder_still_cannot_write(tmp_path: Path) -> None:
+    build("modernbert").save_pretrained(tmp_path)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=r"is an encoder \(modernbert\) and cannot write text"):
+        load(tmp_path)
+
+
+def test_modernbert_is_never_compiled(tmp_path: Path) -> None:
+    """Compiled code goes on as before where a hook is attached or removed; transformers 5.0 compiles on a GPU."""
+    build("modernbert").save_pretrained(tmp_path)  # type: ignore[operator]
+    assert getattr(load_hidden(tmp_path).config, "reference_compile", False) is False
 
 
 def without_tensor(folder: Path) -> None:

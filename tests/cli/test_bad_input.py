@@ -80,7 +80,8 @@ FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "not UTF-8": ("a.csv", "source,target\na,b\ncafé,b\n".encode("latin-1"), ["line 3 of", "is not UTF-8"]),
     "not JSON": ("a.jsonl", b'{"source": "a", "target": "b"}\n{"source": \n', ["line 2 of", "not valid JSON"]),
     "not an object": ("a.jsonl", b'["a", "b"]\n', ["line 1 of", "not a JSON object"]),
-    "ending": ("a.parquet", b"PAR1", ["unknown ending", ".csv, .tsv, .jsonl"]),
+    "ending": ("a.xlsx", b"PK", ["unknown ending", ".csv, .tsv, .jsonl, .parquet"]),
+    "parquet": ("a.parquet", b"PAR1", ["a.parquet", "Parquet"]),
 }
 
 

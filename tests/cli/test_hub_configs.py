@@ -6,19 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from red_lightning.cli import configs
+from red_lightning.data import GLUE_TASKS
 from tests.cli.commands import environment, run_apart
 
 pytestmark = pytest.mark.slow
 
 OWN_FILES = {name for name, path in configs.experiments().items() if "train_file:" in path.read_text(encoding="utf-8")}
-EXPERIMENTS = sorted(set(configs.experiments()) - OWN_FILES)
+GLUE = sorted(name for name in configs.experiments() if name.endswith("_glue"))
+EXPERIMENTS = sorted({*configs.experiments()} - OWN_FILES - {*GLUE})
 SHORT = [
     "--trainer.max_steps=2",
     "--trainer.limit_val_batches=2",
     "--trainer.limit_test_batches=1",
-    "--model.decoding.max_new_tokens=8",
     "--data.train_size=40",
     "--data.eval_batch_size=4",
 ]
@@ -40,7 +42,8 @@ def hub(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None:
-    done = run_apart(tmp_path, "fit", "--config", name, *SHORT, "--run.name", "x", env=hub)
+    short = [*SHORT, "--model.decoding.max_new_tokens=8"]
+    done = run_apart(tmp_path, "fit", "--config", name, *short, "--run.name", "x", env=hub)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     run = tmp_path / "runs/x"
@@ -57,6 +60,26 @@ def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None
         assert title.split()[0] in done.stdout
 
 
+@pytest.mark.parametrize("task", GLUE_TASKS)
+@pytest.mark.parametrize("name", GLUE)
+def test_glue_experiment_runs(name: str, task: str, hub: dict[str, str], tmp_path: Path) -> None:
+    done = run_apart(tmp_path, "fit", "--config", name, "--data.task", task, *SHORT, "--run.name", "x", env=hub)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    run = tmp_path / "runs/x"
+    written = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert written["train"]["steps"] == 2
+    assert list(written["scores"]) == list(GLUE_TASKS[task].metrics)
+    assert written["data"]["task"] == task
+    assert written["data"]["rows"]["train"] == 40
+    assert len(written["commit"]) == len(written["data"]["commit"]) == 40
+    assert written["labels"] == list(GLUE_TASKS[task].labels)
+    assert (run / "confusion.png").is_file() == bool(GLUE_TASKS[task].labels)
+    assert "paper" in done.stdout
+    edits = load_file(run / "edits/edits.safetensors")
+    assert any(key.startswith("head.") for key in edits) == ("t5" not in name)
+
+
 def configs_beside(name: str) -> list[str]:
     """The titles of the scores that the table shows beside the run's own."""
     import yaml
@@ -66,4 +89,4 @@ def configs_beside(name: str) -> list[str]:
 
 
 def test_experiments_with_rows_of_the_users_own() -> None:
-    assert OWN_FILES - {"own_pairs"} == set()
+    assert {"own_pairs", "own_texts"} == OWN_FILES

@@ -51,7 +51,9 @@ def test_scores_side_by_side(console: Console) -> None:
 
 
 def test_samples(console: Console) -> None:
-    before = [{"source": f"name[{i}], x[/y]", "prediction": f"before {i}", "references": []} for i in range(9)]
+    before = [
+        {"row": i, "source": f"name[{i}], x[/y]", "prediction": f"before {i}", "references": []} for i in range(9)
+    ]
     after = [{**row, "prediction": f"after {i}", "references": [f"it is {i}"]} for i, row in enumerate(before)]
     print_samples(before, after, 3, "RED", console)
     text = shown(console)
@@ -63,7 +65,7 @@ def test_samples(console: Console) -> None:
 
 @pytest.mark.parametrize(("rows", "count", "tables"), [(2, 5, 2), (5, 0, 0), (0, 3, 0)])
 def test_number_of_samples(rows: int, count: int, tables: int, console: Console) -> None:
-    after = [{"source": "a", "prediction": "b", "references": []} for _ in range(rows)]
+    after = [{"row": i, "source": "a", "prediction": "b", "references": []} for i in range(rows)]
     print_samples([], after, count, "RED", console)
     assert shown(console).count("RED") == tables
     assert "unedited" not in shown(console)

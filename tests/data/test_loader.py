@@ -1,5 +1,6 @@
 """The order of the rows is a function of (seed, epoch), for any number of processes and from any position."""
 
+import random
 from typing import Any
 
 import pytest
@@ -7,19 +8,34 @@ import pytest
 from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader
 
 
-def epoch(rows: int, size: int, world: int, number: int = 0, seed: int | None = 3) -> list[list[list[int]]]:
+def epoch(
+    rows: int, size: int, world: int, number: int = 0, seed: int | None = 3, lengths: list[int] | None = None
+) -> list[list[list[int]]]:
     """For each process, its batches of one epoch: ``size`` rows a process."""
     ranks = []
     for rank in range(world):
-        batches = EpochBatches(rows, size * world, seed, rank, world)
+        batches = EpochBatches(rows, size * world, seed, rank, world, lengths)
         batches.set_epoch(number)
         ranks.append(list(batches))
         assert len(ranks[-1]) == len(batches)
     return ranks
 
 
-def make_loader(rows: int = 11, **options: Any) -> ResumableLoader:
-    return ResumableLoader(list(range(rows)), EpochBatches(rows, 2, seed=5), collate_fn=list, **options)
+def make_loader(rows: int = 11, lengths: list[int] | None = None, **options: Any) -> ResumableLoader:
+    batches = EpochBatches(rows, 2, seed=5, lengths=lengths)
+    return ResumableLoader(list(range(rows)), batches, collate_fn=list, **options)
+
+
+def text_lengths(rows: int) -> list[int]:
+    """Lengths as texts have them: most are short, a few very long."""
+    draw = random.Random(rows)
+    return [1 + round(draw.lognormvariate(3, 0.6)) for _ in range(rows)]
+
+
+def padding(batches: list[list[int]], lengths: list[int]) -> float:
+    """Slots of the padded batches for each token."""
+    slots = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    return slots / sum(lengths)
 
 
 def test_order_depends_on_the_seed_and_the_epoch_only() -> None:
@@ -46,13 +62,15 @@ def test_neighbouring_seeds_and_epochs_share_no_order() -> None:
 
 def test_without_a_seed_the_rows_keep_their_order() -> None:
     assert epoch(5, 2, 1, seed=None) == [[[0, 1], [2, 3], [4]]]
+    assert epoch(5, 2, 1, seed=None, lengths=[3, 1, 2, 1, 3]) == [[[0, 1], [2, 3], [4]]]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 11, 12, 13, 24])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_every_row_once_per_epoch(world: int, rows: int, size: int) -> None:
-    ranks = epoch(rows, size, world)
+@pytest.mark.parametrize("sort", [False, True])
+def test_every_row_once_per_epoch(world: int, rows: int, size: int, sort: bool) -> None:
+    ranks = epoch(rows, size, world, lengths=text_lengths(rows) if sort else None)
     assert len({len(batches) for batches in ranks}) == 1  # else a process waits for ever
     assert all(batch for batches in ranks for batch in batches)
     seen = sorted(row for batches in ranks for batch in batches for row in batch)
@@ -63,18 +81,65 @@ def test_every_row_once_per_epoch(world: int, rows: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 4])
-def test_global_batches_are_the_same_for_any_number_of_processes(number: int) -> None:
-    alone = [sorted(batch) for batch in epoch(26, 6, 1, number)[0]]
+@pytest.mark.parametrize("lengths", [None, text_lengths(26)])
+def test_global_batches_are_the_same_for_any_number_of_processes(number: int, lengths: list[int] | None) -> None:
+    alone = [sorted(batch) for batch in epoch(26, 6, 1, number, lengths=lengths)[0]]
     for world, size in ((2, 3), (3, 2), (6, 1)):
-        ranks = epoch(26, size, world, number)
+        ranks = epoch(26, size, world, number, lengths=lengths)
         together = [sorted(row for batch in step for row in batch) for step in zip(*ranks, strict=True)]
         assert together == alone[: len(together)]  # a last batch smaller than the processes is left out
         assert len(alone) - len(together) == (world > 26 % 6)
 
 
+def test_rows_of_like_length_share_a_batch() -> None:
+    lengths = text_lengths(10_000)
+    together, mixed = epoch(10_000, 32, 1, lengths=lengths)[0], epoch(10_000, 32, 1)[0]
+    assert padding(together, lengths) < 1.15
+    assert padding(mixed, lengths) > 1.4
+    shares = epoch(10_000, 16, 2, lengths=lengths)
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in together]
+    assert sum(padding(share, lengths) for share in shares) < 1.15
+
+
+def test_no_part_of_an_epoch_has_the_short_rows() -> None:
+    lengths = text_lengths(3_200)
+    tokens = [
+        [sum(lengths[row] for row in batch) for batch in epoch(3_200, 32, 1, n, 3, lengths)[0]] for n in range(40)
+    ]
+    quarters = [sum(sum(batches[first : first + 25]) for batches in tokens) for first in range(0, 100, 25)]
+    assert max(quarters) / min(quarters) < 1.15
+
+
+def test_batches_of_like_length_differ_between_epochs() -> None:
+    lengths = text_lengths(1_000)
+    first, other = (epoch(1_000, 8, 1, number, lengths=lengths) for number in (0, 1))
+    assert first == epoch(1_000, 8, 1, lengths=lengths)
+    assert not {frozenset(batch) for batch in first[0]} & {frozenset(batch) for batch in other[0]}
+    assert first != epoch(1_000, 8, 1, seed=4, lengths=lengths)
+    assert epoch(64, 8, 1, lengths=[5] * 64) != epoch(64, 8, 1, number=1, lengths=[5] * 64)
+
+
+@pytest.mark.parametrize("rows", [5, 32, 37, 1_005])
+def test_the_smaller_batch_comes_last(rows: int) -> None:
+    for number in range(3):
+        batches = epoch(rows, 8, 1, number, lengths=text_lengths(rows))[0]
+        assert [len(batch) for batch in batches] == [8] * (rows // 8) + [rows % 8] * (rows % 8 > 0)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_batches_of_like_length_can_be_entered_anywhere(world: int) -> None:
+    whole = epoch(101, 4, world, lengths=text_lengths(101))
+    for rank in range(world):
+        for first in (0, 1, 7, len(whole[rank])):
+            batches = EpochBatches(101, 4 * world, 3, rank, world, text_lengths(101))
+            batches.first_batch = first
+            assert list(batches) == whole[rank][first:]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loader_continues_behind_what_was_handed_out(workers: int) -> None:
-    options = {"num_workers": workers, "persistent_workers": workers > 0}
+@pytest.mark.parametrize("lengths", [None, text_lengths(11)])
+def test_loader_continues_behind_what_was_handed_out(workers: int, lengths: list[int] | None) -> None:
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0, "lengths": lengths}
     whole = make_loader(**options)
     whole.batches.set_epoch(3)
     expected = list(whole)

@@ -1,12 +1,16 @@
 """Reading rows from files and from folders laid out like a hub repository; every bad file is named in one line."""
 
 import csv
+import datetime
+import decimal
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
 
 from red_lightning.data.sources import file_rows, hub_rows, require_text
 from red_lightning.errors import UsageError
@@ -71,7 +75,7 @@ def test_missing_file_and_unknown_ending(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none.csv")
     assert "does not exist" in refused(tmp_path)
     message = refused(write(tmp_path / "rows.xlsx", "source,target\na,b\n"))
-    assert "unknown ending" in message and ".csv, .tsv, .jsonl" in message
+    assert "unknown ending" in message and "one of .csv, .tsv, .jsonl, .parquet, .txt" in message
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "source,target\n", b"\xef\xbb\xbf"])
@@ -93,8 +97,9 @@ def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_not_utf8_name_their_line(tmp_path: Path) -> None:
-    for ending in ("csv", "tsv", "jsonl"):
-        message = refused(write(tmp_path / f"rows.{ending}", b"source,target\na,b\ncaf\xe9,b\n"))
+    for ending, header in (("csv", b"source"), ("tsv", b"source"), ("jsonl", b"{}"), ("txt", b"source")):
+        path = write(tmp_path / f"rows.{ending}", header + b"\na\ncaf\xe9\n")
+        message = refused(path, ["source"])
         assert "line 3 of" in message and "not UTF-8" in message
 
 
@@ -107,13 +112,91 @@ def test_bytes_that_are_not_utf8_name_their_line(tmp_path: Path) -> None:
         ("17", "not a JSON object"),
         ('{"source": ["a"], "target": "b"}', "'source' is no text"),
         ('{"source": "a", "target": {"b": 1}}', "'target' is no text"),
-        ('{"source": true, "target": "b"}', "'source' is no text"),
         ('{"source": "\\ud83d", "target": "b"}', "'source' is no text"),
     ],
 )
 def test_malformed_json_names_its_line(line: str, complaint: str, tmp_path: Path) -> None:
     message = refused(write(tmp_path / "rows.jsonl", f'{{"source": "a", "target": "b"}}\n\n{line}\n'))
     assert "line 3 of" in message and complaint in message
+
+
+def test_values_that_are_no_strings_become_text(tmp_path: Path) -> None:
+    values = [True, False, None, 3, 4.5, float("nan"), "x"]
+    lines = write(tmp_path / "rows.jsonl", "\n".join(json.dumps({"label": value}) for value in values))
+    expected = ["true", "false", "", "3", "4.5", "", "x"]
+    assert [row["label"] for row in file_rows(lines, ["label"])] == expected
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_text_file_has_one_text_per_line(newline: str, encoding: str, tmp_path: Path) -> None:
+    texts = ["plain", ' "quoted", {x}\t', "ünïcödé 日本", "line\u2028separator\x85 \x0b", "source"]
+    path = tmp_path / "rows.txt"
+    path.write_bytes((newline * 2 + f"{newline} {newline}".join(texts)).encode(encoding))
+    assert file_rows(str(path), ["source"]) == [{"source": text} for text in texts]
+
+
+def test_a_text_file_has_no_further_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.txt", "a\n")
+    message = refused(path, ["text", "label"])
+    assert message == (
+        f"the text file '{path}' has one text per line and so no column 'label'; "
+        "give a .csv, .tsv, .jsonl or .parquet file"
+    )
+    assert "has no rows" in refused(write(tmp_path / "blank.txt", " \n\r\n"), ["text"])
+
+
+def write_parquet(path: Path, **columns: Any) -> str:
+    parquet.write_table(arrow.table(columns), path)
+    return str(path)
+
+
+def test_parquet_gives_back_what_was_written(tmp_path: Path) -> None:
+    sources, targets = zip(*TEXTS, strict=True)
+    path = write_parquet(tmp_path / "rows.PARQUET", id=list(range(6)), target=targets, other=[[1]] * 6, source=sources)
+    assert [(row["source"], row["target"]) for row in file_rows(path, COLUMNS)] == TEXTS
+    assert list(file_rows(path, COLUMNS)[0]) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ([True, None, False], ["true", "", "false"]),
+        ([1, None, -1], ["1", "", "-1"]),
+        ([0.5, float("nan"), None], ["0.5", "", ""]),
+        (arrow.array(["a", None, "a"]).dictionary_encode(), ["a", "", "a"]),
+        (arrow.array(["a", None, ""], arrow.large_string()), ["a", "", ""]),
+        (arrow.array([3, 0, 255], arrow.uint8()), ["3", "0", "255"]),
+        (arrow.nulls(3), ["", "", ""]),
+    ],
+)
+def test_parquet_values_become_text(column: Any, expected: list[str], tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "rows.parquet", label=column)
+    assert [row["label"] for row in file_rows(path, ["label"])] == expected
+
+
+@pytest.mark.parametrize(
+    "value", [["a"], {"a": 1}, b"a", decimal.Decimal("1.5"), datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1)]
+)
+def test_parquet_values_without_a_text_name_their_row(value: Any, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "rows.parquet", source=["x"] * 3, label=[None, None, value])
+    assert "row 3 of" in (message := refused(path, ["source", "label"])) and "'label' is no text but" in message
+    assert len(file_rows(path, ["source"])) == 3
+
+
+def test_bad_parquet_files_are_named(tmp_path: Path) -> None:
+    path = Path(write_parquet(tmp_path / "rows.parquet", sourse=["a"] * 99, target=["b" * 99] * 99))
+    assert "no column 'source': did you mean 'sourse'? known: sourse, target" in refused(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[4:60] = bytes(56)
+    for content in (b"", b"source,target\na,b\n", whole[:60], whole[:-9], whole[9:], bytes(flipped)):
+        assert "damaged or not a Parquet file" in refused(write(path, content), ["sourse", "target"])
+    assert "has no rows" in refused(write_parquet(path, source=[], target=[]))
+    parquet.write_table(arrow.Table.from_arrays([arrow.array(["a"])] * 3, ["source", "target", "target"]), path)
+    assert "names the column 'target' twice" in refused(path)
+    invalid = arrow.array([b"caf\xe9"]).view(arrow.string())
+    assert "damaged" in refused(write_parquet(path, source=invalid), ["source"])
 
 
 @pytest.mark.parametrize(
@@ -188,3 +271,89 @@ def test_bad_folders_are_named(own_cache: Path, tmp_path: Path) -> None:
         assert complaint in str(caught.value)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def glue_folder(path: Path, tasks: dict[str, str]) -> Path:
+    """A folder laid out like a hub repository, with a text for each configuration."""
+    path.mkdir(parents=True, exist_ok=True)
+    configs = []
+    for task, text in tasks.items():
+        (path / task).mkdir(exist_ok=True)
+        parquet.write_table(arrow.table({"sentence": [f"{text} of {task}"]}), path / task / "train-0.parquet")
+        configs.append(f"- {{config_name: {task}, data_files: [{{split: train, path: {task}/train-*}}]}}\n")
+    (path / "README.md").write_text(f"---\nconfigs:\n{''.join(configs)}---\n")
+    return path
+
+
+def test_configurations_keep_their_own_rows(own_cache: Path, tmp_path: Path) -> None:
+    first = glue_folder(tmp_path / "a/glue", {"mrpc": "x", "rte": "y"})
+    second = glue_folder(tmp_path / "b/glue", {"mrpc": "z", "rte": "y"})
+    for _ in range(2):
+        for folder, task, text in ((first, "mrpc", "x"), (first, "rte", "y"), (second, "mrpc", "z")):
+            rows = hub_rows(str(folder), "train", ["sentence"], name=task)
+            assert rows == [{"sentence": f"{text} of {task}"}]
+    glue_folder(first, {"mrpc": "w", "rte": "y"})
+    assert hub_rows(str(first), "train", ["sentence"], name="mrpc") == [{"sentence": "w of mrpc"}]
+
+
+def test_bad_configurations_are_named(own_cache: Path, tmp_path: Path) -> None:
+    folder, single = glue_folder(tmp_path / "glue", {"mrpc": "x", "rte": "y"}), hub_folder(tmp_path / "pairs", "x")
+    for path, name, split, complaint in (
+        (folder, "mprc", "train", "has no configuration 'mprc': did you mean 'mrpc'? known: mrpc, rte"),
+        (folder, "x/../y", "train", "has no configuration 'x/../y': known: mrpc, rte"),
+        (folder, None, "train", "has several configurations; name one of mrpc, rte"),
+        (folder, "rte", "test", "split 'test' of the configuration 'rte' of the data set"),
+        (single, "mrpc", "train", "has no configuration 'mrpc': known: default"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            hub_rows(str(path), split, ["sentence"], name=name)
+        assert complaint in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_that_is_not_here_says_so(own_cache: Path) -> None:
+    (own_cache / "nyu-mll___glue/mrpc").mkdir(parents=True)
+    with pytest.raises(
+        UsageError, match="the configuration 'rte' of the data set 'nyu-mll/glue' is not on this machine"
+    ):
+        hub_rows("nyu-mll/glue", "train", ["label"], name="rte")
+
+
+def test_classes_come_as_their_names(own_cache: Path, tmp_path: Path) -> None:
+    columns = {"text": ["a", "b", "c", "d"], "label": [1, 0, -1, None], "score": [0.5, None, -1.0, 2.0]}
+    label = ClassLabel(names=["ham", "spam"])
+    features = Features({"text": Value("string"), "label": label, "score": Value("float32")})
+    (tmp_path / "mail").mkdir()
+    Dataset.from_dict(columns, features).to_parquet(tmp_path / "mail/train.parquet")
+    rows = hub_rows(str(tmp_path / "mail"), "train", ["label", "score", "text"])
+    assert [list(row.values()) for row in rows] == [
+        ["spam", 0.5, "a"],
+        ["ham", None, "b"],
+        [None, -1.0, "c"],
+        [None, 2.0, "d"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "count", "labels"),
+    [
+        ("mrpc", "train", 3_668, {"not_equivalent", "equivalent"}),
+        ("rte", "validation", 277, {"entailment", "not_entailment"}),
+        ("mnli", "validation_matched", 9_815, {"entailment", "neutral", "contradiction"}),
+        ("sst2", "validation", 872, {"negative", "positive"}),
+    ],
+)
+def test_glue_has_named_classes(
+    task: str, split: str, count: int, labels: set[str], own_cache: Path, shared: Path
+) -> None:
+    rows = hub_rows(str(shared / "hub/nyu-mll/glue"), split, ["label"], name=task)
+    assert len(rows) == count
+    assert {row["label"] for row in rows} == labels
+
+
+def test_the_similarities_of_glue_are_numbers(own_cache: Path, shared: Path) -> None:
+    rows = hub_rows(str(shared / "hub/nyu-mll/glue"), "train", ["sentence1", "label"], name="stsb")
+    assert len(rows) == 5_749
+    assert all(isinstance(row["label"], float) and 0 <= row["label"] <= 5 for row in rows)
+    assert rows[0] == {"sentence1": "A plane is taking off.", "label": 5.0}

@@ -6,9 +6,25 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, GPT2Config, LlamaConfig, RobertaConfig, T5Config
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    AutoConfig,
+    AutoModel,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    GPT2Config,
+    LlamaConfig,
+    ModernBertConfig,
+    RobertaConfig,
+    T5Config,
+    XLMRobertaConfig,
+)
 
 from red_lightning import RED, RepresentationEditor
+from red_lightning.backbones.architectures import SITES
+from red_lightning.backbones.sites import find_sites
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED_PLUS_SITES
 from tests.backbones_zoo import FAMILIES, build
@@ -126,18 +142,98 @@ def test_a_residual_edit_refuses_to_fold_and_nothing_changes() -> None:
     assert torch.equal(run(model), edited)
 
 
-def test_query_of_a_fused_projection_edits_that_third() -> None:
-    model = build("gpt2")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_two_sites_of_a_family_are_one(family: str) -> None:
+    model = build(family, layers=3)
+    found = {name: {(site.module, site.columns) for site in find_sites(model, [name])} for name in SITES}
+    blocks = {"t5": 6, "albert": 1}.get(family, 3)
+    assert {name: len(sites) for name, sites in found.items()} == {
+        name: 9 if (family, name) == ("t5", "attention") else blocks  # T5's decoder has cross-attention too
+        for name in SITES
+    }
+    assert len(set().union(*found.values())) == sum(map(len, found.values()))
+
+
+FUSED = [("gpt2", "transformer.h.0.attn.c_attn"), ("modernbert", "layers.0.attn.Wqkv")]
+
+
+@pytest.mark.parametrize(("family", "fused"), FUSED)
+def test_query_of_a_fused_projection_edits_that_third(family: str, fused: str) -> None:
+    model = build(family)
     parameters = RED(["query"]).apply(model)
     assert {tuple(p.shape) for p in parameters.values()} == {(32,)}
     randomise(parameters)
     captured = {}
-    attention = model.transformer.h[0].attn.c_attn
+    attention = model.get_submodule(fused)
     attention.register_forward_hook(lambda module, args, output: captured.update(x=args[0], h=output))
     run(model)
     plain = attention.forward(captured["x"])
     changed = (captured["h"] != plain).flatten(0, 1).any(0)
     assert changed[:32].all() and not changed[32:].any()
+
+
+@pytest.mark.parametrize("family", [family for family, _ in FUSED])
+def test_thirds_of_a_fused_projection_act_as_query_key_and_value(family: str) -> None:
+    """Scores are products of queries and keys, and a query serves its own token only."""
+    model = build(family, layers=1)
+    plain, outputs, reach = run(model), {}, {}
+    for site in ("query", "key", "value"):
+        red = RED([site], "scaling")
+        for parameter in red.apply(model).values():
+            parameter.data.fill_(1.5)
+        outputs[site] = run(model)
+        red.detach(model)
+
+        (found,) = find_sites(model, [site])
+        assert found.columns is not None
+        ((start, stop),) = found.columns
+
+        def double(module: nn.Module, args: object, output: torch.Tensor, columns: slice = slice(start, stop)) -> None:
+            output[:, 1, columns] *= 2  # of the second token
+
+        handle = model.get_submodule(found.module).register_forward_hook(double)
+        changed = ~torch.isclose(run(model), plain, atol=1e-6).all(-1).all(0)
+        reach[site] = changed.nonzero().flatten().tolist()
+        handle.remove()
+    torch.testing.assert_close(outputs["query"], outputs["key"], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(outputs["query"], outputs["value"], atol=1e-3)
+    assert not torch.allclose(outputs["query"], plain, atol=1e-3)
+    everyone = [1, 2, 3] if family == "gpt2" else [0, 1, 2, 3]  # GPT-2 looks back only
+    assert reach == {"query": [1], "key": everyone, "value": everyone}
+
+
+def test_an_edit_of_a_shared_block_acts_at_every_pass() -> None:
+    model = build("albert", layers=3)
+    red = RED()
+    parameters = red.apply(model)
+    name = "encoder.albert_layer_groups.0.albert_layers.0.ffn_output"
+    assert sorted(parameters) == [f"{name}.editor.bias", f"{name}.editor.scaling"]
+    randomise(parameters)
+    bias, scaling = (parameters[key].detach() for key in sorted(parameters))
+    edited = run(model)
+    red.detach(model)
+
+    def by_hand(passes: set[int]) -> torch.Tensor:
+        count = iter(range(3))
+        handle = model.get_submodule(name).register_forward_hook(
+            lambda module, args, output: output * scaling + bias if next(count) in passes else output
+        )
+        output = run(model)
+        handle.remove()
+        assert next(count, None) is None  # there were three passes
+        return output
+
+    torch.testing.assert_close(by_hand({0, 1, 2}), edited, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(by_hand({0}), edited, atol=1e-3)
+
+
+def test_layers_of_albert_are_its_hidden_groups() -> None:
+    config = AlbertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, vocab_size=20, embedding_size=4)
+    config.update({"num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2})
+    names = RED(layers=[-1], vectors="bias").apply(AlbertModel(config))
+    assert sorted(names) == [
+        f"encoder.albert_layer_groups.1.albert_layers.{inner}.ffn_output.editor.bias" for inner in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "t5"])
@@ -195,7 +291,7 @@ def test_unknown_vectors_and_families_get_one_sentence() -> None:
         RED(vectors="scale")  # type: ignore[arg-type]
     model = build("gpt2")
     model.config.model_type = "mamba"
-    with pytest.raises(UsageError, match=r"families known: RoBERTa, BERT, GPT-2, T5, Llama.*sites: \["):
+    with pytest.raises(UsageError, match=r"families known: RoBERTa, XLM-R, .*, GPT-2, T5, Llama.*sites: \["):
         RED().apply(model)
 
 
@@ -215,6 +311,27 @@ REAL = {
     "gpt2-medium": GPT2Config(n_embd=1024, n_layer=24, n_head=16),
     "gpt2-large": GPT2Config(n_embd=1280, n_layer=36, n_head=20),
     "llama-2-7b": LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32),
+    "distilbert-base": DistilBertConfig(dim=768, n_layers=6, n_heads=12, hidden_dim=3072),
+    "deberta-v3-base": DebertaV2Config(
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        relative_attention=True,
+        position_buckets=256,
+        share_att_key=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        norm_rel_ebd="layer_norm",
+    ),
+    "albert-base": AlbertConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072),
+    "electra-base": ElectraConfig(
+        embedding_size=768, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072
+    ),
+    "xlm-roberta-base": XLMRobertaConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12),
+    "modernbert-base": ModernBertConfig(
+        hidden_size=768, num_hidden_layers=22, num_attention_heads=12, intermediate_size=1152
+    ),
 }
 
 
@@ -231,6 +348,20 @@ REAL = {
         ("roberta-large", RED_PLUS_SITES, 245_760),
         ("gpt2-medium", RED_PLUS_SITES, 245_760),
         ("gpt2-large", RED_PLUS_SITES, 460_800),
+        ("distilbert-base", ["ffn"], 6 * 2 * 768),
+        ("deberta-v3-base", ["ffn"], 12 * 2 * 768),
+        ("albert-base", ["ffn"], 2 * 768),  # one block for all layers
+        ("electra-base", ["ffn"], 12 * 2 * 768),
+        ("xlm-roberta-base", ["ffn"], 12 * 2 * 768),
+        ("modernbert-base", ["ffn"], 22 * 2 * 768),
+        ("distilbert-base", RED_PLUS_SITES, 5 * 6 * 2 * 768),
+        ("deberta-v3-base", RED_PLUS_SITES, 5 * 12 * 2 * 768),
+        ("albert-base", RED_PLUS_SITES, 5 * 2 * 768),
+        ("electra-base", RED_PLUS_SITES, 5 * 12 * 2 * 768),
+        ("xlm-roberta-base", RED_PLUS_SITES, 5 * 12 * 2 * 768),
+        ("modernbert-base", RED_PLUS_SITES, 5 * 22 * 2 * 768),
+        ("modernbert-base", ["residual"], 22 * 2 * 768),
+        ("albert-base", ["residual"], 2 * 768),
     ],
 )
 def test_counts_of_the_real_configurations(name: str, sites: list[str], count: int) -> None:

@@ -1,0 +1,105 @@
+"""The classification head: which representation stands for a text, and what tells the classes apart."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from red_lightning.backbones.architectures import Pooling, pooling_of
+from red_lightning.errors import UsageError, require_range
+
+
+@dataclass
+class HeadOptions:
+    """What stands on top of the backbone. It is trained beside what the method trains, and saved with it.
+
+    Attributes:
+        pooling: What stands for a text: the ``first`` token's representation, the ``mean`` over its tokens, the
+            ``last`` token's, or the pretrained ``pooler``'s output; null takes what the family was made for.
+        hidden: A dense layer with tanh before the projection, as in the paper's head for RoBERTa (authors' code); null
+            has it with ``first`` and ``mean``.
+        dropout: Share of the numbers dropped before each of the head's layers; null takes 0.5 with a hidden layer
+            (authors' code: twice), else 0.1.
+    """
+
+    pooling: Pooling | None = None
+    hidden: bool | None = None
+    dropout: float | None = None
+
+    def resolved(self, config: Any) -> "HeadOptions":
+        """The options with nothing left open, for a backbone's configuration.
+
+        Raises:
+            UsageError: The dropout is no share.
+        """
+        pooling = self.pooling or pooling_of(config) or "first"
+        hidden = pooling in ("first", "mean") if self.hidden is None else self.hidden
+        dropout = self.dropout if self.dropout is not None else 0.5 if hidden else 0.1
+        require_range("model.head.dropout", dropout, 0, 1)
+        return HeadOptions(pooling, hidden, dropout)
+
+
+class ClassificationHead(nn.Module):
+    """Dropout, dense, tanh, dropout, projection (authors' ``ClassifierHead``); without ``hidden``, the last two only.
+
+    Args:
+        width: Columns of the backbone's hidden states.
+        outputs: Number of classes, or 1 for a number.
+        hidden: Whether there is a dense layer.
+        dropout: Share of the numbers dropped before each layer, in training.
+
+    Attributes:
+        dense: Linear of ``width`` to ``width``, float32, or None.
+        out_proj: Linear of ``width`` to ``outputs``, float32.
+    """
+
+    def __init__(self, width: int, outputs: int, hidden: bool = True, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width) if hidden else None
+        self.out_proj = nn.Linear(width, outputs)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Tell the classes apart.
+
+        Args:
+            pooled: Floating point, shape (rows, width).
+
+        Returns:
+            float32, shape (rows, outputs).
+        """
+        hidden = pooled.to(self.out_proj.weight.dtype)
+        if self.dense is not None:
+            hidden = torch.tanh(self.dense(self.dropout(hidden)))
+        return self.out_proj(self.dropout(hidden)).float()
+
+
+def pool(output: Any, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """The representation that stands for each text.
+
+    Args:
+        output: What the backbone returned: ``last_hidden_state`` of shape (rows, tokens, width), and for ``pooler``
+            ``pooler_output`` of shape (rows, width).
+        attention_mask: int64, shape (rows, tokens); 0 at padding, on either side.
+        pooling: Which.
+
+    Returns:
+        Shape (rows, width); the hidden states' dtype.
+
+    Raises:
+        UsageError: The backbone has no pooler.
+    """
+    if pooling == "pooler":
+        if getattr(output, "pooler_output", None) is None:
+            raise UsageError("the backbone has no pooler; choose model.head.pooling first, mean or last")
+        return output.pooler_output
+    hidden: Tensor = output.last_hidden_state
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    rows = torch.arange(hidden.shape[0], device=hidden.device)
+    if pooling == "mean":
+        mask = attention_mask[..., None].float()  # the sum may be too large for float16
+        return ((hidden * mask).sum(1) / mask.sum(1)).to(hidden.dtype)
+    if pooling == "last":
+        return hidden[rows, (attention_mask * positions).argmax(1)]
+    return hidden[rows, attention_mask.argmax(1)]

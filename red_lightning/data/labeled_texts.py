@@ -1,0 +1,170 @@
+"""The user's own texts with labels, from CSV, TSV, JSONL or Parquet files."""
+
+from collections import Counter
+from typing import Any
+
+from red_lightning.data.classification import TEXTS, ClassificationDataModule
+from red_lightning.data.rows import Split
+from red_lightning.data.sources import Row, file_rows, require_text
+from red_lightning.data.subsets import subset
+from red_lightning.errors import UsageError, require_range
+
+
+class LabeledTexts(ClassificationDataModule):
+    """Texts, or pairs of texts, with a label each from files (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``; UTF-8).
+
+    Rows of the training file are held out, with each class's share and chosen by the seed, for the splits that have no
+    file of their own.
+
+    Args:
+        train_file: Training rows; needed to fit.
+        validation_file: Validation rows; null holds out ``validation_share`` of the training file.
+        test_file: Test rows; null holds out ``test_share`` of the training file.
+        text_column: Column of the text.
+        text_pair_column: Column of the second text, if a label belongs to two; null for none.
+        label_column: Column of the label.
+        regression: Whether labels are numbers to predict; null takes them so if all are numbers and some are no whole
+            numbers.
+        labels: The classes in the order of their numbers; null takes those of the training file, sorted.
+        validation_share: Share of the training file held out for validation.
+        test_share: Share of the training file held out for the test; 0 tests on the validation rows.
+        **options: Those of :class:`ClassificationDataModule`.
+    """
+
+    def __init__(
+        self,
+        train_file: str | None = None,
+        validation_file: str | None = None,
+        test_file: str | None = None,
+        text_column: str = "text",
+        text_pair_column: str | None = None,
+        label_column: str = "label",
+        regression: bool | None = None,
+        labels: list[str] | None = None,
+        validation_share: float = 0.1,
+        test_share: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        require_range("data.validation_share", validation_share, 1e-6, 1)
+        require_range("data.test_share", test_share, 0, 1)
+        if validation_share + test_share >= 1:
+            raise UsageError("data.validation_share and data.test_share leave no training rows; lower one of them")
+        if labels is not None and len(set(labels)) < max(2, len(labels)):
+            raise UsageError(f"data.labels must name two or more different classes, not {', '.join(labels) or 'none'}")
+        self.files = {"train": train_file, "validation": validation_file, "test": test_file}
+        self.columns = {"text": text_column, "label": label_column}
+        if text_pair_column is not None:
+            self.columns["text_pair"] = text_pair_column
+        self.regression, self.classes = regression, labels
+        self.shares = {"validation": validation_share, "test": test_share}
+        self._loaded: dict[str, list[Row]] = {}
+        self._held_out: dict[str, list[Row]] = {}
+
+    @property
+    def metrics(self) -> list[str]:
+        """Accuracy and macro F1 for classes, correlations for numbers."""
+        return ["accuracy", "macro_f1"] if self.labels else ["pearson", "spearman"]
+
+    def text_columns(self) -> list[str]:
+        """The columns of the texts."""
+        return [self.columns[key] for key in TEXTS if key in self.columns]
+
+    def label_names(self) -> list[str] | None:
+        """The classes; empty for a regression; None without training rows and without ``labels``."""
+        if self.regression:
+            return []
+        if self.classes is not None:
+            return self.classes
+        if self.files["train"] is None:
+            return None
+        names = {row["label"] for row in self._load("train")}
+        if self.regression is None and _are_fractions(names):
+            return []
+        if len(names) < 2:
+            raise UsageError(
+                f"all rows of '{self.files['train']}' have the label '{min(names)}'; there is nothing to tell apart"
+            )
+        if all(_is_number(name) for name in names):
+            return sorted(names, key=lambda name: (float(name), name))
+        return sorted(names)
+
+    def read(self, split: Split) -> list[Row]:
+        """Read a split from its file, or from the part of the training file that stands for it."""
+        if split == "predict":
+            return self.prediction_rows()
+        if split == "test" and self.files["test"] is None and not self.shares["test"]:
+            return self.read("validation")
+        if split != "train" and self.files[split] is not None:
+            return self._with_numbers(split, self._load(split))
+        if self.files["train"] is None:
+            raise UsageError(f"there are no {split} rows: give data.init_args.{split}_file")
+        if not self._held_out:
+            self._held_out = self._hold_out(self._load("train"))
+        return self._with_numbers("train", self._held_out[split])
+
+    def provenance(self) -> dict[str, Any]:
+        """The files and columns."""
+        return {**super().provenance(), "files": self.files, "columns": self.columns, "split_seed": self.seed}
+
+    def _load(self, split: str) -> list[Row]:
+        if split not in self._loaded:
+            file = str(self.files[split])
+            rows = file_rows(file, list(self.columns.values()))
+            require_text([{column: row[column] for column in self.text_columns()} for row in rows], f"'{file}'")
+            self._loaded[split] = [{key: row[column] for key, column in self.columns.items()} for row in rows]
+            for number, row in enumerate(self._loaded[split], start=1):
+                row["label"] = row["label"].strip()
+                if not row["label"]:
+                    raise UsageError(f"row {number} of '{file}' has no label; fill it in or remove the row")
+        return self._loaded[split]
+
+    def _with_numbers(self, split: str, rows: list[Row]) -> list[Row]:
+        """The rows, with labels as numbers where they are to be predicted as such."""
+        if self.labels != []:
+            return rows
+        for row in rows:
+            if not _is_number(row["label"]):
+                raise UsageError(
+                    f"the label '{row['label']}' in '{self.files[split]}' is no number; "
+                    "mend it, or give data.init_args.regression false"
+                )
+        return [{**row, "label": float(row["label"])} for row in rows]
+
+    def _hold_out(self, rows: list[Row]) -> dict[str, list[Row]]:
+        """Divide the training file: the rows of each split that has no file of its own."""
+        self.check_labels("train", rows)
+        parts = [name for name in ("test", "validation") if self.files[name] is None and self.shares[name]]
+        strata = [row["label"] for row in rows] if self.labels else [None] * len(rows)
+        name, count = min(Counter(strata).items(), key=lambda item: item[1])
+        if count <= len(parts):
+            what = f"the class '{name}' has" if self.labels else "there are"
+            raise UsageError(
+                f"{what} {count} rows in '{self.files['train']}', too few for the {len(parts) + 1} splits made of it "
+                f"({', '.join(['train', *parts])}); add rows, or give data.init_args.validation_file and test_file"
+            )
+        left, divided = list(range(len(rows))), {}
+        for part in parts:
+            size = min(max(round(self.shares[part] * len(rows)), len(set(strata))), len(left))
+            chosen = {left[i] for i in subset(len(left), size, self.seed, [strata[row] for row in left])}
+            divided[part] = [rows[row] for row in sorted(chosen)]
+            left = [row for row in left if row not in chosen]
+        kept = {strata[row] for row in left}
+        if lost := [name for name in dict.fromkeys(strata) if name not in kept]:
+            what = f"rows of the class '{lost[0]}'" if self.labels else "rows"
+            raise UsageError(
+                f"data.validation_share and data.test_share leave no training {what} of '{self.files['train']}'; "
+                "lower one of them"
+            )
+        return {"train": [rows[row] for row in left], **divided}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return abs(float(text)) < float("inf")  # False for NaN too
+    except ValueError:
+        return False
+
+
+def _are_fractions(names: set[str]) -> bool:
+    return all(_is_number(name) for name in names) and not all(float(name).is_integer() for name in names)

@@ -1,0 +1,62 @@
+"""Random subsets of rows that depend on a seed only, and that keep each class's share."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import torch
+
+from red_lightning.errors import UsageError
+
+
+def subset(count: int, size: int, seed: int, strata: Sequence[Hashable] | None = None) -> list[int]:
+    """Choose some rows by chance.
+
+    Args:
+        count: Number of rows.
+        size: Number of rows to choose.
+        seed: The same seed chooses the same rows; a larger subset holds nearly all of a smaller one.
+        strata: The class of each row. Each class keeps its share, and at least one row where ``size`` allows it.
+
+    Returns:
+        Row numbers, ascending.
+    """
+    classes = list(strata) if strata is not None else [None] * count
+    left = _quotas(Counter(classes), size)
+    chosen = []
+    for row in torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003)).tolist():
+        if left[classes[row]] > 0:
+            left[classes[row]] -= 1
+            chosen.append(row)
+    return sorted(chosen)
+
+
+def _quotas(counts: Counter[Hashable], size: int) -> dict[Hashable, int]:
+    """How many rows each class gives, by largest remainders."""
+    exact = {name: size * count / counts.total() for name, count in counts.items()}
+    least = 1 if size >= len(counts) else 0
+    quotas = {name: max(least, int(share)) for name, share in exact.items()}
+    while (missing := size - sum(quotas.values())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = [name for name in quotas if least <= quotas[name] + step <= counts[name]]
+        name = max(movable, key=lambda name: step * (exact[name] - quotas[name]))
+        quotas[name] += step
+    return quotas
+
+
+def train_rows(wanted: int | float, count: int) -> int:
+    """The number of training rows that ``train_size`` means.
+
+    Args:
+        wanted: A whole number of rows, or a share between 0 and 1.
+        count: Number of rows of the train split.
+
+    Raises:
+        UsageError: There are not so many rows, or the share is none.
+    """
+    if isinstance(wanted, int):
+        if not 1 <= wanted <= count:
+            raise UsageError(f"data.train_size is {wanted}, but the train split has {count} rows")
+        return wanted
+    if not 0 < wanted <= 1:
+        raise UsageError(f"data.train_size is {wanted}: give a whole number of rows, or a share between 0 and 1")
+    return max(1, round(wanted * count))

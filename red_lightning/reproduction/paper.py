@@ -1,0 +1,119 @@
+"""The paper's hyperparameters and results, as values that a config refers to and that follow its method and task.
+
+``learning_rate: ${paper:roberta_base,learning_rate}`` is the value of Table 9 for the config's own method and GLUE
+task, whatever the command line made of them; a value given on the command line takes its place.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from red_lightning.data import GLUE_TASKS
+from red_lightning.data.glue import require_task
+from red_lightning.errors import UsageError, nearest
+from red_lightning.methods import RED_PLUS_SITES
+
+OPTIONS = {
+    "learning_rate": "--model.learning_rate",
+    "weight_decay": "--model.weight_decay",
+    "warmup_ratio": "--model.warmup_ratio",
+    "max_epochs": "--trainer.max_epochs",
+    "batch_size": "--data.batch_size",
+}
+"""Where each hyperparameter is given by hand."""
+
+
+@cache
+def recipes() -> dict[str, Any]:
+    """The contents of ``paper.yaml``."""
+    return yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+
+
+def hyperparameter(recipe: str, name: str, method: str, task: str) -> float:
+    """A hyperparameter of the paper.
+
+    Args:
+        recipe: A backbone: ``roberta_base`` (Table 9), ``roberta_large`` (Table 10) or ``t5_base`` (Table 12).
+        name: learning_rate, weight_decay, warmup_ratio, max_epochs or batch_size.
+        method: Class name of the method, or ``RED+``.
+        task: A GLUE task.
+
+    Raises:
+        UsageError: There is no such backbone, hyperparameter or task, or the paper says nothing for the method.
+    """
+    of_backbone = _recipe(recipe)
+    require_task(task)
+    if name not in OPTIONS:
+        raise UsageError(f"the paper's recipes have no hyperparameter '{name}': {nearest(name, OPTIONS)}")
+    value = of_backbone["methods"].get(method, {}).get(name, of_backbone.get(name))
+    value = _of_task(value, task)
+    if value is None:
+        raise UsageError(f"the paper gives no {name} for {method} on {recipe} and {task}; give {OPTIONS[name]}")
+    return value
+
+
+def published(recipe: str, method: str, task: str) -> dict[str, dict[str, float]]:
+    """The paper's score, for a table that shows it beside a run's own; nothing where there is none."""
+    of_backbone = _recipe(recipe)
+    require_task(task)
+    percent = _of_task(of_backbone["published"].get(method), task)
+    if percent is None:
+        return {}
+    title = "paper" if recipe == "t5_base" else "paper (mean of 5 seeds)"
+    return {title: {GLUE_TASKS[task].metrics[0]: round(percent / 100, 4)}}
+
+
+def register_resolvers() -> None:
+    """Let configs say ``${paper:BACKBONE,NAME}`` and ``${published:BACKBONE}``."""
+
+    def paper(recipe: str, name: str, *, _root_: DictConfig) -> Any:
+        method, task, _ = _choices(_root_)
+        return hyperparameter(recipe, name, method, task)
+
+    def scores(recipe: str, *, _root_: DictConfig) -> Any:
+        method, task, backbone = _choices(_root_)
+        same = Path(backbone).name.replace("-", "_") == recipe
+        return published(recipe, method, task) if same else {}
+
+    # omegaconf < 2.4 has the latter only
+    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    register("paper", paper, replace=True)
+    register("published", scores, replace=True)
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    known = recipes().keys() - {"tasks"}
+    if name not in known:
+        raise UsageError(f"the paper has no recipe '{name}': {nearest(name, known)}")
+    return recipes()[name]
+
+
+def _choices(root: DictConfig) -> tuple[str, str, str]:
+    """Method, GLUE task and backbone of a whole config (LightningCLI keeps it under the name of the command)."""
+    config = OmegaConf.to_container(root, resolve=False)
+    assert isinstance(config, dict)
+    parts: Mapping[str, Any] = next((c for c in (config, *config.values()) if isinstance(c, dict) and "model" in c), {})
+    method = _at(parts, "model", "init_args", "method")
+    name = str(_at(method, "class_path") or "").rsplit(".", 1)[-1]
+    if name == "RED" and sorted(_at(method, "init_args", "sites") or []) == sorted(RED_PLUS_SITES):
+        name = "RED+"
+    task = _at(parts, "data", "init_args", "task")
+    if task is None:
+        raise UsageError("the config takes its hyperparameters from the paper's GLUE tables, so data must be GLUE")
+    return name, str(task), str(_at(parts, "model", "init_args", "backbone"))
+
+
+def _at(config: Any, *keys: str) -> Any:
+    for key in keys:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _of_task(value: Any, task: str) -> Any:
+    if isinstance(value, list):
+        return value[recipes()["tasks"].index(task)]
+    return value.get(task) if isinstance(value, dict) else value

@@ -1,0 +1,135 @@
+"""Classification of texts by a head on the backbone (paper, section 4.2; GLUE on RoBERTa)."""
+
+import os
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from red_lightning.backbones.head import ClassificationHead, HeadOptions, pool
+from red_lightning.backbones.loading import load_encoder
+from red_lightning.errors import UsageError, nearest
+from red_lightning.methods import Method
+from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, require_labels, softmax
+
+
+class Classification(ClassifierTask):
+    """Tell classes apart, or predict a number, by a head on an encoder's or a decoder's representation of the text.
+
+    The head is trained beside what the method trains, at the same learning rate, and saved with it; as in the paper, it
+    is not counted among the method's parameters. Numbers are learned by the mean squared error.
+
+    Args:
+        backbone: Hub id or folder of the pretrained model.
+        method: How the backbone is adapted.
+        head: The head; the default is the paper's for RoBERTa.
+        class_weights: What an error on each class counts in the training loss: ``balanced`` (in inverse proportion to
+            the class's training rows, 1 on average), or a number for each class; null counts all alike.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. Null
+            takes those of the data set.
+        **options: Those of :class:`BackboneTask`.
+    """
+
+    needs_eos = False
+
+    def __init__(
+        self,
+        backbone: str,
+        method: Method,
+        head: HeadOptions = HeadOptions(),  # noqa: B008 - never changed
+        class_weights: Literal["balanced"] | dict[str, float] | None = None,
+        metrics: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, method, metrics, **options)
+        self.head_options = head.resolved(self.source.config)
+        self.class_weights = class_weights
+        self.head: ClassificationHead | None = None
+        self.register_buffer("loss_weights", None, persistent=False)
+
+    def load_backbone(self, meta: bool = False) -> nn.Module:
+        """Load the hidden layers of an encoder or a decoder."""
+        return load_encoder(self.source, self.backbone_options, self.head_options.pooling == "pooler", meta)
+
+    def build_head(self, meta: bool = False) -> None:
+        """Make the head, whose first weights depend on the run's seed only."""
+        outputs = len(require_labels(self.labels)) or 1
+        width = self.source.config.hidden_size
+        with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
+            torch.manual_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")))
+            options = self.head_options
+            self.head = ClassificationHead(width, outputs, bool(options.hidden), float(options.dropout or 0))
+
+    def setup(self, stage: str) -> None:
+        """Learn the labels from the data, and what errors on them count."""
+        super().setup(stage)
+        if stage == "fit" and self.class_weights is not None:
+            counts = self.trainer.datamodule.label_counts  # type: ignore[attr-defined]
+            self.loss_weights = _weights(self.class_weights, counts)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """The head's outputs.
+
+        Args:
+            input_ids: int64, shape (rows, tokens).
+            attention_mask: int64, shape (rows, tokens).
+            token_type_ids: int64, shape (rows, tokens); used by backbones that tell the texts of a pair apart by them.
+
+        Returns:
+            Logits: float32, shape (rows, classes), or (rows, 1) for numbers.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and getattr(self.source.config, "type_vocab_size", 0) > 1:
+            inputs["token_type_ids"] = token_type_ids
+        if getattr(self.source.config, "use_cache", False):
+            inputs["use_cache"] = False  # type: ignore[assignment]
+        pooling = self.head_options.pooling
+        assert self.head is not None and pooling is not None
+        return self.head(pool(self.backbone(**inputs), attention_mask, pooling))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of each row, weighted by its class: float32, shape (rows,)."""
+        loss = self._loss(self._logits(batch), batch["labels"])
+        return loss if self.loss_weights is None else loss * self.loss_weights[batch["labels"]]
+
+    def answers(self, batch: Batch) -> Answers:
+        """The most probable class and the probabilities, or the number."""
+        return self._answers(self._logits(batch))
+
+    def loss_and_answers(self, batch: Batch) -> tuple[Tensor, Answers]:
+        """Both from one pass."""
+        logits = self._logits(batch)
+        return self._loss(logits, batch["labels"]), self._answers(logits)
+
+    def record(self) -> dict[str, Any]:
+        """The base's, and the head's options."""
+        return {**super().record(), "head": vars(self.head_options)}
+
+    def _logits(self, batch: Batch) -> Tensor:
+        return self(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.labels:
+            return cross_entropy(logits, labels, reduction="none")
+        return mse_loss(logits[:, 0], labels, reduction="none")
+
+    def _answers(self, logits: Tensor) -> Answers:
+        if not self.labels:
+            return Answers(logits[:, 0])
+        return Answers(logits.argmax(-1), softmax(logits))
+
+
+def _weights(given: Literal["balanced"] | dict[str, float], counts: dict[str, int]) -> Tensor:
+    """What an error on each class counts: float32, shape (classes,)."""
+    if not counts:
+        raise UsageError("model.class_weights needs classes, but the labels are numbers; leave it out")
+    if isinstance(given, dict):
+        for name, weight in given.items():
+            if name not in counts:
+                raise UsageError(f"model.class_weights names '{name}', which is no class: {nearest(name, counts)}")
+            if not 0 <= weight < float("inf"):
+                raise UsageError(f"model.class_weights gives '{name}' the weight {weight}, but must be at least 0")
+        return torch.tensor([float(given.get(name, 1.0)) for name in counts])
+    total = sum(counts.values())
+    return torch.tensor([total / (len(counts) * max(1, count)) for count in counts.values()])

@@ -1,0 +1,167 @@
+"""Classification as text to text (paper, section 4.2; GLUE on T5): the model writes the label."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import SumMetric
+
+from red_lightning.backbones.loading import load_generator
+from red_lightning.data.collation import IGNORED, pad
+from red_lightning.errors import UsageError, require_range
+from red_lightning.generation import Decoding, decode
+from red_lightning.methods import Method
+from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, require_labels
+
+
+class TextToTextClassification(ClassifierTask):
+    """Learn to write the label of a text with an encoder-decoder; there is no head.
+
+    The source is the text, or both texts of a pair, without a prefix (authors' code). What is written is read as a
+    label; what cannot be read as one is wrong, and is counted and reported (the authors' code takes it for class 0). A
+    number that cannot be read is measured as 0, as in the authors' code, and is counted too.
+
+    Args:
+        backbone: Hub id or folder of the pretrained encoder-decoder.
+        method: How the backbone is adapted.
+        targets: What is written for a class: its ``number`` (authors' code: 0, 1, 2) or its ``name``. A number to
+            predict is written with one decimal (authors' code).
+        max_new_tokens: Most tokens to write, greedily (authors' code: 5).
+        two_class_mnli: Score a three-class task as the authors' code does: class 1 against the rest, so that taking
+            entailment for contradiction is right.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. Null
+            takes those of the data set.
+        **options: Those of :class:`BackboneTask`.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        method: Method,
+        targets: Literal["number", "name"] = "number",
+        max_new_tokens: int = 5,
+        two_class_mnli: bool = False,
+        metrics: list[str] | None = None,
+        **options: Any,
+    ) -> None:
+        require_range("model.max_new_tokens", max_new_tokens, 2)
+        super().__init__(backbone, method, metrics, **options)
+        if not self.encoder_decoder:
+            raise UsageError(
+                f"the backbone '{backbone}' ({self.source.config.model_type}) is no encoder-decoder; "
+                "use the task Classification, or a T5"
+            )
+        self.targets, self.two_class_mnli = targets, two_class_mnli
+        self.decoding = Decoding(num_beams=1, no_repeat_ngram_size=0, max_new_tokens=max_new_tokens)
+        self.unreadable = SumMetric()
+
+    def load_backbone(self, meta: bool = False) -> nn.Module:
+        """Load the encoder-decoder."""
+        return load_generator(self.source, self.backbone_options, meta)
+
+    def take_labels(self, labels: list[str], metrics: list[str]) -> None:
+        """Take the labels; see that each can be written in so many tokens, and that no two are written alike."""
+        super().take_labels(labels, metrics)
+        if self.two_class_mnli and len(labels) != 3:
+            raise UsageError(f"model.two_class_mnli is for tasks of three classes, but this one has {len(labels)}")
+        written = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts()]
+        if (longest := max(map(len, written), default=0)) > self.decoding.max_new_tokens - 1:
+            raise UsageError(
+                f"a label takes {longest} tokens and EOS, more than model.max_new_tokens "
+                f"{self.decoding.max_new_tokens}; raise it"
+            )
+        if len(set(map(tuple, written))) < len(written):
+            raise UsageError("the backbone's tokenizer writes two labels alike; use model.targets number")
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The cross-entropy per target token of each row in nats: float32, shape (rows,)."""
+        targets = self._targets(batch["labels"])
+        encoder = self._encode(batch)
+        losses = self._token_losses(encoder, batch["attention_mask"], targets)
+        return losses.sum(1) / (targets != IGNORED).sum(1)
+
+    def answers(self, batch: Batch, with_scores: bool = True) -> Answers:
+        """What is written, greedily, read as a label; and the probability of each label among the labels."""
+        texts = decode(self.backbone, batch["input_ids"], batch["attention_mask"], self.tokenizer, self.decoding)
+        values = [self.read(text) for text in texts]
+        dtype = torch.int64 if self.labels else torch.float32
+        scores = self.label_scores(batch) if self.labels and with_scores else None
+        return Answers(torch.tensor(values, dtype=dtype, device=batch["input_ids"].device), scores, texts)
+
+    def loss_and_answers(self, batch: Batch) -> tuple[Tensor, Answers]:
+        """Both, without the probabilities, which cost a pass of their own."""
+        return self.loss(batch), self.answers(batch, with_scores=False)
+
+    def read(self, text: str) -> float:
+        """The class number or the number that a text means; the number of classes, or NaN, if it means none."""
+        text = text.strip()
+        if self.labels:
+            texts = self._texts()
+            return texts.index(text) if text in texts else len(texts)
+        try:
+            value = float(text)
+        except ValueError:
+            return math.nan
+        return value if math.isfinite(value) else math.nan
+
+    @torch.no_grad()
+    def label_scores(self, batch: Batch) -> Tensor:
+        """How probable each label is among the labels, by the probability of writing it with EOS.
+
+        Returns:
+            float32, shape (rows, classes); each row sums to 1.
+        """
+        rows = len(batch["row"])
+        encoder = self._encode(batch)
+        likelihoods = []
+        for label in range(len(require_labels(self.labels))):
+            targets = self._targets(torch.full((rows,), label, device=batch["input_ids"].device))
+            likelihoods.append(-self._token_losses(encoder, batch["attention_mask"], targets).sum(1))
+        return torch.softmax(torch.stack(likelihoods, dim=1), dim=1)
+
+    def measure(self, values: Tensor, labels: Tensor) -> None:
+        """Count what could not be read, and give answers and labels to every metric."""
+        lost = values == len(self.labels) if self.labels else values.isnan()
+        self.unreadable.update(lost.sum())
+        if self.two_class_mnli:
+            values, labels = (values == 1).long(), (labels == 1).long()
+        super().measure(values.nan_to_num(0.0) if not self.labels else values, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss, the metrics and the number of unreadable outputs of the whole split."""
+        super().on_validation_epoch_end()
+        self.log("val_unreadable", self.unreadable.compute())
+        self.unreadable.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole split, and keep the details."""
+        super().on_test_epoch_end()
+        self.details["unreadable"] = int(self.unreadable.compute())
+        self.unreadable.reset()
+
+    def _texts(self) -> list[str]:
+        """What is written for each class."""
+        labels = require_labels(self.labels)
+        return labels if self.targets == "name" else [str(number) for number in range(len(labels))]
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """The tokens to write: int64, shape (rows, tokens), :data:`IGNORED` at padding."""
+        texts = self._texts()
+        written = [texts[int(label)] if texts else f"{label:.1f}" for label in labels.tolist()]
+        tokens = self.tokenizer(written, add_special_tokens=False)["input_ids"]
+        return pad([[*row, self.tokenizer.eos_token_id] for row in tokens], IGNORED).to(labels.device)
+
+    def _encode(self, batch: Batch) -> Any:
+        encoder: Any = self.backbone.get_encoder()
+        return encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+    def _token_losses(self, encoder: Any, attention_mask: Tensor, targets: Tensor) -> Tensor:
+        """The cross-entropy of each target token in nats, 0 at padding: float32, shape (rows, tokens)."""
+        shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=targets)
+        output = self.backbone(
+            encoder_outputs=encoder, attention_mask=attention_mask, decoder_input_ids=shifted, use_cache=False
+        )
+        logits = output.logits.float().transpose(1, 2)
+        return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")

@@ -1,0 +1,55 @@
+"""Which representation stands for a text."""
+
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoConfig
+
+from red_lightning.backbones.architectures import ARCHITECTURES, Pooling, pooling_of
+
+
+@pytest.mark.parametrize(
+    ("model_type", "pooling"),
+    [
+        ("roberta", "first"),
+        ("xlm-roberta", "first"),
+        ("distilbert", "first"),
+        ("deberta-v2", "first"),
+        ("electra", "first"),
+        ("modernbert", "first"),
+        ("bert", "pooler"),
+        ("albert", "pooler"),
+        ("gpt2", "last"),
+        ("llama", "last"),
+        ("t5", None),
+        # without a record
+        ("camembert", "first"),
+        ("mpnet", "first"),
+        ("qwen2", "last"),
+        ("gpt_neox", "last"),
+        ("bart", None),
+    ],
+)
+def test_pooling_of_families(model_type: str, pooling: Pooling | None) -> None:
+    assert pooling_of(AutoConfig.for_model(model_type)) == pooling
+
+
+@pytest.mark.parametrize(("said", "pooling"), [("cls", "first"), ("mean", "mean")])
+@pytest.mark.parametrize("model_type", ["modernbert", "bert", "gpt2", "camembert"])
+def test_what_the_config_says_wins(model_type: str, said: str, pooling: Pooling) -> None:
+    assert pooling_of(AutoConfig.for_model(model_type, classifier_pooling=said)) == pooling
+
+
+@pytest.mark.parametrize("said", [None, "late", ["mean"]])
+def test_unknown_words_in_the_config_are_not_heard(said: object) -> None:
+    assert pooling_of(SimpleNamespace(model_type="bert", classifier_pooling=said)) == "pooler"
+
+
+def test_a_decoder_without_a_record_is_read_at_its_end() -> None:
+    assert pooling_of(AutoConfig.for_model("camembert", is_decoder=True)) == "last"
+    assert pooling_of(SimpleNamespace(model_type="from a repository")) == "first"
+
+
+def test_no_model_type_has_two_records() -> None:
+    model_types = [model_type for record in ARCHITECTURES for model_type in record.model_types]
+    assert len(model_types) == len(set(model_types))
