@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN = 40
+"""How many known names a sentence lists."""
+
 
 class UsageError(Exception):
     """Bad input. The message is one sentence for the user; the command line prints it without a traceback."""
@@ -28,7 +31,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     close = closest(name, names)
-    return (f"did you mean '{close}'? " if close else "") + f"known: {', '.join(names)}"
+    shown = [*names[:SHOWN], *(["..."] if len(names) > SHOWN else [])]
+    return (f"did you mean '{close}'? " if close else "") + f"known: {', '.join(shown)}"
 
 
 def require_range(name: str, value: float, least: float, most: float = math.inf) -> None:

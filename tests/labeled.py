@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from red_lightning import RED
 from red_lightning.backbones.head import HeadOptions
 from red_lightning.data import LabeledTexts
-from red_lightning.tasks import Classification
+from red_lightning.tasks import Classification, TextToTextClassification
 from tests.backbones_zoo import FAMILIES
 from tests.training import FOODS, NAMES
 
 CLASSIFIERS = [family for family in FAMILIES if family != "t5"]
+LABELS = sorted(FOODS)
 NUMBERS = {"French": "-0.5", "Italian": "0.3", "Thai": "1"}
 
 
@@ -37,7 +38,7 @@ def make_labeled_data(
     train = write_labels(folder / "train.jsonl", rows, classes, regression)
     validation = write_labels(folder / "validation.jsonl", 7, classes, regression)
     test = write_labels(folder / "test.jsonl", 10, classes, regression)
-    settings: dict[str, Any] = {"batch_size": 2, "eval_batch_size": 3, "max_length": 40}
+    settings: dict[str, Any] = {"batch_size": 2, "eval_batch_size": 3, "max_length": 60}
     return LabeledTexts(str(train), str(validation), str(test), **{**settings, **options})
 
 
@@ -49,7 +50,7 @@ def make_classifier(backbone: Path, task: type[Classification] = Classification,
 def configured_classifier(backbone: Path, labels: int = 3, **options: Any) -> Classification:
     """A task in evaluation mode whose vectors are random; no labels stands for a regression."""
     task = make_classifier(backbone, **options)
-    task.take_labels(sorted(FOODS)[:labels], ["accuracy"] if labels else ["pearson"])
+    task.take_labels(LABELS[:labels], ["accuracy"] if labels else ["pearson"])
     task.configure_model()
     shake(task.backbone)
     return task.eval()
@@ -79,3 +80,24 @@ def tokens_of(batch: dict[str, Any]) -> list[Tensor]:
 def plain_head(**options: Any) -> HeadOptions:
     """A projection without dropout."""
     return HeadOptions(**{"hidden": False, "dropout": 0.0, **options})
+
+
+def make_writer(backbone: Path, labels: list[str] | None = None, **options: Any) -> TextToTextClassification:
+    """A task; with ``labels`` (none: numbers), in evaluation mode and with random vectors."""
+    task = TextToTextClassification(str(backbone), **{"method": RED(), "learning_rate": 1e-2, **options})
+    if labels is not None:
+        task.take_labels(labels, ["accuracy"] if labels else ["mse"])
+        task.configure_model()
+        shake(task.backbone)
+        task.eval()
+    return task
+
+
+def row_losses(task: TextToTextClassification, batch: dict[str, Any], texts: list[str]) -> list[float]:
+    """transformers' own loss of writing a text and EOS, row by row without padding."""
+    losses = []
+    for ids, text in zip(tokens_of(batch), texts, strict=True):
+        tokens = [*task.tokenizer(text)["input_ids"], task.tokenizer.eos_token_id]
+        with torch.no_grad():
+            losses.append(task.backbone(input_ids=ids, labels=torch.tensor([tokens])).loss.item())
+    return losses

@@ -224,11 +224,11 @@ def main(args: Sequence[str]) -> None:
 
 
 def _experiment(config: Any) -> str:
-    """What a run is called: the config file's name, or the task's."""
+    """What a run is called: the config file's name or the task's, and the data set's task where it has several."""
     files = config.get("config") or []
-    if files:
-        return Path(str(files[-1])).stem
-    return str(config.model.class_path).rsplit(".", 1)[-1]
+    name = Path(str(files[-1])).stem if files else str(config.model.class_path).rsplit(".", 1)[-1]
+    task = (config.data.get("init_args") or {}).get("task")
+    return f"{name}-{task}" if task else name
 
 
 def _shown(path: Path) -> str:

@@ -62,9 +62,11 @@ class ClassificationDataModule(RowsDataModule):
 
     def setup(self, stage: str) -> None:
         """Find out the labels, then read and tokenize the splits that a stage needs."""
-        self.labels = self.label_names()
+        self.warnings = []
+        trained = getattr(self._task, "labels", None)  # those of the checkpoint
+        self.labels = trained if stage == "predict" and trained is not None else self.label_names()
         if self.labels is None:
-            self.labels = getattr(self._task, "labels", None)  # those of the checkpoint
+            self.labels = trained
         if self.labels is None and stage != "predict":
             raise UsageError("the labels are not known: give data.init_args.train_file or --ckpt_path")
         super().setup(stage)

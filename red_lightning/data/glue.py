@@ -121,6 +121,11 @@ class GLUE(ClassificationDataModule):
         else:
             self.check_labels(split, rows)
 
+    @property
+    def split_seed(self) -> int:
+        """The seed of the permutation."""
+        return self.seed
+
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, with the resolved commit."""
         try:
@@ -128,7 +133,7 @@ class GLUE(ClassificationDataModule):
         except UsageError:  # the rows came from the cache, so the hub need not answer
             commit = None
         kept = {"path": self.path, "revision": self.revision, "commit": commit, "task": self.task_name}
-        return {**super().provenance(), **kept, "split_rule": self.split_rule, "split_seed": self.seed}
+        return {**super().provenance(), **kept, "split_rule": self.split_rule, "split_seed": self.split_seed}
 
     def _parts(self, count: int) -> dict[str, list[int]]:
         """Row numbers of the validation and the test part of a split of so many rows."""

@@ -50,6 +50,8 @@ class LabeledTexts(ClassificationDataModule):
         require_range("data.test_share", test_share, 0, 1)
         if validation_share + test_share >= 1:
             raise UsageError("data.validation_share and data.test_share leave no training rows; lower one of them")
+        if labels and regression:
+            raise UsageError("data.labels names classes, but data.regression says that labels are numbers; drop one")
         if labels is not None and len(set(labels)) < max(2, len(labels)):
             raise UsageError(f"data.labels must name two or more different classes, not {', '.join(labels) or 'none'}")
         self.files = {"train": train_file, "validation": validation_file, "test": test_file}
@@ -85,6 +87,8 @@ class LabeledTexts(ClassificationDataModule):
             raise UsageError(
                 f"all rows of '{self.files['train']}' have the label '{min(names)}'; there is nothing to tell apart"
             )
+        if len({name.casefold() for name in names}) < len(names):
+            self.warnings.append(f"some labels of '{self.files['train']}' differ only in upper and lower case")
         if all(_is_number(name) for name in names):
             return sorted(names, key=lambda name: (float(name), name))
         return sorted(names)
@@ -103,9 +107,14 @@ class LabeledTexts(ClassificationDataModule):
             self._held_out = self._hold_out(self._load("train"))
         return self._with_numbers("train", self._held_out[split])
 
+    @property
+    def split_seed(self) -> int | None:
+        """The seed, if rows are held out of the training file."""
+        return self.seed if self._parts() and self.files["train"] else None
+
     def provenance(self) -> dict[str, Any]:
         """The files and columns."""
-        return {**super().provenance(), "files": self.files, "columns": self.columns, "split_seed": self.seed}
+        return {**super().provenance(), "files": self.files, "columns": self.columns, "split_seed": self.split_seed}
 
     def _load(self, split: str) -> list[Row]:
         if split not in self._loaded:
@@ -131,16 +140,20 @@ class LabeledTexts(ClassificationDataModule):
                 )
         return [{**row, "label": float(row["label"])} for row in rows]
 
+    def _parts(self) -> list[str]:
+        """The splits that are held out of the training file."""
+        return [name for name in ("test", "validation") if self.files[name] is None and self.shares[name]]
+
     def _hold_out(self, rows: list[Row]) -> dict[str, list[Row]]:
         """Divide the training file: the rows of each split that has no file of its own."""
         self.check_labels("train", rows)
-        parts = [name for name in ("test", "validation") if self.files[name] is None and self.shares[name]]
+        parts = self._parts()
         strata = [row["label"] for row in rows] if self.labels else [None] * len(rows)
         name, count = min(Counter(strata).items(), key=lambda item: item[1])
         if count <= len(parts):
             what = f"the class '{name}' has" if self.labels else "there are"
             raise UsageError(
-                f"{what} {count} rows in '{self.files['train']}', too few for the {len(parts) + 1} splits made of it "
+                f"{what} too few rows in '{self.files['train']}' ({count}) for the {len(parts) + 1} splits made of it "
                 f"({', '.join(['train', *parts])}); add rows, or give data.init_args.validation_file and test_file"
             )
         left, divided = list(range(len(rows))), {}

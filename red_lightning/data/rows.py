@@ -97,6 +97,11 @@ class RowsDataModule(LightningDataModule):
         """The class of each row, of which ``train_size`` keeps the shares; None if there are no classes."""
         return None
 
+    @property
+    def split_seed(self) -> int | None:
+        """The seed on which it depends which rows are held out; None if it depends on none."""
+        return None
+
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, for results.json."""
         return {"class": type(self).__name__}

@@ -61,6 +61,11 @@ class TextPairs(PairsDataModule):
             return self._split(rows)[0] if split == "train" and self.files["validation"] is None else rows
         return self._split(self._load(str(self.files["train"])))[1]
 
+    @property
+    def split_seed(self) -> int | None:
+        """The seed, if rows are held out of the training file."""
+        return self.seed if self.files["validation"] is None else None
+
     def provenance(self) -> dict[str, Any]:
         """The files and columns."""
         return {**super().provenance(), "files": self.files, "columns": self.columns}

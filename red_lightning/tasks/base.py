@@ -70,6 +70,7 @@ class BackboneTask(LightningModule):
         self.backbone: Any = None
         self.backbone_fingerprint = ""
         self.trainable_shapes: dict[str, list[int]] = {}
+        self.split_seed: int | None = None
         self.missing_metrics, self.details = {}, {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
 
@@ -99,10 +100,10 @@ class BackboneTask(LightningModule):
         """Make what is trained on top of the backbone (nothing, unless a task has a head)."""
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another kind.
+        """Refuse data of another kind, and a test on rows that a checkpoint was trained on or chosen by.
 
         Raises:
-            UsageError: Names the data modules that would do.
+            UsageError: Names the data modules that would do, or the seed.
         """
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and not isinstance(data, self.data_class):
@@ -110,6 +111,15 @@ class BackboneTask(LightningModule):
                 f"the task {type(self).__name__} cannot read the data module {type(data).__name__}; "
                 f"it reads {self.data_class.examples}"
             )
+        held_out_by = getattr(data, "split_seed", None)
+        known = held_out_by is not None and self.split_seed is not None
+        if stage in ("test", "validate") and known and held_out_by != self.split_seed:
+            raise UsageError(
+                f"the checkpoint was trained on the split of seed {self.split_seed}, of which the split of seed "
+                f"{held_out_by} holds out other rows; give --data.seed {self.split_seed}"
+            )
+        if stage == "fit":
+            self.split_seed = held_out_by
 
     def configure_model(self) -> None:
         """Load the backbone, apply the method and make the head, once."""
@@ -160,7 +170,12 @@ class BackboneTask(LightningModule):
         torch.manual_seed(stream.getrandbits(63))
 
     def recall(self, record: Mapping[str, Any]) -> None:
-        """Learn from a checkpoint's record what it was trained for, before the data are read."""
+        """Learn from a checkpoint's record what it was trained for, before the data are read.
+
+        Args:
+            record: What :meth:`record` returned then.
+        """
+        self.split_seed = record.get("split_seed")
 
     def record(self) -> dict[str, Any]:
         """What the learned parameters belong to, as plain values."""
@@ -170,6 +185,7 @@ class BackboneTask(LightningModule):
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,
             "method": self.method.describe(),
+            "split_seed": self.split_seed,
             "shapes": self.trainable_shapes,
         }
 

@@ -65,8 +65,10 @@ class Classification(ClassifierTask):
         """Learn the labels from the data, and what errors on them count."""
         super().setup(stage)
         if stage == "fit" and self.class_weights is not None:
-            counts = self.trainer.datamodule.label_counts  # type: ignore[attr-defined]
-            self.loss_weights = _weights(self.class_weights, counts)
+            data = getattr(self.trainer, "datamodule", None)
+            if data is None:
+                raise UsageError("model.class_weights needs a data module, which counts the classes; leave it out")
+            self.loss_weights = _weights(self.class_weights, data.label_counts)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """The head's outputs.

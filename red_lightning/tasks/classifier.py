@@ -79,6 +79,7 @@ class ClassifierTask(BackboneTask):
         Args:
             record: What :meth:`record` returned then.
         """
+        super().recall(record)
         self.labels = record.get("labels")
 
     def setup(self, stage: str) -> None:
@@ -88,7 +89,10 @@ class ClassifierTask(BackboneTask):
             UsageError: The data have other labels, no such metric, or longer texts than the backbone has positions.
         """
         super().setup(stage)
-        data: ClassificationDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        data: ClassificationDataModule | None = getattr(self.trainer, "datamodule", None)
+        if data is None:  # plain loaders; take_labels was called before
+            require_labels(self.labels)
+            return
         limit = position_limit(self.source.config)
         if limit is not None and data.max_length > limit:
             raise UsageError(

@@ -66,6 +66,12 @@ class TextToTextClassification(ClassifierTask):
         super().take_labels(labels, metrics)
         if self.two_class_mnli and len(labels) != 3:
             raise UsageError(f"model.two_class_mnli is for tasks of three classes, but this one has {len(labels)}")
+        unfit = [name for name in self.metric_names if name not in ("accuracy", "matthews")]
+        if self.two_class_mnli and unfit:
+            raise UsageError(
+                f"model.two_class_mnli makes two classes of three, but '{unfit[0]}' is a mean over three; "
+                "choose model.metrics accuracy or matthews"
+            )
         written = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in self._texts()]
         if (longest := max(map(len, written), default=0)) > self.decoding.max_new_tokens - 1:
             raise UsageError(
@@ -74,6 +80,9 @@ class TextToTextClassification(ClassifierTask):
             )
         if len(set(map(tuple, written))) < len(written):
             raise UsageError("the backbone's tokenizer writes two labels alike; use model.targets number")
+        for number, (text, tokens) in enumerate(zip(self._texts(), written, strict=True)):
+            if self.read(self.tokenizer.decode(tokens, skip_special_tokens=True)) != number:
+                raise UsageError(f"the backbone's tokenizer cannot write the label '{text}'; use model.targets number")
 
     def loss(self, batch: Batch) -> Tensor:
         """The cross-entropy per target token of each row in nats: float32, shape (rows,)."""

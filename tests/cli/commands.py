@@ -1,5 +1,6 @@
 """Small experiments, and ways to run the command line on them."""
 
+import csv
 import json
 import os
 import subprocess
@@ -53,6 +54,45 @@ def write_experiment(folder: Path, backbone: Path, name: str = "small", **traine
     }
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(experiment, indent=2), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+FOODS, PLACES = ["Thai", "Italian", "French"], ["riverside", "city centre", "pub", "The Vaults", "Burger King"]
+
+
+def write_texts(path: Path, labels: list[str], count: int = 60) -> Path:
+    """Texts whose label follows the food, as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for index in range(count):
+            kind = index % len(labels)
+            writer.writerow([f"{PLACES[index % 5]} {index} serves {FOODS[kind]} food", labels[kind]])
+    return path
+
+
+def write_classifier(folder: Path, backbone: Path) -> Path:
+    """Write an experiment on 60 texts of three classes, called ``texts.yaml``."""
+    write_texts(folder / "train.csv", ["thai", "italian", "french"])
+    experiment = {
+        "seed_everything": 7,
+        "model": {
+            "class_path": "Classification",
+            "init_args": {
+                "backbone": str(backbone),
+                "method": {"class_path": "RED", "init_args": {"sites": ["ffn"]}},
+                "learning_rate": 0.02,
+            },
+        },
+        "data": {
+            "class_path": "LabeledTexts",
+            "init_args": {"train_file": "train.csv", "batch_size": 8, "max_length": 64},
+        },
+        "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "enable_progress_bar": False},
+        "checkpoint": {"monitor": "val_score", "mode": "max"},
+    }
+    path = folder / "texts.yaml"
+    path.write_text(json.dumps(experiment), encoding="utf-8")
     return path
 
 

@@ -1,6 +1,5 @@
 """A classifier of one's own texts through the command line: fit, test, predict, and what is refused."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,22 +7,10 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.backbones_zoo import save_backbone
-from tests.cli.commands import results, rows
+from tests.cli.commands import results, rows, write_classifier, write_texts
 from tests.cli.conftest import CLI, Outcome
 
 FIT = ("fit", "--config", "texts.yaml")
-FOODS, PLACES = ["Thai", "Italian", "French"], ["riverside", "city centre", "pub", "The Vaults", "Burger King"]
-
-
-def write_texts(path: Path, labels: list[str], count: int = 60) -> Path:
-    """Texts whose label follows the food, as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for index in range(count):
-            kind = index % len(labels)
-            writer.writerow([f"{PLACES[index % 5]} {index} serves {FOODS[kind]} food", labels[kind]])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +21,7 @@ def roberta_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def texts(tmp_path: Path, roberta_folder: Path) -> Path:
     """An experiment on 60 texts of three classes, called ``texts.yaml``."""
-    write_texts(tmp_path / "train.csv", ["thai", "italian", "french"])
-    experiment = {
-        "seed_everything": 7,
-        "model": {
-            "class_path": "Classification",
-            "init_args": {
-                "backbone": str(roberta_folder),
-                "method": {"class_path": "RED", "init_args": {"sites": ["ffn"]}},
-                "learning_rate": 0.02,
-            },
-        },
-        "data": {
-            "class_path": "LabeledTexts",
-            "init_args": {"train_file": "train.csv", "batch_size": 8, "max_length": 64},
-        },
-        "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "enable_progress_bar": False},
-        "checkpoint": {"monitor": "val_score", "mode": "max"},
-    }
-    path = tmp_path / "texts.yaml"
-    path.write_text(json.dumps(experiment), encoding="utf-8")
-    return path
+    return write_classifier(tmp_path, roberta_folder)
 
 
 @pytest.fixture
@@ -103,8 +70,7 @@ def test_test_prints_each_class_and_draws_the_confusion(trained: Outcome, cli: C
 def test_predict_needs_a_file_of_texts_only(trained: Outcome, cli: CLI, tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("pub serves Thai food\n\nBurger King serves French food\n", encoding="utf-8")
     (tmp_path / "train.csv").unlink()
-    best = "runs/first/checkpoints/best.ckpt"
-    options = ("--ckpt_path", best, "--data.predict_file", "new.txt", "--data.train_file", "null")
+    options = ("--ckpt_path", "runs/first/checkpoints/best.ckpt", "--data.predict_file", "new.txt")
     shown = cli("predict", "--config", "texts.yaml", *options, "--run.name", "p")
     assert shown.status == 0, shown.err
     written = rows(tmp_path / "runs/p/predictions.jsonl")
@@ -114,6 +80,12 @@ def test_predict_needs_a_file_of_texts_only(trained: Outcome, cli: CLI, tmp_path
         assert sum(row["scores"].values()) == pytest.approx(1, abs=1e-5)
         assert row["label"] == max(row["scores"], key=row["scores"].get)
         assert "reference" not in row
+
+
+def test_another_seeds_split_is_refused(trained: Outcome, cli: CLI) -> None:
+    options = ("test", "--config", "texts.yaml", "--ckpt_path", "runs/first/checkpoints/best.ckpt")
+    assert "trained on the split of seed 7" in cli(*options, "--seed_everything", "8").error
+    assert cli(*options, "--seed_everything", "8", "--data.seed", "7").status == 0
 
 
 def test_numbers_are_predicted_as_such(cli: CLI, texts: Path, tmp_path: Path) -> None:
@@ -182,4 +154,4 @@ def test_refusals(case: str, cli: CLI, texts: Path, tmp_path: Path) -> None:
 def test_a_class_too_small_to_split_is_refused(cli: CLI, texts: Path, tmp_path: Path) -> None:
     with (tmp_path / "train.csv").open("a", encoding="utf-8") as file:
         file.write("a rare one,rare\n")
-    assert "the class 'rare' has 1 rows in 'train.csv', too few for the 3 splits" in cli(*FIT).error
+    assert "the class 'rare' has too few rows in 'train.csv' (1) for the 3 splits" in cli(*FIT).error

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import results, rows, run_apart, write_experiment
+from tests.backbones_zoo import save_backbone
+from tests.cli.commands import results, rows, run_apart, write_classifier, write_experiment
 from tests.cli.conftest import CLI
 from tests.cli.test_kill import bytes_of, kill_when, writes
 from tests.training import write_pairs
@@ -83,6 +84,21 @@ def test_two_processes_resume(folder: Path) -> None:
     in_two(folder, "fit", *epochs, "--run.name", "killed", "--ckpt_path", "last")
     assert results(run) == results(folder / "runs/whole")
     assert bytes_of(run) == bytes_of(folder / "runs/whole")
+
+
+def test_two_processes_classify_as_one_does(tmp_path: Path) -> None:
+    write_classifier(tmp_path, save_backbone("roberta", tmp_path / "roberta"))
+    options = ("--config", "texts.yaml", "--trainer.max_epochs", "4")
+    for name, more in (("one", ()), ("two", TWO)):
+        done = run_apart(tmp_path, "fit", *options, *more, "--run.name", name, "--model.head.dropout", "0")
+        assert done.returncode == 0, done.stdout + done.stderr
+    best = ("--ckpt_path", "runs/two/checkpoints/best.ckpt", "--run.name", "again")
+    assert run_apart(tmp_path, "test", *options, *best).returncode == 0
+    two, again = (results(tmp_path / f"runs/{name}") for name in ("two", "again"))
+    for key in ("scores", "per_class", "confusion"):
+        assert again[key] == two[key]
+    assert rows(tmp_path / "runs/again/test_predictions.jsonl") == rows(tmp_path / "runs/two/test_predictions.jsonl")
+    assert [row["row"] for row in rows(tmp_path / "runs/two/test_predictions.jsonl")] == list(range(6))
 
 
 def test_bad_input_in_two_processes_is_one_sentence(folder: Path) -> None:

@@ -377,7 +377,7 @@ def test_a_class_needs_a_row_for_each_part(options: dict[str, Any], least: int, 
     options = {name: own if value == "own" else value for name, value in options.items()}
     few = write(tmp_path / "few.csv", table(*["a"] * 30, *["rare"] * (least - 1)))
     message = refused(few, **options)
-    assert f"the class 'rare' has {least - 1} rows in '{few}', too few for the {least} splits made of it" in message
+    assert f"the class 'rare' has too few rows in '{few}' ({least - 1}) for the {least} splits made of it" in message
     enough = connected(write(tmp_path / "enough.csv", table(*["a"] * 30, *["rare"] * least)), **options)
     assert enough.label_counts["rare"] == 1
 
@@ -390,7 +390,7 @@ def test_with_files_of_their_own_one_row_of_a_class_is_enough(tmp_path: Path) ->
 @pytest.mark.parametrize("labels", [["0.5"], ["0.5", "0.7"]])
 def test_numbers_too_few_for_the_parts(labels: list[str], tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", table(*labels))
-    assert f"there are {len(labels)} rows in '{file}', too few for the 3 splits" in refused(file)
+    assert f"there are too few rows in '{file}' ({len(labels)}) for the 3 splits" in refused(file)
 
 
 @pytest.mark.parametrize("labels", [["a"], ["a"] * 20, ["1"] * 20])

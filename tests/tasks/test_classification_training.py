@@ -207,3 +207,24 @@ def test_a_continued_run_is_bit_identical(roberta: Path, tmp_path: Path) -> None
         assert again.global_step == 12
         differing = [name for name, value in learned(task).items() if not torch.equal(value, end[name])]  # type: ignore[arg-type]
         assert not differing, checkpoint.name
+
+
+def test_plain_loaders_do_if_the_labels_are_given(roberta: Path, tmp_path: Path) -> None:
+    data = make_labeled_data(tmp_path)
+    data.connect(make_classifier(roberta).tokenizer, False)
+    data.setup("fit")
+
+    def fit(task: Classification) -> None:
+        trainer = make_trainer(tmp_path, max_steps=1)
+        trainer.fit(task, train_dataloaders=data.train_dataloader(), val_dataloaders=data.val_dataloader())
+        assert trainer.global_step == 1
+
+    with pytest.raises(UsageError, match="the labels are not known"):
+        fit(make_classifier(roberta))
+    task = make_classifier(roberta)
+    task.take_labels(["French", "Italian", "Thai"], ["accuracy"])
+    fit(task)
+    task = make_classifier(roberta, class_weights="balanced")
+    task.take_labels(["French", "Italian", "Thai"], ["accuracy"])
+    with pytest.raises(UsageError, match="class_weights needs a data module"):
+        fit(task)
