@@ -1,6 +1,8 @@
 """Load a pretrained backbone and its tokenizer from the hub or a folder."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -195,15 +197,15 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
         if meta:
             with torch.device("meta"):
                 return auto.from_config(source.config, trust_remote_code=options.trust_remote_code)
-        transformers_logging.disable_progress_bar()
-        model, report = auto.from_pretrained(
-            _place(source),
-            dtype=getattr(torch, options.dtype),
-            attn_implementation=options.attention,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            output_loading_info=True,
-            **_arguments(source, options),
-        )
+        with _silence():  # what is missing is refused below, by name
+            model, report = auto.from_pretrained(
+                _place(source),
+                dtype=getattr(torch, options.dtype),
+                attn_implementation=options.attention,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **_arguments(source, options),
+            )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -214,6 +216,18 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             f"'{unfit[0]}' is missing or of another shape"
         )
     return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep transformers from printing a progress bar and a report of the weights that it did not need."""
+    transformers_logging.disable_progress_bar()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def _place(source: Source) -> str:
