@@ -72,7 +72,7 @@ def print_scores(
 
 
 def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scores], samples: int) -> None:
-    """Print the result of a run: its scores beside others, a few test rows, and how it was trained.
+    """Print the result of a run: its scores beside others and by class, a few test rows, and how it was trained.
 
     Args:
         run: The run's folder, where the predictions are.
@@ -85,6 +85,7 @@ def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scor
     measured = result["scores"]
     others = {title: {name: scores.get(name) for name in measured} for title, scores in beside.items()}
     print_scores({**columns, method: measured, **others}, result["missing"])
+    print_details(run, result)
     before, after = (read_jsonl(run / f"{name}_predictions.jsonl") for name in ("baseline", "test"))
     print_samples(before, after, samples, method)
     selection, train = result["selection"], result["train"]
@@ -134,7 +135,7 @@ def print_details(run: Path, details: Mapping[str, Any], console: Console | None
 
     Args:
         run: The run's folder, where ``confusion.png`` goes.
-        details: What the task found; empty if it has no classes.
+        details: What the task found, perhaps among other things.
         console: Where to print.
     """
     console = console or Console()

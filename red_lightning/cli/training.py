@@ -116,7 +116,6 @@ class RedCLI(LightningCLI):
             self._save_edits(result)
             report.write_json(self.run_path / "results.json", result)
             report.print_result(self.run_path, result, self.settings.beside, self.settings.samples)
-            report.print_details(self.run_path, self.model.details)
             _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
     def test(self, **options: Any) -> None:

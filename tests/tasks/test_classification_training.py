@@ -78,6 +78,14 @@ def test_dropout_is_on_in_training_only(family: str, tmp_path: Path) -> None:
     assert all(task.apart)
 
 
+def test_dropout_is_on_after_a_test_of_the_unedited_backbone(roberta: Path, tmp_path: Path) -> None:
+    task, data = make_classifier(roberta, Modes), make_labeled_data(tmp_path)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.test(task, datamodule=data, verbose=False)
+    trainer.fit(task, datamodule=data)
+    assert task.modes["train"] == [True] * 6
+
+
 @pytest.mark.parametrize(
     ("backbone", "head", "differs"), [(0.0, 0.0, False), (0.3, 0.0, True), (0.0, 0.3, True)], ids=str
 )
