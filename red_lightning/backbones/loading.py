@@ -196,7 +196,9 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
     try:
         if meta:
             with torch.device("meta"):
-                return auto.from_config(source.config, trust_remote_code=options.trust_remote_code)
+                model = auto.from_config(source.config, trust_remote_code=options.trust_remote_code)
+            model.tie_weights()  # transformers 5.0 leaves that out on the meta device
+            return model
         with _silence():  # what is missing is refused below, by name
             model, report = auto.from_pretrained(
                 _place(source),

@@ -4,6 +4,7 @@
 task, whatever the command line made of them; a value given on the command line takes its place.
 """
 
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -79,8 +80,9 @@ def register_resolvers() -> None:
         same = Path(backbone).name.replace("-", "_") == recipe
         return published(recipe, method, task) if same else {}
 
-    # omegaconf < 2.4 has the latter only
-    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    # omegaconf 2.4 gave the new function the name of the oldest one
+    renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
+    register: Any = OmegaConf.register_resolver if renamed else OmegaConf.register_new_resolver
     register("paper", paper, replace=True)
     register("published", scores, replace=True)
 
