@@ -77,7 +77,8 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     """Attach edits that a run left behind to the backbone they were learned on; :func:`load_head` has its head.
 
     Args:
-        backbone: The pretrained model, unedited.
+        backbone: The pretrained model, unedited. A classifier's edits fit the hidden layers: ``AutoModel``, or any
+            model that holds them as its ``base_model``.
         folder: The ``edits/`` folder of a run.
 
     Returns:
@@ -87,6 +88,9 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
         UsageError: The files cannot be read, or they belong to another backbone.
     """
     tensors, record = read_edits(folder)
+    inside = getattr(backbone, "base_model", backbone)  # of a model with a language-model or classification head
+    if record["fingerprint"] != fingerprint(backbone) and record["fingerprint"] == fingerprint(inside):
+        backbone = inside
     if record["fingerprint"] != fingerprint(backbone):
         raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}

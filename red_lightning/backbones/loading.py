@@ -173,6 +173,8 @@ def fingerprint(backbone: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, parameter in backbone.named_parameters():
+        if name.startswith("pooler."):  # a classifier's backbone may have been loaded without it
+            continue
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         if parameter.is_floating_point() and not parameter.is_meta:
             signs = torch.signbit(parameter.detach().flatten()[:256]).cpu()
@@ -212,6 +214,10 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     unfit = sorted(key for key in lacking if not (may_lack and key.startswith(may_lack)))
+    if unfit and unfit[0].startswith("pooler."):
+        raise UsageError(
+            f"the backbone '{source.name}' has no pretrained pooler; choose model.head.pooling first, mean or last"
+        )
     if unfit:  # transformers would go on with random numbers
         raise UsageError(
             f"the weights of the backbone '{source.name}' do not fit its architecture {type(model).__name__}: "

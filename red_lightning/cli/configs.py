@@ -1,6 +1,7 @@
 """``configs``: list the experiments that ship with the package, and copy one to start from."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
 
@@ -35,6 +36,39 @@ def find(name: str) -> Path:
             f"the config '{name}' is neither a file nor a shipped experiment: {nearest(stem, experiments())}"
         )
     return experiments()[stem]
+
+
+def with_files(args: Sequence[str]) -> list[str]:
+    """A command line in which shipped files are named by their paths, from wherever it is run.
+
+    Args:
+        args: ``--config`` may name a shipped experiment, and any option a shipped part such as ``methods/red.yaml``.
+
+    Raises:
+        UsageError: An option names a YAML file that does not exist.
+    """
+    result: list[str] = []
+    for arg in args:
+        if result and result[-1] == "--config":
+            result[-1] = f"--config={find(arg)}"
+        elif arg.startswith("--config="):
+            result.append(f"--config={find(arg.removeprefix('--config='))}")
+        else:
+            option, equals, value = arg.rpartition("=")
+            result.append(f"{option}{equals}{_part(value)}" if value.endswith((".yaml", ".yml")) else arg)
+    return result
+
+
+def _part(name: str) -> str:
+    """The path of a YAML file: as given, or in the shipped configs."""
+    places = [Path(name), folder() / name, folder().parent / name]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        parts = [str(part.relative_to(folder())) for part in folder().glob("*/*.yaml")]
+        raise UsageError(
+            f"the file '{name}' does not exist, neither here nor among the shipped parts: {nearest(name, parts)}"
+        )
+    return name if path == places[0] else str(path)
 
 
 def about(path: Path) -> str:

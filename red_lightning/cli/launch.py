@@ -3,10 +3,10 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.cli import LightningCLI
 
 from red_lightning.callbacks import FiniteLoss, PredictionWriter, RunSummary
 from red_lightning.cli import configs, run_folder
@@ -25,16 +25,19 @@ QUIET = [
 """Warnings that tell a user nothing: data are prepared in time, and runs on one CPU are meant."""
 
 
-def launch(cli: type[LightningCLI], args: Sequence[str]) -> None:
+def launch(cli: Any, args: Sequence[str]) -> None:
     """Parse a command line and run it.
 
     Args:
-        cli: The class that runs it.
+        cli: The LightningCLI class that runs it.
         args: The command line, from the command's name on.
     """
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    args = configs.with_files(args)
+    files = [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
+    cli.config_file = files[-1] if files else None
     register_resolvers()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     try:
@@ -54,20 +57,9 @@ def launch(cli: type[LightningCLI], args: Sequence[str]) -> None:
                 "use_distributed_sampler": False,
                 "enable_model_summary": False,
             },
-            args=_with_config_files(args),
+            args=args,
         )
     except BaseException:
         run_folder.discard()
         raise
     run_folder.settle()
-
-
-def _with_config_files(args: Sequence[str]) -> list[str]:
-    """Let ``--config`` name a shipped experiment too."""
-    result = list(args)
-    for index, arg in enumerate(result):
-        if arg.startswith("--config="):
-            result[index] = f"--config={configs.find(arg.removeprefix('--config='))}"
-        elif arg == "--config" and index + 1 < len(result):
-            result[index + 1] = str(configs.find(result[index + 1]))
-    return result

@@ -142,4 +142,6 @@ def _type(text: str) -> str:
         "bool": "true or false",
         "str": "a text",
     }
+    if text.startswith("list["):
+        return "a list such as '[a, b]'"
     return names.get(text.removeprefix("<class '").removesuffix("'>"), text)

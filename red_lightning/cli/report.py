@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from rich.text import Text
 
 from red_lightning.artifacts import draw_confusion
 from red_lightning.errors import UsageError
+
+MOST_CLASSES = 40
+"""How many classes a table shows."""
 
 Scores = Mapping[str, float | None]
 
@@ -80,10 +84,11 @@ def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scor
         beside: Other scores to show: title -> metric -> score.
         samples: Number of test rows to show.
     """
-    method, unedited = result["method"]["name"], result["baseline_scores"]
-    columns = {} if unedited is None else {"unedited": unedited}
+    method, before_training = result["method"]["name"], result["baseline_scores"]
+    columns = {} if before_training is None else {result["baseline"]: before_training}
     measured = result["scores"]
-    others = {title: {name: scores.get(name) for name in measured} for title, scores in beside.items()}
+    comparable = {title: scores for title, scores in beside.items() if {*scores} & {*measured}}
+    others = {title: {name: scores.get(name) for name in measured} for title, scores in comparable.items()}
     print_scores({**columns, method: measured, **others}, result["missing"])
     print_details(run, result)
     before, after = (read_jsonl(run / f"{name}_predictions.jsonl") for name in ("baseline", "test"))
@@ -127,7 +132,10 @@ def print_samples(
 
 
 def _answer(row: Mapping[str, Any]) -> Any:
-    return row["prediction"] if "prediction" in row else row["label"]
+    """What was answered; if it is no label, what was written."""
+    if "prediction" in row:
+        return row["prediction"]
+    return row.get("output") if row["label"] is None else row["label"]
 
 
 def print_details(run: Path, details: Mapping[str, Any], console: Console | None = None) -> None:
@@ -144,13 +152,16 @@ def print_details(run: Path, details: Mapping[str, Any], console: Console | None
         table.add_column("class")
         for title in ("precision", "recall", "f1", "rows"):
             table.add_column(title, justify="right")
-        for name, row in details["per_class"].items():
+        for name, row in islice(details["per_class"].items(), MOST_CLASSES):
             shares = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
             table.add_row(Text(name), *shares, f"{int(row['support']):,}")
         console.print("By class", style="bold", highlight=False)
         console.print(table)
+        if (more := len(details["per_class"]) - MOST_CLASSES) > 0:
+            console.print(f"... and {more:,} classes more, in results.json", highlight=False)
         try:
             draw_confusion(details["confusion"], details["labels"], run / "confusion.png")
+            console.print(f"confusion matrix: {run.name}/confusion.png", highlight=False, soft_wrap=True)
         except UsageError as error:
             console.print(f"no picture of the confusion matrix: {error}", highlight=False, soft_wrap=True)
     if details.get("unreadable"):

@@ -30,6 +30,8 @@ class RedCLI(LightningCLI):
     """LightningCLI in which one experiment is one YAML file, and ``fit`` ends with its result."""
 
     run_path: Path
+    config_file: str | None = None
+    """The last ``--config`` of the command line."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups ``checkpoint`` and ``run``."""
@@ -51,7 +53,7 @@ class RedCLI(LightningCLI):
         """Choose the run's folder and the checkpoint before anything is loaded."""
         config = self.config[self.subcommand]
         settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
-        experiment = _experiment(config)
+        experiment = self._experiment(config)
         resume = self.subcommand == "fit" and config.get("ckpt_path") == "last"
         label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
         self.run_path = run_folder.choose(settings, label, resume)
@@ -87,13 +89,25 @@ class RedCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.checkpoint.monitor not in self.model.validation_metrics and not config.trainer.callbacks:
             raise never_logged(config.checkpoint.monitor, self.model.validation_metrics)
+        self._refuse_wrong_direction(config.checkpoint)
         _say(f"run folder: {_shown(self.run_path)}")
         if self.settings.baseline and not (self.run_path / "baseline.json").exists():
-            _say("testing the unedited backbone ...")
+            _say(f"testing the {self.model.unedited} ...")
             scores = self._test(None, "baseline_predictions.jsonl")
             if run_folder.is_first_process():
                 report.write_json(self.run_path / "baseline.json", scores)
         self.started = time.monotonic()
+
+    def _refuse_wrong_direction(self, checkpoint: Any) -> None:
+        """Refuse to keep the worst checkpoint."""
+        if checkpoint.monitor in self.model.validation_metrics:
+            right = "min" if checkpoint.monitor in self.model.smaller_is_better else "max"
+            if checkpoint.mode != right:
+                size = "smallest" if right == "min" else "largest"
+                raise UsageError(
+                    f"checkpoint.mode is {checkpoint.mode}, but {checkpoint.monitor} is best when {size}; "
+                    f"give --checkpoint.mode {right}"
+                )
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
@@ -130,12 +144,15 @@ class RedCLI(LightningCLI):
 
     def predict(self, **options: Any) -> None:
         """Run the prediction."""
+        if self.model.unedited == "untrained head" and not options.get("ckpt_path"):
+            raise UsageError("predict would use an untrained head; give --ckpt_path")
         self._say_checkpoint(options)
         self.trainer.predict(**{**options, "return_predictions": False})
 
     def _say_checkpoint(self, options: dict[str, Any]) -> None:
         path = options.get("ckpt_path")
-        _say(f"checkpoint: {_shown(Path(path))}" if path else "no --ckpt_path is given: this is the unedited backbone")
+        untrained = f"no --ckpt_path is given: this is the {self.model.unedited}"
+        _say(f"checkpoint: {_shown(Path(path))}" if path else untrained)
 
     def _scores(self) -> dict[str, float | None]:
         """The test scores in the task's order; None where a metric could not be measured."""
@@ -176,6 +193,7 @@ class RedCLI(LightningCLI):
         baseline = self.run_path / "baseline.json"
         return {
             "scores": scores,
+            "baseline": self.model.unedited.split()[0],
             "baseline_scores": report.read_json(baseline) if baseline.exists() else None,
             "missing": self.model.missing_metrics,
             "selection": keeper.selection(),
@@ -194,6 +212,12 @@ class RedCLI(LightningCLI):
         }
         keys = ("backbone", "commit", "fingerprint", "method", "task", "labels", "head", "scores", "data")
         save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys if key in result})
+
+    def _experiment(self, config: Any) -> str:
+        """What a run is called: the config file's name or the task's, and the data set's task where it has several."""
+        name = Path(self.config_file).stem if self.config_file else str(config.model.class_path).rsplit(".", 1)[-1]
+        task = (config.data.get("init_args") or {}).get("task")
+        return f"{name}-{task}" if task else name
 
     def _checkpoint(self, given: str | None, experiment: str) -> str | None:
         """The file that ``--ckpt_path`` means: ``last`` in this run's folder, ``best`` of the newest run, or a path."""
@@ -220,14 +244,6 @@ def main(args: Sequence[str]) -> None:
         args: The command line, from the command's name on.
     """
     launch(RedCLI, args)
-
-
-def _experiment(config: Any) -> str:
-    """What a run is called: the config file's name or the task's, and the data set's task where it has several."""
-    files = config.get("config") or []
-    name = Path(str(files[-1])).stem if files else str(config.model.class_path).rsplit(".", 1)[-1]
-    task = (config.data.get("init_args") or {}).get("task")
-    return f"{name}-{task}" if task else name
 
 
 def _shown(path: Path) -> str:

@@ -40,6 +40,7 @@ class ClassificationDataModule(RowsDataModule):
         require_range("data.max_length", max_length, 8)
         self.max_length, self.predict_file = max_length, predict_file
         self.labels: list[str] | None = None
+        self.trained_labels: list[str] | None = None
 
     @abstractmethod
     def label_names(self) -> list[str] | None:
@@ -63,12 +64,13 @@ class ClassificationDataModule(RowsDataModule):
     def setup(self, stage: str) -> None:
         """Find out the labels, then read and tokenize the splits that a stage needs."""
         self.warnings = []
-        trained = getattr(self._task, "labels", None)  # those of the checkpoint
-        self.labels = trained if stage == "predict" and trained is not None else self.label_names()
+        self.trained_labels = getattr(self._task, "labels", None)
+        predicts_file = stage == "predict" and self.predict_file is not None
+        self.labels = None if predicts_file and self.trained_labels is not None else self.label_names()
         if self.labels is None:
-            self.labels = trained
+            self.labels = self.trained_labels
         if self.labels is None and stage != "predict":
-            raise UsageError("the labels are not known: give data.init_args.train_file or --ckpt_path")
+            raise UsageError("the labels are not known: give --data.train_file or --ckpt_path")
         super().setup(stage)
         if stage == "fit":
             self._warn_of_overlap()
@@ -124,13 +126,14 @@ class ClassificationDataModule(RowsDataModule):
             return self.read("test")
         columns = self.text_columns()
         rows = file_rows(self.predict_file, columns)
+        require_text(rows, f"'{self.predict_file}'")
         return [{key: row[column] for key, column in zip(TEXTS, columns, strict=False)} for row in rows]
 
     def _tokens(self, split: Split, rows: list[Row]) -> dict[str, list[list[int]]]:
         """The tokenizer's columns; texts beyond the limit are counted and cut, the longer one of a pair first."""
         texts = [[row[key] for row in rows] for key in TEXTS if key in rows[0]]
         if len(texts) == 2 and not _separates(self.tokenizer):
-            texts = [[f"{first}\n{second}" for first, second in zip(*texts, strict=True)]]
+            texts[1] = [f"\n{second}" for second in texts[1]]
         options = {"truncation": True, "add_special_tokens": True, "verbose": False, "return_attention_mask": False}
         columns = dict(self.tokenizer(*texts, max_length=self.max_length + 1, **options))
         long = [index for index, tokens in enumerate(columns["input_ids"]) if len(tokens) > self.max_length]
@@ -143,12 +146,15 @@ class ClassificationDataModule(RowsDataModule):
         return {key: columns[key] for key in ("input_ids", "token_type_ids") if key in columns}
 
     def _warn_of_overlap(self) -> None:
-        trained = {_texts(row) for row in self._encoded["train"]}
+        trained, validated = ({_texts(row) for row in self._encoded[s]} for s in ("train", "validation"))
         splits: tuple[Split, ...] = ("validation", "test")
         for split in splits:
             rows = self._encoded.get(split) or [{"texts": row} for row in self.checked_rows(split)]
             if shared := sum(_texts(row) in trained for row in rows):
                 self.warnings.append(f"{shared:,} of the {len(rows):,} {split} rows are training rows too")
+            if split == "test" and (shared := sum(_texts(row) in validated for row in rows)):
+                chosen = "validation rows too, by which the checkpoint is chosen"
+                self.warnings.append(f"{shared:,} of the {len(rows):,} test rows are {chosen}")
 
 
 def collate_texts(rows: list[Encoded], pad_id: int) -> dict[str, Any]:

@@ -122,9 +122,9 @@ class GLUE(ClassificationDataModule):
             self.check_labels(split, rows)
 
     @property
-    def split_seed(self) -> int:
-        """The seed of the permutation."""
-        return self.seed
+    def held_out_by(self) -> dict[str, Any]:
+        """The seed of the permutation, and the rule of the sizes."""
+        return {"seed": self.seed, "split_rule": self.split_rule}
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, with the resolved commit."""
@@ -133,7 +133,7 @@ class GLUE(ClassificationDataModule):
         except UsageError:  # the rows came from the cache, so the hub need not answer
             commit = None
         kept = {"path": self.path, "revision": self.revision, "commit": commit, "task": self.task_name}
-        return {**super().provenance(), **kept, "split_rule": self.split_rule, "split_seed": self.split_seed}
+        return {**super().provenance(), **kept, "held_out_by": self.held_out_by}
 
     def _parts(self, count: int) -> dict[str, list[int]]:
         """Row numbers of the validation and the test part of a split of so many rows."""

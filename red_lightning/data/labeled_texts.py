@@ -1,6 +1,7 @@
 """The user's own texts with labels, from CSV, TSV, JSONL or Parquet files."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from red_lightning.data.classification import TEXTS, ClassificationDataModule
@@ -78,11 +79,13 @@ class LabeledTexts(ClassificationDataModule):
             return []
         if self.classes is not None:
             return self.classes
-        if self.files["train"] is None:
+        if not self._has_train_file():
             return None
         names = {row["label"] for row in self._load("train")}
         if self.regression is None and _are_fractions(names):
             return []
+        if self.regression is None:
+            self._refuse_stray_labels()
         if len(names) < 2:
             raise UsageError(
                 f"all rows of '{self.files['train']}' have the label '{min(names)}'; there is nothing to tell apart"
@@ -102,19 +105,22 @@ class LabeledTexts(ClassificationDataModule):
         if split != "train" and self.files[split] is not None:
             return self._with_numbers(split, self._load(split))
         if self.files["train"] is None:
-            raise UsageError(f"there are no {split} rows: give data.init_args.{split}_file")
+            raise UsageError(f"there are no {split} rows: give --data.{split}_file")
         if not self._held_out:
             self._held_out = self._hold_out(self._load("train"))
         return self._with_numbers("train", self._held_out[split])
 
     @property
-    def split_seed(self) -> int | None:
-        """The seed, if rows are held out of the training file."""
-        return self.seed if self._parts() and self.files["train"] else None
+    def held_out_by(self) -> dict[str, Any]:
+        """The seed, the shares and the size of the training file, if rows are held out of it."""
+        if not self._parts() or not self._has_train_file():
+            return {}
+        shares = {f"{part}_share": self.shares[part] for part in self._parts()}
+        return {"seed": self.seed, **shares, "rows": len(self._load("train"))}
 
     def provenance(self) -> dict[str, Any]:
         """The files and columns."""
-        return {**super().provenance(), "files": self.files, "columns": self.columns, "split_seed": self.split_seed}
+        return {**super().provenance(), "files": self.files, "columns": self.columns, "held_out_by": self.held_out_by}
 
     def _load(self, split: str) -> list[Row]:
         if split not in self._loaded:
@@ -128,6 +134,18 @@ class LabeledTexts(ClassificationDataModule):
                     raise UsageError(f"row {number} of '{file}' has no label; fill it in or remove the row")
         return self._loaded[split]
 
+    def _refuse_stray_labels(self) -> None:
+        """Refuse labels of which nearly all are numbers, some of them fractions: it is the others that are wrong."""
+        rows = self._load("train")
+        numbers = {row["label"] for row in rows if _is_number(row["label"])}
+        strays = [(n, row["label"]) for n, row in enumerate(rows, start=1) if row["label"] not in numbers]
+        if strays and len(strays) <= len(rows) / 10 and _are_fractions(numbers):
+            number, label = strays[0]
+            raise UsageError(
+                f"{len(rows) - len(strays)} of the {len(rows)} labels in '{self.files['train']}' are numbers, but row "
+                f"{number} has '{label}'; mend it, or give --data.regression false to take all for classes"
+            )
+
     def _with_numbers(self, split: str, rows: list[Row]) -> list[Row]:
         """The rows, with labels as numbers where they are to be predicted as such."""
         if self.labels != []:
@@ -136,9 +154,14 @@ class LabeledTexts(ClassificationDataModule):
             if not _is_number(row["label"]):
                 raise UsageError(
                     f"the label '{row['label']}' in '{self.files[split]}' is no number; "
-                    "mend it, or give data.init_args.regression false"
+                    "mend it, or give --data.regression false"
                 )
         return [{**row, "label": float(row["label"])} for row in rows]
+
+    def _has_train_file(self) -> bool:
+        """Whether there are training rows; a trained classifier does without."""
+        file = self.files["train"]
+        return file is not None and (self.trained_labels is None or Path(file).expanduser().is_file())
 
     def _parts(self) -> list[str]:
         """The splits that are held out of the training file."""
@@ -154,7 +177,7 @@ class LabeledTexts(ClassificationDataModule):
             what = f"the class '{name}' has" if self.labels else "there are"
             raise UsageError(
                 f"{what} too few rows in '{self.files['train']}' ({count}) for the {len(parts) + 1} splits made of it "
-                f"({', '.join(['train', *parts])}); add rows, or give data.init_args.validation_file and test_file"
+                f"({', '.join(['train', *parts])}); add rows, or give --data.validation_file and --data.test_file"
             )
         left, divided = list(range(len(rows))), {}
         for part in parts:

@@ -98,9 +98,9 @@ class RowsDataModule(LightningDataModule):
         return None
 
     @property
-    def split_seed(self) -> int | None:
-        """The seed on which it depends which rows are held out; None if it depends on none."""
-        return None
+    def held_out_by(self) -> dict[str, Any]:
+        """The options that decide which rows are held out, by name; empty if none do."""
+        return {}
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, for results.json."""

@@ -55,16 +55,18 @@ class TextPairs(PairsDataModule):
         if split == "test" and file is None:
             return self.read("validation")
         if file is None and (split == "train" or self.files["train"] is None):
-            raise UsageError(f"there are no {split} rows: give data.init_args.{split}_file")
+            raise UsageError(f"there are no {split} rows: give --data.{split}_file")
         if file is not None:
             rows = self._load(file, with_target=split != "predict")
             return self._split(rows)[0] if split == "train" and self.files["validation"] is None else rows
         return self._split(self._load(str(self.files["train"])))[1]
 
     @property
-    def split_seed(self) -> int | None:
-        """The seed, if rows are held out of the training file."""
-        return self.seed if self.files["validation"] is None else None
+    def held_out_by(self) -> dict[str, Any]:
+        """The seed and the share, if sources are held out of the training file."""
+        if self.files["validation"] is not None or self.files["train"] is None:
+            return {}
+        return {"seed": self.seed, "validation_share": self.validation_share}
 
     def provenance(self) -> dict[str, Any]:
         """The files and columns."""
@@ -79,7 +81,7 @@ class TextPairs(PairsDataModule):
         """Hold out whole sources, so that no validation input was trained on."""
         sources = list(dict.fromkeys(row["source"] for row in rows))
         if len(sources) < 2:
-            raise UsageError("one distinct source cannot be split: give data.init_args.validation_file")
+            raise UsageError("one distinct source cannot be split: give --data.validation_file")
         order = EpochBatches(len(sources), 1, self.seed).order()
         count = min(max(1, round(self.validation_share * len(sources))), len(sources) - 1)
         held = {sources[index] for index in order[:count]}

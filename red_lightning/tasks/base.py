@@ -70,7 +70,7 @@ class BackboneTask(LightningModule):
         self.backbone: Any = None
         self.backbone_fingerprint = ""
         self.trainable_shapes: dict[str, list[int]] = {}
-        self.split_seed: int | None = None
+        self.held_out_by: dict[str, Any] = {}
         self.missing_metrics, self.details = {}, {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
 
@@ -80,12 +80,16 @@ class BackboneTask(LightningModule):
     """Whether texts must end with EOS."""
     validation_metrics: tuple[str, ...] = ()
     """What validation logs, by which a checkpoint can be chosen."""
+    smaller_is_better: tuple[str, ...] = ("val_loss",)
+    """Those of them that are best when smallest."""
+    unedited = "unedited backbone"
+    """What the task is called before anything is trained."""
     metric_names: list[str]
+    """The test metrics, in the order in which tables show them."""
     missing_metrics: dict[str, str]
     """Test metrics that cannot be measured here, and why."""
     details: dict[str, Any]
     """What a test found besides its scores, for results.json."""
-    """The test metrics, in the order in which tables show them."""
 
     @property
     def encoder_decoder(self) -> bool:
@@ -103,7 +107,7 @@ class BackboneTask(LightningModule):
         """Refuse data of another kind, and a test on rows that a checkpoint was trained on or chosen by.
 
         Raises:
-            UsageError: Names the data modules that would do, or the seed.
+            UsageError: Names the data modules that would do, or the option by which other rows are held out.
         """
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and not isinstance(data, self.data_class):
@@ -111,15 +115,11 @@ class BackboneTask(LightningModule):
                 f"the task {type(self).__name__} cannot read the data module {type(data).__name__}; "
                 f"it reads {self.data_class.examples}"
             )
-        held_out_by = getattr(data, "split_seed", None)
-        known = held_out_by is not None and self.split_seed is not None
-        if stage in ("test", "validate") and known and held_out_by != self.split_seed:
-            raise UsageError(
-                f"the checkpoint was trained on the split of seed {self.split_seed}, of which the split of seed "
-                f"{held_out_by} holds out other rows; give --data.seed {self.split_seed}"
-            )
+        held_out_by = dict(getattr(data, "held_out_by", {}))
+        if stage in ("test", "validate") and held_out_by and self.held_out_by:
+            refuse_other_rows(self.held_out_by, held_out_by)
         if stage == "fit":
-            self.split_seed = held_out_by
+            self.held_out_by = held_out_by
 
     def configure_model(self) -> None:
         """Load the backbone, apply the method and make the head, once."""
@@ -175,7 +175,7 @@ class BackboneTask(LightningModule):
         Args:
             record: What :meth:`record` returned then.
         """
-        self.split_seed = record.get("split_seed")
+        self.held_out_by = record.get("held_out_by", {})
 
     def record(self) -> dict[str, Any]:
         """What the learned parameters belong to, as plain values."""
@@ -185,7 +185,7 @@ class BackboneTask(LightningModule):
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,
             "method": self.method.describe(),
-            "split_seed": self.split_seed,
+            "held_out_by": self.held_out_by,
             "shapes": self.trainable_shapes,
         }
 
@@ -220,6 +220,26 @@ class BackboneTask(LightningModule):
             )
         if missing := sorted(set(ours) - set(checkpoint["state_dict"])):
             raise UsageError(f"the checkpoint is damaged: it lacks the values of '{missing[0]}'")
+
+
+def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse to score rows that a checkpoint was trained on or chosen by.
+
+    Args:
+        theirs: The options by which rows were held out when it was trained.
+        ours: The options now.
+
+    Raises:
+        UsageError: Names the first that differs.
+    """
+    for name in {**theirs, **ours}:
+        if theirs.get(name) != ours.get(name):
+            what = "the training file had" if name == "rows" else f"rows were held out by {name}"
+            way = "a --data.test_file" if name == "rows" else f"--data.{name} {theirs.get(name)}"
+            raise UsageError(
+                f"when the checkpoint was trained, {what} {theirs.get(name)}{' rows' * (name == 'rows')}, now "
+                f"{ours.get(name)}: rows that it was trained on or chosen by would be scored; give {way}"
+            )
 
 
 def _settings(method: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ class Classification(ClassifierTask):
     """
 
     needs_eos = False
+    unedited = "untrained head"
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class ClassifierTask(BackboneTask):
     """Base of the classification tasks. A subclass has a loss and answers.
 
     Validates by the loss per row (``val_loss``) and by each metric (``val_accuracy``, ...), of which the first is also
-    called ``val_score``; tests by the same metrics.
+    called ``val_score`` (negated if it is an error, so that the largest is the best); tests by the same metrics.
 
     Args:
         backbone: Hub id or folder of the pretrained model.
@@ -50,11 +50,14 @@ class ClassifierTask(BackboneTask):
     """
 
     validation_metrics = ("val_loss", "val_score", *(f"val_{name}" for name in (*CLASS_METRICS, *NUMBER_METRICS)))
+    smaller_is_better = ("val_loss", "val_mse")
     data_class = ClassificationDataModule
+    score_prefix = ""
+    """How the names of scores begin that are not measured as their names say."""
 
     def __init__(self, backbone: str, method: Method, metrics: list[str] | None = None, **options: Any) -> None:
         super().__init__(backbone, method, **options)
-        self.metric_names = list(metrics or [])
+        self.metrics, self.metric_names = list(metrics or []), []
         self.labels: list[str] | None = None
         self.validation_loss = SumMetric(nan_strategy="disable")
         self.validation_rows = SumMetric()
@@ -110,11 +113,12 @@ class ClassifierTask(BackboneTask):
         if self.labels is not None and self.labels != labels:
             raise UsageError(_other_labels(self.labels, labels))
         self.labels = labels
-        self.metric_names = self.metric_names or metrics
-        check_metrics(self.metric_names, len(labels))
+        self.metrics = self.metrics or metrics
+        check_metrics(self.metrics, len(labels))
         if not self.scores:
             make = (lambda name: CLASS_METRICS[name](len(labels))) if labels else (lambda name: NUMBER_METRICS[name]())
-            self.scores = nn.ModuleDict({name: make(name) for name in self.metric_names})
+            self.scores = nn.ModuleDict({f"{self.score_prefix}{name}": make(name) for name in self.metrics})
+            self.metric_names = list(self.scores)
             self.confusion = Confusion(len(labels)) if labels else None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -138,7 +142,9 @@ class ClassifierTask(BackboneTask):
         scores = self._computed()
         for name, score in scores.items():
             self.log(f"val_{name}", score)
-        self.log("val_score", scores[self.metric_names[0]], prog_bar=True)
+        first = self.metric_names[0]
+        sign = -1 if f"val_{first}" in self.smaller_is_better else 1
+        self.log("val_score", sign * scores[first], prog_bar=True)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Answer a batch and score it.

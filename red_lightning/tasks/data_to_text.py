@@ -33,6 +33,7 @@ class DataToText(BackboneTask):
     """
 
     validation_metrics = ("val_loss", "val_perplexity")
+    smaller_is_better = validation_metrics
     data_class = PairsDataModule
 
     def __init__(

@@ -1,6 +1,7 @@
 """Classification as text to text (paper, section 4.2; GLUE on T5): the model writes the label."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -28,9 +29,10 @@ class TextToTextClassification(ClassifierTask):
         method: How the backbone is adapted.
         targets: What is written for a class: its ``number`` (authors' code: 0, 1, 2) or its ``name``. A number to
             predict is written with one decimal (authors' code).
-        max_new_tokens: Most tokens to write, greedily (authors' code: 5).
-        two_class_mnli: Score a three-class task as the authors' code does: class 1 against the rest, so that taking
-            entailment for contradiction is right.
+        max_new_tokens: Most tokens to write, greedily (authors' code: 5 with the start token).
+        two_class_mnli: Score a three-class task as the authors' code does: class 1 against the rest, to which outputs
+            that are no label belong too, so that taking entailment for contradiction is right. The scores are then
+            called ``two_class_accuracy`` and ``two_class_matthews``.
         metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. Null
             takes those of the data set.
         **options: Those of :class:`BackboneTask`.
@@ -54,6 +56,7 @@ class TextToTextClassification(ClassifierTask):
                 "use the task Classification, or a T5"
             )
         self.targets, self.two_class_mnli = targets, two_class_mnli
+        self.score_prefix = "two_class_" if two_class_mnli else ""
         self.decoding = Decoding(num_beams=1, no_repeat_ngram_size=0, max_new_tokens=max_new_tokens)
         self.unreadable = SumMetric()
 
@@ -61,12 +64,25 @@ class TextToTextClassification(ClassifierTask):
         """Load the encoder-decoder."""
         return load_generator(self.source, self.backbone_options, meta)
 
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """Take the labels; refuse a checkpoint that was taught to write something else for them."""
+        super().recall(record)
+        if (theirs := record.get("targets", self.targets)) != self.targets:
+            raise UsageError(
+                f"the checkpoint was taught to write each class's {theirs}, but model.targets is {self.targets}; "
+                f"give --model.targets {theirs}"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """The base's, and what is written for a class."""
+        return {**super().record(), "targets": self.targets, "max_new_tokens": self.decoding.max_new_tokens}
+
     def take_labels(self, labels: list[str], metrics: list[str]) -> None:
         """Take the labels; see that each can be written in so many tokens, and that no two are written alike."""
         super().take_labels(labels, metrics)
         if self.two_class_mnli and len(labels) != 3:
             raise UsageError(f"model.two_class_mnli is for tasks of three classes, but this one has {len(labels)}")
-        unfit = [name for name in self.metric_names if name not in ("accuracy", "matthews")]
+        unfit = [name for name in self.metrics if name not in ("accuracy", "matthews")]
         if self.two_class_mnli and unfit:
             raise UsageError(
                 f"model.two_class_mnli makes two classes of three, but '{unfit[0]}' is a mean over three; "

@@ -82,10 +82,47 @@ def test_predict_needs_a_file_of_texts_only(trained: Outcome, cli: CLI, tmp_path
         assert "reference" not in row
 
 
-def test_another_seeds_split_is_refused(trained: Outcome, cli: CLI) -> None:
+def test_rows_that_were_trained_on_are_not_tested(trained: Outcome, cli: CLI, tmp_path: Path) -> None:
     options = ("test", "--config", "texts.yaml", "--ckpt_path", "runs/first/checkpoints/best.ckpt")
-    assert "trained on the split of seed 7" in cli(*options, "--seed_everything", "8").error
+    seeded = cli(*options, "--seed_everything", "8").error
+    assert "rows were held out by seed 7, now 8: rows that it was trained on or chosen by would be scored" in seeded
     assert cli(*options, "--seed_everything", "8", "--data.seed", "7").status == 0
+    assert "rows were held out by test_share 0.1, now 0.5" in cli(*options, "--data.test_share", "0.5").error
+    new = write_texts(tmp_path / "new.csv", ["thai", "italian", "french"], 9)
+    assert cli(*options, "--data.test_file", str(new), "--data.validation_file", str(new)).status == 0
+    with (tmp_path / "train.csv").open("a", encoding="utf-8") as file:
+        file.write("one more,thai\n")
+    assert "the training file had 60 rows, now 61" in cli(*options).error
+
+
+def test_a_labelled_file_is_tested_without_training_rows(trained: Outcome, cli: CLI, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").rename(tmp_path / "new.csv")
+    options = ("--ckpt_path", "runs/first/checkpoints/best.ckpt", "--data.test_file", "new.csv")
+    shown = cli("test", "--config", "texts.yaml", *options)
+    assert shown.status == 0, shown.err
+
+
+def test_predict_needs_a_trained_head(cli: CLI, texts: Path) -> None:
+    assert cli("predict", "--config", "texts.yaml").error == "predict would use an untrained head; give --ckpt_path"
+    shown = cli("test", "--config", "texts.yaml")
+    assert "this is the untrained head" in shown.out
+
+
+def test_one_bad_number_does_not_make_classes(cli: CLI, texts: Path, tmp_path: Path) -> None:
+    numbers = [f"{index / 7:.3f}" for index in range(59)]
+    lines = [f"text {index},{number}\n" for index, number in enumerate([*numbers, "n/a"])]
+    (tmp_path / "train.csv").write_text("".join(["text,label\n", *lines]), encoding="utf-8")
+    assert "59 of the 60 labels in 'train.csv' are numbers, but row 60 has 'n/a'" in cli(*FIT).error
+
+
+def test_shipped_parts_are_found_from_anywhere(cli: CLI, texts: Path, tmp_path: Path) -> None:
+    for part in ("methods/red_plus.yaml", "configs/methods/red_plus.yaml"):
+        shown = cli("parameters", "--config", "texts.yaml", "--model.method", part)
+        assert shown.status == 0, shown.err
+        assert "RED (sites: ['query', 'key', 'value', 'attention', 'ffn']" in shown.out
+    error = cli("parameters", "--config", "texts.yaml", "--model.method=methods/red_pls.yaml").error
+    assert "'methods/red_pls.yaml' does not exist" in error
+    assert "did you mean 'methods/red_plus.yaml'?" in error
 
 
 def test_numbers_are_predicted_as_such(cli: CLI, texts: Path, tmp_path: Path) -> None:
@@ -130,9 +167,13 @@ REFUSED = {
     "many rows": (["--data.train_size", "100"], "data.train_size is 100, but the train split has 48 rows"),
     "shares": (["--data.test_share", "0.95"], "leave no training rows"),
     "task": (
-        ["--model", "DataToText", "--checkpoint.monitor", "val_loss"],
+        ["--model", "DataToText", "--checkpoint.monitor", "val_loss", "--checkpoint.mode", "min"],
         "DataToText cannot read the data module LabeledTexts",
     ),
+    "mode": (["--checkpoint.mode", "min"], "val_score is best when largest; give --checkpoint.mode max"),
+    "no mode": (["--checkpoint.monitor", "val_loss"], "val_loss is best when smallest; give --checkpoint.mode min"),
+    "no list": (["--model.metrics", "accuracy"], "it takes a list such as '[a, b]'"),
+    "no pooler": (["--model.head.pooling", "pooler"], "has no pretrained pooler; choose model.head.pooling first"),
     "monitor": (["--checkpoint.monitor", "val_acc"], "did you mean 'val_accuracy'?"),
     "pooler": (
         ["--model.head.pooling", "middle"],

@@ -63,10 +63,11 @@ def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None
 @pytest.mark.parametrize("task", GLUE_TASKS)
 @pytest.mark.parametrize("name", GLUE)
 def test_glue_experiment_runs(name: str, task: str, hub: dict[str, str], tmp_path: Path) -> None:
-    done = run_apart(tmp_path, "fit", "--config", name, "--data.task", task, *SHORT, "--run.name", "x", env=hub)
+    done = run_apart(tmp_path, "fit", "--config", name, "--data.task", task, *SHORT, env=hub)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    run = tmp_path / "runs/x"
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith(f"{name}-{task}-")
     written = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert written["train"]["steps"] == 2
     assert list(written["scores"]) == list(GLUE_TASKS[task].metrics)
@@ -75,7 +76,7 @@ def test_glue_experiment_runs(name: str, task: str, hub: dict[str, str], tmp_pat
     assert len(written["commit"]) == len(written["data"]["commit"]) == 40
     assert written["labels"] == list(GLUE_TASKS[task].labels)
     assert (run / "confusion.png").is_file() == bool(GLUE_TASKS[task].labels)
-    assert "paper" in done.stdout
+    assert ("paper" in done.stdout) == ((name, task) != ("t5_base_glue", "mnli"))  # there it scores two classes
     edits = load_file(run / "edits/edits.safetensors")
     assert any(key.startswith("head.") for key in edits) == ("t5" not in name)
 

@@ -192,6 +192,14 @@ def test_without_a_separator_a_newline_joins_the_pair() -> None:
     assert dict(zip(batch["row"], batch["texts"], strict=True))[1] == {"text": "x", "text_pair": "y"}
 
 
+def test_without_a_separator_too_the_longer_text_is_cut() -> None:
+    data = connected([pair("river " * 50, "Thai food")], build_tokenizer(), max_length=20)
+    (batch,) = data.val_dataloader()
+    (tokens,) = batch["input_ids"]
+    assert len(tokens) == 20
+    assert data.tokenizer.decode(tokens).endswith("\nThai food")
+
+
 @pytest.mark.parametrize(
     ("name", "layout"),
     [

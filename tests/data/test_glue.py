@@ -221,8 +221,7 @@ def test_provenance(hub: Path) -> None:
         "revision": None,
         "commit": None,  # a folder has none
         "task": "rte",
-        "split_rule": "authors",
-        "split_seed": 7,
+        "held_out_by": {"seed": 7, "split_rule": "authors"},
     }
 
 
@@ -318,7 +317,7 @@ def test_an_empty_text_of_the_users_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("question1,question2\na,b\nc,\n")
     data = GLUE("qqp", str(hub), predict_file=str(tmp_path / "a.csv"))
     data.connect(build_tokenizer(), False)
-    with pytest.raises(UsageError, match="row 2 of the predict split has an empty 'text_pair'"):
+    with pytest.raises(UsageError, match=r"row 2 of '.*a.csv' has an empty 'question2'"):
         data.setup("predict")
 
 

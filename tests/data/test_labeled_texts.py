@@ -269,7 +269,7 @@ def test_provenance(tmp_path: Path) -> None:
         "class": "LabeledTexts",
         "files": {"train": file, "validation": None, "test": "b.csv"},
         "columns": {"text": "text", "label": "label"},
-        "split_seed": 3,
+        "held_out_by": {"seed": 3, "validation_share": 0.1, "rows": 2},
     }
 
 
@@ -324,6 +324,7 @@ def test_pairs_are_the_same_if_both_texts_are(tmp_path: Path) -> None:
     assert data.warnings == [
         "1 of the 3 validation rows are training rows too",
         "2 of the 2 test rows are training rows too",
+        "1 of the 2 test rows are validation rows too, by which the checkpoint is chosen",
     ]
 
 
@@ -337,9 +338,10 @@ def test_overlap_is_counted_in_automatic_parts(tmp_path: Path) -> None:
     same = {split: texts(data, split).count("the same") for split in PARTS}
     assert sum(same.values()) == 40
     assert same["train"] > 0
-    assert data.warnings == [
+    assert data.warnings[:-1] == [
         f"{same[split]} of the 8 {split} rows are training rows too" for split in PARTS[1:] if same[split]
     ]
+    assert f"{same['test']} of the 8 test rows are validation rows too" in data.warnings[-1]
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -425,7 +427,7 @@ def test_an_empty_second_text_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stage", "split"), [("fit", "train"), ("validate", "validation"), ("test", "test")])
 def test_missing_files_are_asked_for(stage: str, split: str, tmp_path: Path) -> None:
-    assert f"there are no {split} rows: give data.init_args.{split}_file" in refused(None, stage, labels=["a", "b"])
+    assert f"there are no {split} rows: give --data.{split}_file" in refused(None, stage, labels=["a", "b"])
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])

@@ -120,7 +120,7 @@ def test_an_impossible_number_is_refused(wanted: int) -> None:
         train_rows(wanted, 9)
 
 
-@pytest.mark.parametrize("wanted", [0.0, -0.5, 1.5, 10.0, float("nan")])
+@pytest.mark.parametrize("wanted", [0.0, -0.5, 1.5, 10.5, float("nan")])
 def test_an_impossible_share_is_refused(wanted: float) -> None:
     with pytest.raises(UsageError, match=rf"data\.train_size is {wanted}: give a whole number of rows, or a share"):
         train_rows(wanted, 9)

@@ -79,9 +79,9 @@ def test_splits_that_stand_in_for_others(tmp_path: Path) -> None:
 def test_missing_files_are_asked_for(given: str, split: str, tmp_path: Path) -> None:
     path = str(write_pairs(tmp_path / "a.jsonl", 10))
     if given == "validation_file":
-        with pytest.raises(UsageError, match=r"no train rows: give data\.init_args\.train_file"):
+        with pytest.raises(UsageError, match=r"no train rows: give --data\.train_file"):
             TextPairs(validation_file=path).read("train")
-    with pytest.raises(UsageError, match=r"no validation rows: give data\.init_args\.validation_file"):
+    with pytest.raises(UsageError, match=r"no validation rows: give --data\.validation_file"):
         TextPairs().read("test")
 
 

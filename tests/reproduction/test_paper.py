@@ -73,8 +73,10 @@ def test_every_score_is_the_papers(recipe: str, method: str, results: dict[str, 
     metrics = {"cola": "matthews", "stsb": "pearson"}
     for task in TASKS:
         ((title, scores),) = published(recipe, method, task).items()
-        assert scores == {metrics.get(task, "accuracy"): pytest.approx(row[columns.get(task, task.upper())] / 100)}
-        assert title == ("paper" if recipe == "t5_base" else "paper (mean of 5 seeds)")
+        two = "two_class_" if (recipe, method, task) == ("t5_base", "RED", "mnli") else ""  # so the authors score it
+        metric = two + metrics.get(task, "accuracy")
+        assert scores == {metric: pytest.approx(row[columns.get(task, task.upper())] / 100)}
+        assert title.startswith("paper" if recipe == "t5_base" else "paper (mean of 5 seeds)")
 
 
 def test_red_plus_has_the_values_of_the_authors_repository(tables: dict[str, Any]) -> None:
@@ -194,7 +196,7 @@ def test_all_sites_are_red_plus(sites: list[str] | None, rate: float) -> None:
     """Of RED on QNLI the paper says 3e-3; the authors' RED+ has 5e-3 and 20 epochs there."""
     settings = config(sites=sites, task="qnli")
     assert resolved(settings)["learning_rate"] == rate
-    assert bool(settings.run.beside) == (rate == 3e-3)  # there is no published score of RED+
+    assert bool(settings.run.beside) == (sites in (None, ["ffn"]))  # there is no published score of other sites
 
 
 def test_the_values_under_a_command() -> None:

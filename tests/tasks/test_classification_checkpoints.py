@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from red_lightning import RED, apply_edits, load_head, save_edits
 from red_lightning.artifacts import read_edits
@@ -92,3 +92,18 @@ def test_edits_and_head_in_ones_own_code(family: str, method: Any, tmp_path: Pat
         logits = head(pool(backbone(**inputs), inputs["attention_mask"], record["head"]["pooling"]))
         assert torch.equal(logits, task(**inputs))
     assert not head.training
+
+
+def test_a_models_pooler_and_head_do_not_hide_its_hidden_layers(roberta: Path, tmp_path: Path) -> None:
+    task = configured_classifier(roberta)
+    vectors = {name.removeprefix("backbone."): p for name, p in task.trainable_parameters().items()}
+    save_edits(tmp_path / "edits", vectors, task.record())
+    for auto in (AutoModel, AutoModelForSequenceClassification):  # with a pooler; inside another model
+        model = auto.from_pretrained(roberta).eval()
+        applied = apply_edits(model, tmp_path / "edits")
+        assert {name: p.tolist() for name, p in applied.items()} == {
+            name: p.tolist() for name, p in vectors.items() if not name.startswith("head.")
+        }
+        assert sum(p.requires_grad for p in model.base_model.parameters()) == len(applied)
+    with pytest.raises(UsageError, match="belong to another backbone"):
+        apply_edits(AutoModel.from_pretrained(save_backbone("roberta", tmp_path / "other", seed=5)), tmp_path / "edits")

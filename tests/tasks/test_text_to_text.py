@@ -132,3 +132,10 @@ def test_other_backbones_and_data_are_refused(t5_folder: Path, gpt2_folder: Path
         make_writer(t5_folder, max_new_tokens=1)
     with pytest.raises(UsageError, match="cannot read the data module TextPairs; it reads GLUE or LabeledTexts"):
         make_trainer(tmp_path).fit(make_writer(t5_folder), datamodule=make_data(tmp_path))
+
+
+def test_a_checkpoint_that_writes_something_else_is_refused(t5_folder: Path) -> None:
+    record = make_writer(t5_folder, ["ab", "cd"], targets="name").record()
+    assert record["targets"] == "name"
+    with pytest.raises(UsageError, match=r"taught to write each class's name.*give --model\.targets name"):
+        make_writer(t5_folder).recall(record)
