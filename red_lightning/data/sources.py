@@ -156,7 +156,14 @@ def _utf8(file: Path) -> str:
 
 def _read_csv(file: Path, columns: Sequence[str]) -> Records:
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(_utf8(file), newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(2**31 - 1)  # texts may be longer than the module's own limit of 131,072 characters
+    text = _utf8(file)
+    first = text.split("\n", 1)[0]
+    if ";" in first and delimiter not in first:
+        raise UsageError(
+            f"the columns of '{file}' are separated by semicolons; save it with commas, or as .tsv with tabs"
+        )
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         _refuse_repeated(reader.fieldnames or (), f"the first line of '{file}'")
         for record in reader:

@@ -357,3 +357,15 @@ def test_the_similarities_of_glue_are_numbers(own_cache: Path, shared: Path) -> 
     assert len(rows) == 5_749
     assert all(isinstance(row["label"], float) and 0 <= row["label"] <= 5 for row in rows)
     assert rows[0] == {"sentence1": "A plane is taking off.", "label": 5.0}
+
+
+@pytest.mark.parametrize("header", ["text;label", '"text";"label"'])
+def test_semicolons_are_named(header: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\nx;y\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="separated by semicolons"):
+        file_rows(str(tmp_path / "a.csv"), ["text"])
+
+
+def test_a_field_may_be_long(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000 + "\n", encoding="utf-8")
+    assert len(file_rows(str(tmp_path / "a.csv"), ["text"])[0]["text"]) == 200_000
