@@ -54,7 +54,8 @@ def print_table(name: str, method: dict[str, Any], trains: dict[str, Any], whole
         whole: Number of parameters of the backbone.
     """
     options = ", ".join(f"{key}: {value}" for key, value in method.items() if key != "name")
-    table = Table(title=f"{method['name']} ({options}) on {name}", title_justify="left", show_footer=True)
+    title = f"{method['name']} ({options}) on {name}" if options else f"{method['name']} on {name}"
+    table = Table(title=title, title_justify="left", show_footer=True)
     count = sum(parameter.numel() for parameter in trains.values())
     table.add_column("trains", footer=f"{len(trains)} tensors", overflow="fold")
     table.add_column("shape", justify="right")

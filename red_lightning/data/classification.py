@@ -26,8 +26,8 @@ class ClassificationDataModule(RowsDataModule):
         batch_size: Rows of one training batch of all processes together.
         max_length: Tokens of a text or a pair of texts, special tokens included; longer ones are cut (the authors'
             code: 256).
-        predict_file: A file of texts to predict (``.txt`` with one per line, or ``.csv``, ``.tsv``, ``.jsonl``,
-            ``.parquet`` with the columns of the texts); null predicts the test rows.
+        predict_file: A file of texts to predict (``.txt`` with one per line, blank lines left out, or ``.csv``,
+            ``.tsv``, ``.jsonl``, ``.parquet`` with the columns of the texts); null predicts the test rows.
         **options: Those of :class:`RowsDataModule`.
     """
 
