@@ -37,7 +37,12 @@ class Decoding:
 
 @torch.no_grad()
 def decode(
-    backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor, tokenizer: Any, decoding: Decoding
+    backbone: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    tokenizer: Any,
+    decoding: Decoding,
+    encoder_outputs: Any = None,
 ) -> list[str]:
     """Generate a text for each row of a batch.
 
@@ -47,6 +52,7 @@ def decode(
         attention_mask: int64, shape (rows, tokens).
         tokenizer: The backbone's tokenizer.
         decoding: How to decode.
+        encoder_outputs: What the encoder of an encoder-decoder made of the batch, if it has been run already.
 
     Returns:
         One text per row, without special tokens and outer blanks; the same that decoding each row alone gives.
@@ -66,7 +72,9 @@ def decode(
     published = model.generation_config
     model.generation_config = GenerationConfig()  # generate takes from here whatever is not set above
     try:
-        sequences = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=settings)
+        known = {} if encoder_outputs is None else {"encoder_outputs": encoder_outputs}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **known}
+        sequences = model.generate(**inputs, generation_config=settings)
     finally:
         model.generation_config = published
     new = sequences if config.is_encoder_decoder else sequences[:, input_ids.shape[1] :]

@@ -100,24 +100,27 @@ class TextToTextClassification(ClassifierTask):
             if self.read(self.tokenizer.decode(tokens, skip_special_tokens=True)) != number:
                 raise UsageError(f"the backbone's tokenizer cannot write the label '{text}'; use model.targets number")
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, encoder: Any = None) -> Tensor:
         """The cross-entropy per target token of each row in nats: float32, shape (rows,)."""
         targets = self._targets(batch["labels"])
-        encoder = self._encode(batch)
+        encoder = encoder or self._encode(batch)
         losses = self._token_losses(encoder, batch["attention_mask"], targets)
         return losses.sum(1) / (targets != IGNORED).sum(1)
 
-    def answers(self, batch: Batch, with_scores: bool = True) -> Answers:
+    def answers(self, batch: Batch, encoder: Any = None, with_scores: bool = True) -> Answers:
         """What is written, greedily, read as a label; and the probability of each label among the labels."""
-        texts = decode(self.backbone, batch["input_ids"], batch["attention_mask"], self.tokenizer, self.decoding)
+        encoder = encoder or self._encode(batch)
+        inputs = (batch["input_ids"], batch["attention_mask"])
+        texts = decode(self.backbone, *inputs, self.tokenizer, self.decoding, encoder)
         values = [self.read(text) for text in texts]
         dtype = torch.int64 if self.labels else torch.float32
-        scores = self.label_scores(batch) if self.labels and with_scores else None
+        scores = self.label_scores(batch, encoder) if self.labels and with_scores else None
         return Answers(torch.tensor(values, dtype=dtype, device=batch["input_ids"].device), scores, texts)
 
     def loss_and_answers(self, batch: Batch) -> tuple[Tensor, Answers]:
-        """Both, without the probabilities, which cost a pass of their own."""
-        return self.loss(batch), self.answers(batch, with_scores=False)
+        """Both from one pass of the encoder, without the probabilities, which cost passes of the decoder."""
+        encoder = self._encode(batch)
+        return self.loss(batch, encoder), self.answers(batch, encoder, with_scores=False)
 
     def read(self, text: str) -> float:
         """The class number or the number that a text means; the number of classes, or NaN, if it means none."""
@@ -132,14 +135,14 @@ class TextToTextClassification(ClassifierTask):
         return value if math.isfinite(value) else math.nan
 
     @torch.no_grad()
-    def label_scores(self, batch: Batch) -> Tensor:
+    def label_scores(self, batch: Batch, encoder: Any = None) -> Tensor:
         """How probable each label is among the labels, by the probability of writing it with EOS.
 
         Returns:
             float32, shape (rows, classes); each row sums to 1.
         """
         rows = len(batch["row"])
-        encoder = self._encode(batch)
+        encoder = encoder or self._encode(batch)
         likelihoods = []
         for label in range(len(require_labels(self.labels))):
             targets = self._targets(torch.full((rows,), label, device=batch["input_ids"].device))

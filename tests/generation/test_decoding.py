@@ -170,3 +170,22 @@ def test_a_blank_line_ends_the_text(stop: bool, expected: list[str]) -> None:
     speaker: Any = Speaker([" one\ntwo\n\nthree", "\n\nlate", " a <eos>"])
     ids = torch.tensor([[5, 0]] * 3)
     assert decode(speaker, ids, torch.ones_like(ids), build_tokenizer(), Decoding(stop_at_blank_line=stop)) == expected
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_encoder_that_was_run_already_is_used(beams: int) -> None:
+    model, tokenizer = edited("t5"), build_tokenizer()
+    decoding = Decoding(num_beams=beams, max_new_tokens=8)
+    expected = decode_texts(model, SOURCES, decoding, tokenizer)
+    rows = [
+        {"row": 0, "source": [*tokenizer(text)["input_ids"], tokenizer.eos_token_id], "text": text, "references": []}
+        for text in SOURCES
+    ]
+    batch = collate_for_decoding(rows, tokenizer.pad_token_id, True)
+    inputs = (batch["input_ids"], batch["attention_mask"])
+    with torch.no_grad():
+        encoded = model.get_encoder()(input_ids=inputs[0], attention_mask=inputs[1])
+    calls: list[int] = []
+    model.get_encoder().register_forward_hook(lambda *_: calls.append(1))
+    assert decode(model, *inputs, tokenizer, decoding, encoded) == expected
+    assert calls == []

@@ -46,7 +46,7 @@ class Script:
     def __init__(self, task: TextToTextClassification, written: list[str]) -> None:
         self.task, self.written = task, written
 
-    def __call__(self, backbone: Any, input_ids: Tensor, mask: Tensor, tokenizer: Any, decoding: Any) -> list[str]:
+    def __call__(self, backbone: Any, input_ids: Tensor, mask: Tensor, tokenizer: Any, *_: Any) -> list[str]:
         assert backbone is self.task.backbone
         texts = [tokenizer.decode(ids[kept.bool()]) for ids, kept in zip(input_ids, mask, strict=True)]
         rows = [int(next(word for word in text.split() if word.isdigit())) for text in texts]
