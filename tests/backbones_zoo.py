@@ -1,6 +1,7 @@
 """Tiny random backbones of every family, built here."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -16,13 +17,33 @@ from transformers import (
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     ModernBertConfig,
     ModernBertModel,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaConfig,
     RobertaModel,
     T5Config,
@@ -109,20 +130,78 @@ def _t5(layers: int, dropout: float) -> nn.Module:
     return T5ForConditionalGeneration(config)
 
 
+def _decoder(layers: int) -> dict[str, Any]:
+    """What the configurations of all newer decoders name alike."""
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+
+
+def _grouped(layers: int, dropout: float) -> dict[str, Any]:
+    """What those name alike whose queries share keys and values."""
+    return {
+        **_decoder(layers),
+        "intermediate_size": 64,
+        "num_key_value_heads": 2,
+        "attention_dropout": dropout,
+    }
+
+
 def _llama(layers: int, dropout: float) -> nn.Module:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        attention_dropout=dropout,
-        bos_token_id=0,
-        eos_token_id=0,
+    return LlamaForCausalLM(LlamaConfig(**_grouped(layers, dropout)))
+
+
+def _mistral(layers: int, dropout: float) -> nn.Module:
+    return MistralForCausalLM(MistralConfig(**_grouped(layers, dropout), sliding_window=8))
+
+
+def _qwen2(layers: int, dropout: float) -> nn.Module:
+    return Qwen2ForCausalLM(Qwen2Config(**_grouped(layers, dropout), pad_token_id=1))
+
+
+def _qwen3(layers: int, dropout: float) -> nn.Module:
+    return Qwen3ForCausalLM(Qwen3Config(**_grouped(layers, dropout), head_dim=16, pad_token_id=1))
+
+
+def _gemma(layers: int, dropout: float) -> nn.Module:
+    options = {**_grouped(layers, dropout), "num_key_value_heads": 1}
+    return GemmaForCausalLM(GemmaConfig(**options, head_dim=16, pad_token_id=1))
+
+
+def _gemma2(layers: int, dropout: float) -> nn.Module:
+    config = Gemma2Config(**_grouped(layers, dropout), head_dim=16, sliding_window=8, pad_token_id=1)
+    return Gemma2ForCausalLM(config)
+
+
+def _gemma3(layers: int, dropout: float) -> nn.Module:
+    config = Gemma3TextConfig(**_grouped(layers, dropout), head_dim=16, sliding_window=8, pad_token_id=1)
+    return Gemma3ForCausalLM(config)
+
+
+def _phi(layers: int, dropout: float) -> nn.Module:
+    config = PhiConfig(**_decoder(layers), intermediate_size=64, resid_pdrop=dropout, pad_token_id=1)
+    return PhiForCausalLM(config)
+
+
+def _phi3(layers: int, dropout: float) -> nn.Module:
+    return Phi3ForCausalLM(Phi3Config(**_grouped(layers, dropout), resid_pdrop=dropout, pad_token_id=1))
+
+
+def _opt(layers: int, dropout: float) -> nn.Module:
+    options = {**_decoder(layers), "max_position_embeddings": 64}
+    return OPTForCausalLM(
+        OPTConfig(**options, ffn_dim=64, word_embed_proj_dim=32, dropout=dropout, pad_token_id=1),
     )
-    return LlamaForCausalLM(config)
+
+
+def _gpt_neox(layers: int, dropout: float) -> nn.Module:
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**_decoder(layers), intermediate_size=64, hidden_dropout=dropout))
 
 
 def _xlm_roberta(layers: int, dropout: float) -> nn.Module:
@@ -247,8 +326,22 @@ _BUILDERS = {
     "gpt2": _gpt2,
     "t5": _t5,
     "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma": _gemma,
+    "gemma2": _gemma2,
+    "gemma3": _gemma3,
+    "phi": _phi,
+    "phi3": _phi3,
+    "opt": _opt,
+    "gpt_neox": _gpt_neox,
 }
 FAMILIES = sorted(_BUILDERS)
+MASKED = ("albert", "bert", "deberta", "distilbert", "electra", "modernbert", "roberta", "xlm_roberta")
+"""The encoders: families that were pretrained to fill in masked tokens."""
+LACKING = dict.fromkeys(("phi3", "gpt_neox"), ("query", "key", "value"))
+"""The sites that a family has not, for its fused projection is not made of thirds."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -74,6 +74,20 @@ BERT_SITES = {
     "residual": Within(r"output"),  # after the LayerNorm: post-norm blocks end there
 }
 
+LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
+LLAMA_SITES = {
+    "ffn": Within(r"mlp\.down_proj"),
+    "attention": Within(r"self_attn\.o_proj"),
+    "query": Within(r"self_attn\.q_proj"),
+    "key": Within(r"self_attn\.k_proj"),
+    "value": Within(r"self_attn\.v_proj"),
+    "residual": Within(""),
+}
+PHI_SITES = {**LLAMA_SITES, "ffn": Within(r"mlp\.fc2"), "attention": Within(r"self_attn\.dense")}
+PHI3_SITES = {site: LLAMA_SITES[site] for site in ("ffn", "attention", "residual")}
+OPT_SITES = {**LLAMA_SITES, "ffn": Within(r"fc2"), "attention": Within(r"self_attn\.out_proj")}
+NEOX_SITES = {**PHI3_SITES, "ffn": Within(r"mlp\.dense_4h_to_h"), "attention": Within(r"attention\.dense")}
+
 ARCHITECTURES = [
     Architecture("RoBERTa", ("roberta",), BERT_BLOCK, "first", BERT_SITES),
     Architecture("XLM-R", ("xlm-roberta",), BERT_BLOCK, "first", BERT_SITES),
@@ -163,20 +177,20 @@ ARCHITECTURES = [
             "residual": Within(""),
         },
     ),
-    Architecture(
-        "Llama",
-        ("llama",),
-        r"layers\.(?P<layer>\d+)",
-        "last",
-        {
-            "ffn": Within(r"mlp\.down_proj"),
-            "attention": Within(r"self_attn\.o_proj"),
-            "query": Within(r"self_attn\.q_proj"),
-            "key": Within(r"self_attn\.k_proj"),
-            "value": Within(r"self_attn\.v_proj"),
-            "residual": Within(""),
-        },
-    ),
+    Architecture("Llama", ("llama",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("Mistral", ("mistral",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("Qwen 2", ("qwen2",), LLAMA_BLOCK, "last", LLAMA_SITES),  # and 2.5
+    Architecture("Qwen 3", ("qwen3",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    # Gemma 2 and 3 normalise the outputs of attention and FFN once more: those are edited before that norm.
+    Architecture("Gemma", ("gemma", "gemma2", "gemma3_text"), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES),
+    # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
+    # attention): equal thirds of it would be wrong, so it has no sites query, key and value.
+    Architecture("Phi-3", ("phi3",), LLAMA_BLOCK, "last", PHI3_SITES),
+    Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
+    # GPT-NeoX's fused query_key_value holds query, key and value of the first head, then those of the second, and so
+    # on: none of the three is a contiguous third of its columns, so none is a site.
+    Architecture("GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES),
 ]
 
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from red_lightning.backbones.head import ClassificationHead, HeadOptions, pool
 from red_lightning.errors import UsageError
-from tests.backbones_zoo import build
+from tests.backbones_zoo import MASKED, build
 from tests.conftest import SHARED
 from tests.labeled import CLASSIFIERS
 from tests.methods.test_oracle import Case
@@ -50,9 +50,9 @@ def test_the_pooler_is_the_models_own() -> None:
 
 
 DEFAULTS = {
-    **dict.fromkeys(CLASSIFIERS, ("first", True, 0.5)),  # the paper's head
+    **dict.fromkeys(CLASSIFIERS, ("last", False, 0.1)),
+    **dict.fromkeys(MASKED, ("first", True, 0.5)),  # the paper's head
     **dict.fromkeys(("bert", "albert"), ("pooler", False, 0.1)),
-    **dict.fromkeys(("gpt2", "llama"), ("last", False, 0.1)),
 }
 
 

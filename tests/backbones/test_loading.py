@@ -29,7 +29,7 @@ from red_lightning.backbones.loading import (
     position_limit,
 )
 from red_lightning.errors import UsageError
-from tests.backbones_zoo import FAMILIES, build, save_backbone
+from tests.backbones_zoo import FAMILIES, MASKED, build, save_backbone
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -113,11 +113,11 @@ def test_positions(gpt2_folder: Path, t5_folder: Path, llama_folder: Path) -> No
     assert limits == [256, 256, None]
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm_roberta"])
+@pytest.mark.parametrize("family", ["roberta", "xlm_roberta", "opt"])
 def test_positions_that_begin_after_the_padding_are_fewer(family: str) -> None:
     model = build(family)
     limit = position_limit(model.config)
-    assert limit == 64  # of 66 rows
+    assert limit == 64  # of 66 rows (OPT's config leaves out the first two)
     model(torch.full((1, limit), 7))
     with pytest.raises((IndexError, RuntimeError)):
         model(torch.full((1, limit + 1), 7))
@@ -160,10 +160,9 @@ def test_an_encoder_gives_hidden_states_and_is_in_training_mode(family: str, tmp
     assert set(RED().apply(bare)) == set(RED().apply(model))
 
 
-DECODERS = ("gpt2", "llama")
 HEADS = [
     *[(family, AutoModelForSequenceClassification) for family in ENCODERS],
-    *[(family, AutoModelForCausalLM if family in DECODERS else AutoModelForMaskedLM) for family in ENCODERS],
+    *[(family, AutoModelForMaskedLM if family in MASKED else AutoModelForCausalLM) for family in ENCODERS],
 ]
 
 
