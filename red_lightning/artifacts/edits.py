@@ -88,11 +88,10 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
         UsageError: The files cannot be read, or they belong to another backbone.
     """
     tensors, record = read_edits(folder)
-    inside = getattr(backbone, "base_model", backbone)  # of a model with a language-model or classification head
-    if record["fingerprint"] != fingerprint(backbone) and record["fingerprint"] == fingerprint(inside):
-        backbone = inside
     if record["fingerprint"] != fingerprint(backbone):
-        raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
+        backbone = getattr(backbone, "base_model", backbone)  # inside a language-model or classification head
+        if record["fingerprint"] != fingerprint(backbone):
+            raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     parameters = _method(record, folder).apply(backbone)
     wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}

@@ -3,8 +3,8 @@
 from typing import Any
 
 from red_lightning.data.pairs import PairsDataModule, Split
-from red_lightning.data.sources import Row, hub_commit, hub_rows
-from red_lightning.errors import UsageError
+from red_lightning.data.provenance import hub_provenance
+from red_lightning.data.sources import Row, hub_rows
 
 
 class E2E(PairsDataModule):
@@ -36,8 +36,4 @@ class E2E(PairsDataModule):
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, with the resolved commit."""
-        try:
-            commit = hub_commit(self.path, self.revision)
-        except UsageError:  # the rows came from the cache, so the hub need not answer
-            commit = None
-        return {**super().provenance(), "path": self.path, "revision": self.revision, "commit": commit}
+        return {**super().provenance(), **hub_provenance(self.path, self.revision)}

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 
 from red_lightning.data.classification import TEXTS, ClassificationDataModule
+from red_lightning.data.provenance import hub_provenance
 from red_lightning.data.rows import Split
-from red_lightning.data.sources import Row, hub_commit, hub_rows
+from red_lightning.data.sources import Row, hub_rows
 from red_lightning.errors import UsageError, nearest
 
 
@@ -128,12 +129,8 @@ class GLUE(ClassificationDataModule):
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, with the resolved commit."""
-        try:
-            commit = hub_commit(self.path, self.revision)
-        except UsageError:  # the rows came from the cache, so the hub need not answer
-            commit = None
-        kept = {"path": self.path, "revision": self.revision, "commit": commit, "task": self.task_name}
-        return {**super().provenance(), **kept, "held_out_by": self.held_out_by}
+        origin = hub_provenance(self.path, self.revision)
+        return {**super().provenance(), **origin, "task": self.task_name, "held_out_by": self.held_out_by}
 
     def _parts(self, count: int) -> dict[str, list[int]]:
         """Row numbers of the validation and the test part of a split of so many rows."""

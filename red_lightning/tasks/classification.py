@@ -11,7 +11,7 @@ from red_lightning.backbones.head import ClassificationHead, HeadOptions, pool
 from red_lightning.backbones.loading import load_encoder
 from red_lightning.errors import UsageError, nearest
 from red_lightning.methods import Method
-from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, require_labels, softmax
+from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, require_labels
 
 
 class Classification(ClassifierTask):
@@ -120,7 +120,7 @@ class Classification(ClassifierTask):
     def _answers(self, logits: Tensor) -> Answers:
         if not self.labels:
             return Answers(logits[:, 0])
-        return Answers(logits.argmax(-1), softmax(logits))
+        return Answers(logits.argmax(-1), torch.softmax(logits, dim=-1))
 
 
 def _weights(given: Literal["balanced"] | dict[str, float], counts: dict[str, int]) -> Tensor:

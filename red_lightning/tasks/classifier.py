@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
@@ -248,8 +247,3 @@ def require_labels(labels: list[str] | None) -> list[str]:
     if labels is None:
         raise UsageError("the labels are not known: give data with labels, or --ckpt_path")
     return labels
-
-
-def softmax(logits: Tensor) -> Tensor:
-    """Probabilities of the classes: float32, shape (rows, classes)."""
-    return torch.softmax(logits.float(), dim=-1)
