@@ -1,6 +1,8 @@
 """``python -m red_lightning COMMAND``: finds the command and runs it."""
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -53,6 +55,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _run(args: list[str]) -> None:
     command = args[0]
     if command in TRAINING:
+        if "SLURM_JOB_ID" in os.environ:  # a SIGUSR1 waits until the callback Preemption has been imported and listens
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         importlib.import_module("red_lightning.cli.training").main(args)
     elif command in TOOLS:
         module = importlib.import_module(f"red_lightning.cli.{command}")

@@ -35,6 +35,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return (f"did you mean '{close}'? " if close else "") + f"known: {', '.join(shown)}"
 
 
+def cannot_write(what: str, error: OSError | None, way: str) -> UsageError:
+    """The complaint about a file or folder that cannot be written.
+
+    Args:
+        what: It, in words.
+        error: Why; None if another process knows.
+        way: What to do about it.
+    """
+    reason = (error.strerror or error) if error else "another process could not write it"
+    return UsageError(f"{what} cannot be written: {reason}; {way}")
+
+
 def require_range(name: str, value: float, least: float, most: float = math.inf) -> None:
     """Refuse a number outside its range.
 

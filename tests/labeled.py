@@ -38,7 +38,7 @@ def make_labeled_data(
     train = write_labels(folder / "train.jsonl", rows, classes, regression)
     validation = write_labels(folder / "validation.jsonl", 7, classes, regression)
     test = write_labels(folder / "test.jsonl", 10, classes, regression)
-    settings: dict[str, Any] = {"batch_size": 2, "eval_batch_size": 3, "max_length": 60}
+    settings: dict[str, Any] = {"global_batch_size": 2, "eval_batch_size": 3, "max_length": 60}
     return LabeledTexts(str(train), str(validation), str(test), **{**settings, **options})
 
 
@@ -66,7 +66,7 @@ def shake(model: nn.Module) -> None:
 
 def train_batch(task: Any, folder: Path, rows: int = 7, **options: Any) -> dict[str, Any]:
     """All training rows as one batch, with padding."""
-    data = make_labeled_data(folder, rows, batch_size=rows, **options)
+    data = make_labeled_data(folder, rows, global_batch_size=rows, **options)
     data.connect(task.tokenizer, task.encoder_decoder)
     data.setup("fit")
     return next(iter(data.train_dataloader()))

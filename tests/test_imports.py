@@ -20,10 +20,11 @@ BELOW: dict[str, set[str]] = {
     "tasks": {"backbones", "methods", "artifacts", "generation", "metrics", "data"},
     "evaluation": {"backbones", "methods", "artifacts", "generation", "tasks", "metrics", "data"},
     "callbacks": {"backbones", "artifacts"},
+    "strategies": {"backbones"},
 }
 BELOW["reproduction"] = {*BELOW["evaluation"], "evaluation", "callbacks"}
 BELOW["quickstart"] = BELOW["benchmark"] = {*BELOW["reproduction"], "reproduction", "quickstart", "benchmark"}
-BELOW["cli"] = {*BELOW["quickstart"]}
+BELOW["cli"] = {*BELOW["quickstart"], "strategies"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"artifacts", "methods"}
 MAY_REACH_THE_HUB = {"backbones", "data", "artifacts"}

@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer, seed_everything
 
 from red_lightning import RED
-from red_lightning.callbacks import BestCheckpoint, FiniteLoss
+from red_lightning.callbacks import BestCheckpoint, FiniteSteps
 from red_lightning.data import TextPairs
 from red_lightning.generation import Decoding
 from red_lightning.tasks import DataToText
@@ -45,7 +45,7 @@ def make_data(folder: Path, rows: int = 11, **options: Any) -> TextPairs:
     """Training rows, and validation and test rows of other sources."""
     train = write_pairs(folder / "train.jsonl", rows)
     validation = write_pairs(folder / "validation.jsonl", 4, references=2)
-    return TextPairs(str(train), str(validation), **{"batch_size": 2, "eval_batch_size": 3, **options})
+    return TextPairs(str(train), str(validation), **{"global_batch_size": 2, "eval_batch_size": 3, **options})
 
 
 def make_trainer(folder: Path, checkpoint: BestCheckpoint | None = None, **options: Any) -> Trainer:
@@ -60,7 +60,7 @@ def make_trainer(folder: Path, checkpoint: BestCheckpoint | None = None, **optio
         "enable_model_summary": False,
         "use_distributed_sampler": False,
         "num_sanity_val_steps": 0,
-        "callbacks": [checkpoint or BestCheckpoint(), FiniteLoss()],
+        "callbacks": [checkpoint or BestCheckpoint(), FiniteSteps()],
         "default_root_dir": folder,
     }
     return Trainer(**{**settings, **options})

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
+from red_lightning.artifacts.files import write_whole
+from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.head import ClassificationHead
-from red_lightning.backbones.loading import fingerprint
 from red_lightning.backbones.surgery import EDITOR, detach
 from red_lightning.errors import UsageError, nearest
 
@@ -41,9 +42,8 @@ def save_edits(folder: Path, learned: Mapping[str, Tensor], record: Mapping[str,
     tensors = {site_name(name): tensor.detach().cpu().contiguous() for name, tensor in learned.items()}
     libraries = {name: version(name) for name in ("red-lightning", "torch", "transformers", "lightning")}
     description = {"format": FORMAT, **record, "libraries": libraries}
-    (folder / "edits.safetensors.tmp").write_bytes(save(tensors, metadata={"format": "pt"}))
-    (folder / "edits.safetensors.tmp").replace(folder / "edits.safetensors")
-    (folder / "edits.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "edits.safetensors", save(tensors, metadata={"format": "pt"}))
+    write_whole(folder / "edits.json", json.dumps(description, indent=2) + "\n")
 
 
 def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

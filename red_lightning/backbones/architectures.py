@@ -46,6 +46,8 @@ class Architecture:
             group ``layer`` is the layer number.
         pooling: Which representation stands for a text; None where none does (encoder-decoders).
         sites: For each site name the module inside the block.
+        packs: Whether texts packed into one row, with positions restarted, no attention mask and no cache, are exactly
+            what they are apart: transformers then masks them from each other.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Architecture:
     block: str
     pooling: Pooling | None
     sites: dict[str, Within] = field(default_factory=dict)
+    packs: bool = False
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""
@@ -162,6 +165,7 @@ ARCHITECTURES = [
             "value": Within(r"attn\.c_attn", 2, 3),
             "residual": Within(""),
         },
+        packs=True,
     ),
     Architecture(
         "T5",
@@ -177,20 +181,21 @@ ARCHITECTURES = [
             "residual": Within(""),
         },
     ),
-    Architecture("Llama", ("llama",), LLAMA_BLOCK, "last", LLAMA_SITES),
-    Architecture("Mistral", ("mistral",), LLAMA_BLOCK, "last", LLAMA_SITES),
-    Architecture("Qwen 2", ("qwen2",), LLAMA_BLOCK, "last", LLAMA_SITES),  # and 2.5
-    Architecture("Qwen 3", ("qwen3",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("Llama", ("llama",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Mistral", ("mistral",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Qwen 2", ("qwen2",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),  # and 2.5
+    Architecture("Qwen 3", ("qwen3",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     # Gemma 2 and 3 normalise the outputs of attention and FFN once more: those are edited before that norm.
-    Architecture("Gemma", ("gemma", "gemma2", "gemma3_text"), LLAMA_BLOCK, "last", LLAMA_SITES),
-    Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES),
+    Architecture("Gemma", ("gemma", "gemma2", "gemma3_text"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
     # attention): equal thirds of it would be wrong, so it has no sites query, key and value.
-    Architecture("Phi-3", ("phi3",), LLAMA_BLOCK, "last", PHI3_SITES),
+    Architecture("Phi-3", ("phi3",), LLAMA_BLOCK, "last", PHI3_SITES, packs=True),
+    # OPT builds its attention mask without the positions: packed texts would see each other.
     Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
     # GPT-NeoX's fused query_key_value holds query, key and value of the first head, then those of the second, and so
     # on: none of the three is a contiguous third of its columns, so none is a site.
-    Architecture("GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES),
+    Architecture("GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES, packs=True),
 ]
 
 
@@ -238,6 +243,12 @@ def pooling_of(config: Any) -> Pooling | None:
     model_type = getattr(config, "model_type", None)
     causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return "last" if causal or getattr(config, "is_decoder", False) else "first"
+
+
+def can_pack(config: Any) -> bool:
+    """Whether a backbone's family is known to keep packed texts apart (see :attr:`Architecture.packs`)."""
+    architecture = _record_of(config)
+    return architecture is not None and architecture.packs
 
 
 def _record_of(config: Any) -> Architecture | None:

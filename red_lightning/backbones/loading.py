@@ -1,6 +1,5 @@
 """Load a pretrained backbone and its tokenizer from the hub or a folder."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,12 +30,14 @@ class BackboneOptions:
         dtype: Number format of the frozen weights. What is learned stays float32.
         attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
             own choice.
+        gradient_checkpointing: Compute each block again in the backward pass: less memory, about a third more time.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: str | None = None
+    gradient_checkpointing: bool = False
     trust_remote_code: bool = False
 
 
@@ -81,6 +82,8 @@ def find(name: str, options: BackboneOptions) -> Source:
         )
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise UsageError(f"the configuration of the backbone '{name}' cannot be read: {_first_line(error)}") from error
+    if not hasattr(config, "pad_token_id"):  # transformers 5.0 leaves it out where config.json does; Phi reads it
+        config.pad_token_id = None
     return Source(name, config, commit, local_only)
 
 
@@ -166,22 +169,6 @@ def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, me
     return model.train()
 
 
-def fingerprint(backbone: nn.Module) -> str:
-    """A short digest of a backbone: names, shapes and the signs of some values of its parameters.
-
-    Signs, because they alone survive every rounding: a backbone loaded in another dtype is still the same one.
-    """
-    digest = hashlib.sha256()
-    for name, parameter in backbone.named_parameters():
-        if name.startswith("pooler."):  # a classifier's backbone may have been loaded without it
-            continue
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        if parameter.is_floating_point() and not parameter.is_meta:
-            signs = torch.signbit(parameter.detach().flatten()[:256]).cpu()
-            digest.update(signs.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def position_limit(config: Any) -> int | None:
     """The most tokens a backbone can read, or None if its positions are relative (T5, DeBERTa-v3)."""
     if config.model_type == "t5" or not getattr(config, "position_biased_input", True):
@@ -198,8 +185,14 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
     try:
         if meta:
             with torch.device("meta"):
-                model = auto.from_config(source.config, trust_remote_code=options.trust_remote_code)
+                model = auto.from_config(
+                    source.config,
+                    dtype=getattr(torch, options.dtype),
+                    attn_implementation=options.attention,
+                    trust_remote_code=options.trust_remote_code,
+                )
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
+            _checkpoint(model, options)
             return model
         with _silence():  # what is missing is refused below, by name
             model, report = auto.from_pretrained(
@@ -210,6 +203,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 output_loading_info=True,
                 **_arguments(source, options),
             )
+        _checkpoint(model, options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -224,6 +218,14 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             f"'{unfit[0]}' is missing or of another shape"
         )
     return model
+
+
+def _checkpoint(model: Any, options: BackboneOptions) -> None:
+    """Turn gradient checkpointing on, if asked. It is not reentrant, so it works behind a frozen embedding."""
+    if options.gradient_checkpointing:
+        name = "activation_checkpointing_enable"  # since transformers 5.2x
+        (getattr(model, name) if hasattr(model, name) else model.gradient_checkpointing_enable)()
+        model.disable_input_require_grads()  # else blocks before the first edit would be computed again, for nothing
 
 
 @contextmanager

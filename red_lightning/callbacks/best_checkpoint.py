@@ -1,16 +1,16 @@
 """Keep the best checkpoint on the validation split, and the last one to resume from."""
 
 import math
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from red_lightning.errors import UsageError, nearest
+from red_lightning.callbacks.checkpoint_files import flush
+from red_lightning.errors import UsageError, cannot_write, nearest
 
 
 class BestCheckpoint(Checkpoint):
@@ -64,8 +64,8 @@ class BestCheckpoint(Checkpoint):
                 probe.touch()
                 probe.unlink()
             except OSError as error:
-                reason = f"the checkpoint folder '{self._directory}' cannot be written: {error.strerror}"
-                raise UsageError(f"{reason}; choose another with --run.folder") from error
+                what = f"the checkpoint folder '{self._directory}'"
+                raise cannot_write(what, error, "choose another with --run.folder") from error
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a metric that validation does not log, before training starts."""
@@ -85,7 +85,7 @@ class BestCheckpoint(Checkpoint):
             return
         score = self._score(trainer)
         if math.isnan(score):
-            raise not_finite(self.monitor, score, trainer.global_step, [self.last_path, self.best_path])
+            raise not_finite(f"{self.monitor} became {score} at step {trainer.global_step}", kept_checkpoints(trainer))
         if self._is_better(score):
             self.best_score, self.best_step = score, trainer.global_step
             self._save(trainer, self.best_path)
@@ -94,6 +94,10 @@ class BestCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the end state where nothing was written at the last step."""
+        self.save_now(trainer)
+
+    def save_now(self, trainer: Trainer) -> None:
+        """Write ``last.ckpt``, unless it holds this step already. Call it on all processes, between optimizer steps."""
         if self._saved_step != trainer.global_step:
             self._save(trainer, self.last_path)
 
@@ -122,17 +126,43 @@ class BestCheckpoint(Checkpoint):
         return score < self.best_score if self.mode == "min" else score > self.best_score
 
     def _save(self, trainer: Trainer, path: Path) -> None:
-        """Write under another name, flush, rename."""
+        """Write under another name, flush, rename.
+
+        Raises:
+            UsageError: A process could not write; on all processes, so that none waits for another.
+        """
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._saved_step = trainer.global_step
-        temporary = path.with_suffix(".tmp")
+        error = _write(trainer, path)
+        if not trainer.strategy.reduce_boolean_decision(error is None):
+            way = f"put that right, and continue with --ckpt_path last ({_newest(kept_checkpoints(trainer))})"
+            raise cannot_write(f"the checkpoint '{path}'", error, way) from error
+        if path == self.last_path:
+            self._saved_step = trainer.global_step
+
+
+def _write(trainer: Trainer, path: Path) -> OSError | None:
+    """Write a checkpoint; the error if this process could not."""
+    temporary = path.with_suffix(".tmp")
+    try:
         trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
+    except OSError as error:
+        trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait for this one
+        return _without(temporary, error)
+    if trainer.is_global_zero:
+        try:
+            flush(temporary)
             temporary.replace(path)
-        trainer.strategy.barrier("BestCheckpoint")
+        except OSError as error:
+            return _without(temporary, error)
+    return None
+
+
+def _without(temporary: Path, error: OSError) -> OSError:
+    """The error, and no half-written file, if that can be removed."""
+    with suppress(OSError):
+        temporary.unlink()
+    return error
 
 
 def never_logged(monitor: str, logged: Iterable[str]) -> UsageError:
@@ -140,34 +170,31 @@ def never_logged(monitor: str, logged: Iterable[str]) -> UsageError:
     return UsageError(f"checkpoint.monitor is '{monitor}', which validation never logs: {nearest(monitor, logged)}")
 
 
-def not_finite(what: str, value: float, step: int, checkpoints: Iterable[Path]) -> UsageError:
-    """The complaint about a loss that is no number any more, with the newest checkpoint that is left."""
-    kept = next((path for path in checkpoints if path.exists()), None)
-    left = f"the last good checkpoint is '{kept}'" if kept else "there is no checkpoint yet"
+def not_finite(reason: str, checkpoints: Sequence[Path]) -> UsageError:
+    """The complaint about a number that is none any more, with the newest checkpoint that is left.
+
+    Args:
+        reason: What became of what, and when.
+        checkpoints: Where checkpoints may be, the best to resume from first.
+    """
     return UsageError(
-        f"{what} became {value} at step {step}, so the run was stopped ({left}); "
+        f"{reason}, so the run was stopped ({_newest(checkpoints)}); "
         "lower model.learning_rate, or lengthen model.warmup_steps"
     )
+
+
+def kept_checkpoints(trainer: Trainer) -> list[Path]:
+    """Where a run's checkpoints may be, the best to resume from first."""
+    keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, BestCheckpoint)]
+    return [path for keeper in keepers for path in (keeper.last_path, keeper.best_path)]
+
+
+def _newest(checkpoints: Sequence[Path]) -> str:
+    kept = next((path for path in checkpoints if path.exists()), None)
+    return f"the last good checkpoint is '{kept}'" if kept else "there is no checkpoint yet"
 
 
 def _validation_follows(trainer: Trainer) -> bool:
     """Whether Lightning validates right after this training batch; a state saved before it would skip it on resume."""
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint without running anything that it contains.
-
-    Raises:
-        UsageError: The file is missing, cut short, or not a checkpoint.
-    """
-    if not Path(path).is_file():
-        raise UsageError(f"the checkpoint '{path}' does not exist")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, ...
-        raise UsageError(f"the checkpoint '{path}' is damaged or not a checkpoint; resume from another one") from error
-    if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
-        raise UsageError(f"the checkpoint '{path}' was not written by red_lightning")
-    return content

@@ -8,6 +8,9 @@ import torch.distributed
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from red_lightning.artifacts.files import write_whole
+from red_lightning.errors import cannot_write
+
 
 class PredictionWriter(Callback):
     """Collects the rows that test and predict steps return, and writes them in the data's order, from one process.
@@ -46,15 +49,25 @@ class PredictionWriter(Callback):
         self._write(trainer, self.predict_file)
 
     def _write(self, trainer: Trainer, name: str) -> None:
-        self.rows = sorted(_of_all_ranks(self.rows), key=lambda row: row["row"])
+        every = [row for rows in of_all_ranks(self.rows) for row in rows if row["row"] >= 0]  # -1: a filler
+        self.rows = sorted(every, key=lambda row: row["row"])
+        path, error = Path(trainer.default_root_dir, name), None
         if trainer.is_global_zero:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
-            Path(trainer.default_root_dir, name).write_text("".join(lines), encoding="utf-8")
+            try:
+                write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
+            except OSError as caught:
+                error = caught
+        if not trainer.strategy.reduce_boolean_decision(
+            error is None
+        ):  # all processes end, not only the one that knows
+            way = "put that right, and run again (a fit with --ckpt_path last)"
+            raise cannot_write(f"'{path}'", error, way) from error
 
 
-def _of_all_ranks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def of_all_ranks(part: Any) -> list[Any]:
+    """What each process has, in the order of the processes."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return rows
+        return [part]
     parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, rows)
-    return [row for part in parts for row in part]
+    torch.distributed.all_gather_object(parts, part)
+    return parts

@@ -6,24 +6,34 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class RunSummary(Callback):
-    """Prints what trains, how many rows and steps there are, and how many texts are cut."""
+    """Prints what trains, how many rows and steps there are, what makes a step, and how many texts are cut."""
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""
-        backbone = {name: p for name, p in pl_module.named_parameters() if not name.startswith("head.")}
-        trains = [p for p in backbone.values() if p.requires_grad]
-        count, every = sum(p.numel() for p in trains), sum(p.numel() for p in backbone.values())
-        head = sum(p.numel() for name, p in pl_module.named_parameters() if name not in backbone)
+        size: dict[str, int] = pl_module.size  # type: ignore[assignment]
+        count, every, head = size["trained"], size["backbone"], size["head"]
         beside = f", and the head's {head:,}" if head else ""
-        print(f"training {count:,} of {every:,} parameters ({count / every:.3%}) in {len(trains)} tensors{beside}")
+        print(f"training {count:,} of {every:,} parameters ({count / every:.3%}) in {size['tensors']} tensors{beside}")
         data = getattr(trainer, "datamodule", None)
         counted = getattr(data, "counts", {})
         rows = {split: counted[split] for split in ("train", "validation", "test") if split in counted}
         counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.items())
         print(f"{counts}; {trainer.estimated_stepping_batches:,} steps")
+        if batch := getattr(data, "global_batch_size", 0):
+            print(f"an optimizer step takes {_divided(batch, trainer)}")
+        for note in getattr(data, "notes", []):
+            print(note)
         for warning in getattr(data, "warnings", []):
             print(f"warning: {warning}")
         for split, cut in getattr(data, "cut", {}).items():
             if cut:
                 print(f"note: {cut:,} texts of the {split} split are longer than the limits and were cut")
+
+
+def _divided(rows: int, trainer: Trainer) -> str:
+    """A global batch, and how it is divided."""
+    processes, micro_batches = trainer.world_size, trainer.accumulate_grad_batches
+    share = f"{rows // (processes * micro_batches):,} rows"
+    parts = [f"{processes:,} processes"] * (processes > 1) + [f"{micro_batches:,} micro-batches"] * (micro_batches > 1)
+    return " x ".join([share, *parts]) + (f" = {rows:,} rows" if parts else "")

@@ -1,16 +1,21 @@
 """Build the command line of the training commands, and run it."""
 
+import errno
 import logging
+import os
+import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, Trainer
 
-from red_lightning.callbacks import FiniteLoss, PredictionWriter, RunSummary
+from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.cli import configs, run_folder
 from red_lightning.cli.parser import RedParser
+from red_lightning.errors import UsageError, cannot_write
 from red_lightning.reproduction import register_resolvers
 from red_lightning.tasks import BackboneTask
 
@@ -23,6 +28,12 @@ QUIET = [
     ".*isinstance\\(treespec, LeafSpec\\).*",
 ]
 """Warnings that tell a user nothing: data are prepared in time, and runs on one CPU are meant."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a disk, a quota or the largest allowed file is full."""
+
+MISSING = re.compile(r"class_path '(?:\w+\.)*(\w+)':\s+(?:Requirement '([^']+)' not met|Neither `(\w+)`)")
+"""How jsonargparse passes on that a logger of Lightning lacks its package."""
 
 
 def launch(cli: Any, args: Sequence[str]) -> None:
@@ -40,26 +51,60 @@ def launch(cli: Any, args: Sequence[str]) -> None:
     cli.config_file = files[-1] if files else None
     register_resolvers()
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    try:
-        cli(
-            BackboneTask,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            parser_class=RedParser,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m red_lightning"},
-            auto_configure_optimizers=False,
-            seed_everything_default=42,
-            trainer_class=Trainer,
-            trainer_defaults={
-                "callbacks": [FiniteLoss(), PredictionWriter(), RunSummary()],
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            args=args,
-        )
-    except BaseException:
-        run_folder.discard()
-        raise
-    run_folder.settle()
+    preemption = Preemption()
+    with preemption.listening():
+        try:
+            cli(
+                BackboneTask,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                parser_class=RedParser,
+                parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m red_lightning"},
+                auto_configure_optimizers=False,
+                seed_everything_default=42,
+                trainer_class=Trainer,
+                trainer_defaults={
+                    "callbacks": [PredictionWriter(), RunSummary(), Throughput(), preemption],
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                },
+                args=args,
+            )
+        except BaseException as error:
+            complaint = _unwritable(error) or _missing_package(error)
+            run_folder.discard()
+            if complaint is not None:
+                raise complaint from error
+            raise
+        run_folder.settle()
+
+
+def _unwritable(error: BaseException) -> UsageError | None:
+    """The complaint, if a run ended because something in its folder cannot be written (a log, the results, ...).
+
+    Where a checkpoint could not be written, a logger usually fails next, so that the first complaint is what counts.
+    """
+    if not isinstance(error, OSError):
+        return None
+    earlier = error.__context__
+    while earlier is not None:
+        if isinstance(earlier, UsageError):
+            return earlier
+        earlier = earlier.__context__
+    run = Path(os.environ.get(run_folder.CHOSEN, os.devnull))
+    file = Path(str(error.filename)) if error.filename else run
+    if error.errno not in FULL and run not in (file, *file.parents):
+        return None
+    continuing = "put that right, and continue with --ckpt_path last"
+    can_continue = (run / "checkpoints" / "last.ckpt").exists()
+    return cannot_write(f"'{file}'", error, continuing if can_continue else "choose another place with --run.folder")
+
+
+def _missing_package(error: BaseException) -> UsageError | None:
+    """The complaint, if a logger needs a package that is not installed."""
+    found = MISSING.search(str(error))
+    if found is None:
+        return None
+    return UsageError(f"{found[1]} needs a package that is not installed: pip install '{found[2] or found[3]}'")

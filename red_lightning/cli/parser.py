@@ -114,6 +114,7 @@ def _is_base(klass: type) -> bool:
         "BackboneTask",
         "ClassificationDataModule",
         "ClassifierTask",
+        "ConversationsDataModule",
         "PairsDataModule",
         "RowsDataModule",
         "RepresentationEditor",

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from red_lightning.artifacts import draw_confusion
+from red_lightning.artifacts.files import write_whole
 from red_lightning.errors import UsageError
 
 MOST_CLASSES = 40
@@ -21,10 +22,8 @@ Scores = Mapping[str, float | None]
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a crash leaves no half-written file."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write JSON so that neither a crash nor a full disk leaves a half-written file."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -92,7 +91,8 @@ def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scor
     print_scores({**columns, method: measured, **others}, result["missing"])
     print_details(run, result)
     before, after = (read_jsonl(run / f"{name}_predictions.jsonl") for name in ("baseline", "test"))
-    print_samples(before, after, samples, method)
+    if not (after and "tokens" in after[0]):  # the losses of rows, not answers
+        print_samples(before, after, samples, method)
     selection, train = result["selection"], result["train"]
     best = f"best {selection['monitor']} at step {selection['step']}" if selection["step"] else "it was never validated"
     print(f"trained {train['steps']} steps in {train['seconds']:.0f} s; {best}")

@@ -6,9 +6,8 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.errors import UsageError
@@ -24,7 +23,7 @@ class Run:
     Attributes:
         folder: Folder of all runs.
         name: Name of this run's folder inside it; null makes one of the config's name and the time (under SLURM, the
-            job's number).
+            job's number, and those of the task of an array and of the step).
         overwrite: Delete what is in the run's folder already.
         baseline: Test the backbone before training too, so that the final table shows unedited beside edited.
         samples: Number of test rows that the final table shows.
@@ -45,13 +44,14 @@ def is_first_process() -> bool:
     return not getattr(rank_zero_only, "rank", 0)
 
 
-def choose(run: Run, experiment: str, resume: bool) -> Path:
+def choose(run: Run, experiment: str, resume: Literal["last", "auto"] | None) -> Path:
     """Choose and create the folder of a run.
 
     Args:
         run: The user's settings.
         experiment: What the run is called if it has no name of its own.
-        resume: Whether an unfinished run is to be continued.
+        resume: Whether an unfinished run is to be continued: the named or else the newest one. Under SLURM ``auto``
+            continues none but the job's own, because the others may still be running.
 
     Raises:
         UsageError: The folder holds a run already, or it cannot be written.
@@ -61,9 +61,10 @@ def choose(run: Run, experiment: str, resume: bool) -> Path:
     if run.name is not None and (run.name in (".", "..") or Path(run.name).name != run.name):
         raise UsageError(f"run.name is '{run.name}', but must be the name of one folder; its place is --run.folder")
     root = Path(run.folder).expanduser().absolute()
-    name = run.name or (_newest_unfinished(root, experiment) if resume else None) or _job_name(experiment)
+    newest = resume == "last" or (resume == "auto" and "SLURM_JOB_ID" not in os.environ)
+    name = run.name or (_newest_unfinished(root, experiment) if newest else None) or _job_name(experiment)
     try:
-        path = _create(root, name, run, experiment, resume)
+        path = _create(root, name, run, experiment, resume is not None)
     except OSError as error:
         reason = f"the run folder '{root}' cannot be written: {error.strerror}"
         raise UsageError(f"{reason}; choose another with --run.folder") from error
@@ -123,45 +124,6 @@ def _make_way(path: Path, run: Run, resume: bool) -> None:
         )
 
 
-def keep_logs(path: Path) -> None:
-    """Set the metrics of an interrupted run aside: its logger would begin by deleting them."""
-    for file in path.glob("logs/**/metrics.csv"):
-        numbers = range(1, 1000)
-        file.rename(next(name for n in numbers if not (name := file.with_name(f"metrics-part{n}.csv")).exists()))
-
-
-def refuse_changes(path: Path, text: str) -> None:
-    """Refuse to continue a run with another task, other data or another seed: its records would lie.
-
-    Args:
-        path: The run's folder.
-        text: The settings now, as config.yaml holds them.
-
-    Raises:
-        UsageError: Names the first setting that differs.
-    """
-    if not (path / "config.yaml").is_file():
-        return
-    before, now = (_settings(yaml.safe_load(t)) for t in ((path / "config.yaml").read_text(encoding="utf-8"), text))
-    for key in {**before, **now}:
-        if before.get(key) != now.get(key):
-            raise UsageError(
-                f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "
-                "continue with the same settings, or start a new run"
-            )
-
-
-def _settings(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The settings of task, data and seed by their full name."""
-    if not isinstance(config, dict):
-        return {prefix: config}
-    keys = config if prefix else ("seed_everything", "model", "data")
-    flat: dict[str, Any] = {}
-    for key in keys:
-        flat.update(_settings(config.get(key), f"{prefix}.{key}".lstrip(".").replace(".init_args", "")))
-    return flat
-
-
 def _create_timed(root: Path, experiment: str) -> Path:
     stem = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
     for attempt in range(1, 1000):
@@ -175,8 +137,11 @@ def _create_timed(root: Path, experiment: str) -> Path:
 
 
 def _job_name(experiment: str) -> str | None:
-    if job := os.environ.get("SLURM_JOB_ID"):
-        return f"{experiment}-slurm{job}"  # the same after a requeue
+    if job := os.environ.get("SLURM_JOB_ID"):  # the name is the same after a requeue
+        if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        step = os.environ.get("SLURM_STEP_ID", "0")  # several `srun` in one job: a run each
+        return f"{experiment}-slurm{job}" + (f"_step{step}" if step != "0" else "")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("several processes were started from outside: give --run.name, so that they share a folder")
     return None

@@ -9,14 +9,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
-from red_lightning.artifacts import save_edits
+from red_lightning.backbones.sharding import full_parameters
 from red_lightning.callbacks import (
     BestCheckpoint,
+    FiniteSteps,
     PredictionWriter,
     never_logged,
     read_checkpoint,
 )
-from red_lightning.cli import report, run_folder
+from red_lightning.cli import continuing, report, result, run_folder
 from red_lightning.cli.launch import launch
 from red_lightning.cli.parser import unresolved
 from red_lightning.errors import UsageError
@@ -34,9 +35,10 @@ class RedCLI(LightningCLI):
     """The last ``--config`` of the command line."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the groups ``checkpoint`` and ``run``."""
+        """Add the groups ``checkpoint``, ``finite_steps`` and ``run``."""
         parser.epilog = EPILOG
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(FiniteSteps, "finite_steps")
         parser.add_argument("--run", type=run_folder.Run, default=run_folder.Run(), help="Where the run writes.")
 
     def _parse_ckpt_path(self) -> None:
@@ -54,12 +56,13 @@ class RedCLI(LightningCLI):
         config = self.config[self.subcommand]
         settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
         experiment = self._experiment(config)
-        resume = self.subcommand == "fit" and config.get("ckpt_path") == "last"
+        given = config.get("ckpt_path")
+        resume = continuing.way(given, self.subcommand)
         label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
         self.run_path = run_folder.choose(settings, label, resume)
         self.settings = settings
         text = self._dump(config)  # before this run's own paths are in it
-        config["ckpt_path"] = self._checkpoint(config.get("ckpt_path"), experiment)
+        config["ckpt_path"] = self._checkpoint(given, experiment)
         config.trainer.default_root_dir = str(self.run_path)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
@@ -67,8 +70,8 @@ class RedCLI(LightningCLI):
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
         if run_folder.is_first_process():
             if resume:
-                run_folder.refuse_changes(self.run_path, text)
-                run_folder.keep_logs(self.run_path)
+                continuing.refuse_changes(self.run_path, text)
+                continuing.keep_logs(self.run_path)
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
 
     def _dump(self, config: Any) -> str:
@@ -117,19 +120,18 @@ class RedCLI(LightningCLI):
             run_folder.discard()
             return
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
-        train = {
-            "steps": self.trainer.global_step,
-            "epochs": self.trainer.current_epoch,
-            "seconds": round(time.monotonic() - self.started, 1),
-        }
+        train = result.of_training(self.trainer, time.monotonic() - self.started)
         best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
         _say(f"testing {_shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
+        learned = full_parameters(self.model)  # takes all processes, where they are divided
         if run_folder.is_first_process():
-            result = self._result(scores, keeper, train)
-            self._save_edits(result)
-            report.write_json(self.run_path / "results.json", result)
-            report.print_result(self.run_path, result, self.settings.beside, self.settings.samples)
+            found = result.of_run(self.run_path, self.model, self.datamodule, scores)
+            seed = self.config[self.subcommand].seed_everything
+            found |= {"selection": keeper.selection(), "train": train, "seed": seed}
+            result.save_edits_of(self.run_path / "edits", learned, found)
+            report.write_json(self.run_path / "results.json", found)
+            report.print_result(self.run_path, found, self.settings.beside, self.settings.samples)
             _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
 
     def test(self, **options: Any) -> None:
@@ -188,31 +190,6 @@ class RedCLI(LightningCLI):
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, verbose=False)
         return self._scores()
 
-    def _result(self, scores: dict[str, float | None], keeper: BestCheckpoint, train: dict[str, Any]) -> dict[str, Any]:
-        """What results.json holds."""
-        baseline = self.run_path / "baseline.json"
-        return {
-            "scores": scores,
-            "baseline": self.model.unedited.split()[0],
-            "baseline_scores": report.read_json(baseline) if baseline.exists() else None,
-            "missing": self.model.missing_metrics,
-            "selection": keeper.selection(),
-            "train": train,
-            "seed": self.config[self.subcommand].seed_everything,
-            **self.model.trainable_counts(),
-            **self.model.details,
-            **{key: value for key, value in self.model.record().items() if key != "shapes"},
-            "data": {**self.datamodule.provenance(), "rows": getattr(self.datamodule, "counts", {})},
-            "libraries": report.libraries(),
-        }
-
-    def _save_edits(self, result: dict[str, Any]) -> None:
-        learned = {
-            name.removeprefix("backbone."): parameter for name, parameter in self.model.trainable_parameters().items()
-        }
-        keys = ("backbone", "commit", "fingerprint", "method", "task", "labels", "head", "scores", "data")
-        save_edits(self.run_path / "edits", learned, {key: result[key] for key in keys if key in result})
-
     def _experiment(self, config: Any) -> str:
         """What a run is called: the config file's name or the task's, and the data set's task where it has several."""
         name = Path(self.config_file).stem if self.config_file else str(config.model.class_path).rsplit(".", 1)[-1]
@@ -220,14 +197,12 @@ class RedCLI(LightningCLI):
         return f"{name}-{task}" if task else name
 
     def _checkpoint(self, given: str | None, experiment: str) -> str | None:
-        """The file that ``--ckpt_path`` means: ``last`` in this run's folder, ``best`` of the newest run, or a path."""
-        if given == "last" and self.subcommand == "fit":
-            last = self.run_path / "checkpoints" / "last.ckpt"
-            if not last.exists():
-                _say("there is no unfinished run to continue; starting from the beginning")
-                return None
-            given = str(last)
-        elif given == "best":
+        """The file that ``--ckpt_path`` means: one of this run's folder, ``best`` of the newest run, or a path."""
+        if way := continuing.way(given, self.subcommand):
+            path, told = continuing.checkpoint_of(self.run_path, way)
+            _say(told)
+            return str(path) if path else None
+        if given == "best":
             best = run_folder.newest_best(Path(self.settings.folder), experiment)
             if best is None:
                 raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from red_lightning.data.collation import pad
+from red_lightning.data.files import file_rows
 from red_lightning.data.rows import Encoded, RowsDataModule, Split
-from red_lightning.data.sources import Row, file_rows, require_text
+from red_lightning.data.sources import Row, require_text
 from red_lightning.errors import UsageError, nearest, require_range
 
 TEXTS = ("text", "text_pair")
@@ -23,7 +24,7 @@ class ClassificationDataModule(RowsDataModule):
     A row has a ``text``, perhaps a ``text_pair``, and a ``label``: the name of a class, or a number (regression).
 
     Args:
-        batch_size: Rows of one training batch of all processes together.
+        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches.
         max_length: Tokens of a text or a pair of texts, special tokens included; longer ones are cut (the authors'
             code: 256).
         predict_file: A file of texts to predict (``.txt`` with one per line, blank lines left out, or ``.csv``,
@@ -34,9 +35,9 @@ class ClassificationDataModule(RowsDataModule):
     examples = "GLUE or LabeledTexts"
 
     def __init__(
-        self, batch_size: int = 32, max_length: int = 256, predict_file: str | None = None, **options: Any
+        self, global_batch_size: int = 32, max_length: int = 256, predict_file: str | None = None, **options: Any
     ) -> None:
-        super().__init__(batch_size, **options)
+        super().__init__(global_batch_size, **options)
         require_range("data.max_length", max_length, 8)
         self.max_length, self.predict_file = max_length, predict_file
         self.labels: list[str] | None = None

@@ -33,13 +33,14 @@ def collate_for_loss(rows: Sequence[dict[str, Any]], pad_id: int, encoder_decode
     """A batch for the loss on the reference only.
 
     Args:
-        rows: Dictionaries with the token lists ``source`` and ``target``.
+        rows: Dictionaries with the token lists ``source`` and ``target``, and ``row`` (number). A ``filler`` has no
+            labels.
         pad_id: The padding token; padding is always masked.
         encoder_decoder: Give source and target apart rather than as one sequence.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels`` (:data:`IGNORED` at the source and at padding), each int64 of
-        shape (rows, tokens).
+        shape (rows, tokens), and the list ``row``.
     """
     sources = [row["source"] for row in rows]
     targets = [row["target"] for row in rows]
@@ -48,10 +49,12 @@ def collate_for_loss(rows: Sequence[dict[str, Any]], pad_id: int, encoder_decode
     else:
         inputs = [[*source, *target] for source, target in zip(sources, targets, strict=True)]
         labels = [[IGNORED] * len(s) + [*t] for s, t in zip(sources, targets, strict=True)]
+    labels = [[IGNORED] * len(known) if row.get("filler") else known for row, known in zip(rows, labels, strict=True)]
     return {
         "input_ids": pad(inputs, pad_id),
         "attention_mask": pad([[1] * len(row) for row in inputs], 0),
         "labels": pad(labels, IGNORED),
+        "row": [row["row"] for row in rows],
     }
 
 

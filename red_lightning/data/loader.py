@@ -7,24 +7,31 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from red_lightning.data.packing import balanced
+
 STRETCH = 50
 """Batches over which rows are sorted by length."""
 
 
 class EpochBatches(Sampler[list[int]]):
-    """The batches of one process in each epoch, in an order that depends on the seed and the epoch only.
+    """The micro-batches of one process in each epoch, in an order that depends on the seed and the epoch only.
 
-    Each process takes its share of every global batch, so that the rows of a step are the same for any number of
-    processes. The last, smaller batch is kept; if it has fewer rows than processes, it is left out.
+    The rows of an optimizer step are the same for any number of processes and any size of the micro-batches, packed or
+    not: they are divided among both. The last step, which may have fewer rows, is kept. Where a process gets no row,
+    it gets a filler (see :class:`Fillable`).
 
     Args:
         rows: Number of rows.
-        batch_size: Rows of one batch of all processes together; a multiple of their number.
+        batch_size: Rows of one optimizer step of all processes together.
         seed: Seeds the order; None keeps the rows as they are.
         rank: This process.
         world_size: Number of processes.
-        lengths: Length of each row, so that rows of like length share a batch (which saves padding); the batches still
-            differ in each epoch. None, or no seed, leaves the order as it is.
+        lengths: Length of each row, so that rows of like length share a batch (which saves padding) or packed rows are
+            of like length. None leaves the order as it is. Without accumulation, stretches of the epoch are sorted,
+            and the batches still differ in each epoch; with it, the rows of each optimizer step are.
+        micro_batch_size: Rows of one process at once, of which several are accumulated; None for no accumulation.
+        packing: Divide the rows of a step so that each micro-batch has about as many tokens, to be packed into one row.
+        weights: What each row counts in the loss of its step; None where nobody asks.
     """
 
     def __init__(
@@ -35,12 +42,18 @@ class EpochBatches(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
         lengths: Sequence[int] | None = None,
+        micro_batch_size: int | None = None,
+        packing: bool = False,
+        weights: Sequence[int] | None = None,
     ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.lengths = lengths
+        self.lengths, self.packing, self.weights = lengths, packing, weights
+        self.micro_batch_size = micro_batch_size
+        self.accumulation = 1 if micro_batch_size is None else batch_size // (micro_batch_size * world_size)
         self.epoch = 0
         self.first_batch = 0
+        self._order: tuple[int, list[int]] | None = None
 
     @property
     def sampler(self) -> "EpochBatches":
@@ -53,11 +66,65 @@ class EpochBatches(Sampler[list[int]]):
 
     def order(self) -> list[int]:
         """The row numbers of this epoch, over all processes."""
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = (self.epoch, self._draw())
+        return self._order[1]
+
+    def micro_batches(self, step: int) -> list[list[list[int]]]:
+        """The rows of one optimizer step of the epoch: for each micro-batch, those of each process."""
+        rows = self.order()[step * self.batch_size : (step + 1) * self.batch_size]
+        size = self.batch_size // self.accumulation  # of all processes
+        count = math.ceil(len(rows) / size)
+        if self.packing:
+            assert self.lengths is not None
+            bins = balanced([self.lengths[row] for row in rows], count * self.world_size)
+            parts = [[rows[index] for index in part] for part in bins]
+            return [parts[first : first + self.world_size] for first in range(0, len(parts), self.world_size)]
+        if self.lengths is not None and self.micro_batch_size is not None:
+            rows = sorted(rows, key=self.lengths.__getitem__)
+        chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
+        return [[chunk[rank :: self.world_size] for rank in range(self.world_size)] for chunk in chunks]
+
+    def step_weight(self, batch: int, end: float) -> int:
+        """What the rows of a whole optimizer step weigh, over all processes.
+
+        Args:
+            batch: A micro-batch of the step.
+            end: The micro-batch before which the epoch ends, if that is before all rows were seen.
+        """
+        assert self.weights is not None
+        step, within = divmod(batch, self.accumulation)
+        last = min(end - (batch - within), self.accumulation)
+        micro_batches = self.micro_batches(step)[: int(last)]
+        return sum(self.weights[row] for ranks in micro_batches for rows in ranks for row in rows)
+
+    def position(self, state: dict[str, int]) -> int:
+        """The micro-batch that comes next where a checkpoint was written, perhaps with another accumulation."""
+        before = state.get("accumulation", self.accumulation), state.get("batch_size", self.batch_size)
+        if before == (self.accumulation, self.batch_size):
+            return state["position"]
+        return state["position"] // before[0] * before[1] // self.batch_size * self.accumulation
+
+    def __len__(self) -> int:
+        steps, rest = divmod(self.rows, self.batch_size)
+        return steps * self.accumulation + math.ceil(rest / (self.batch_size // self.accumulation))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        steps = math.ceil(self.rows / self.batch_size)
+        first_step, skipped = divmod(self.first_batch, self.accumulation)
+        for step in range(first_step, steps):
+            for ranks in self.micro_batches(step)[skipped:]:
+                yield ranks[self.rank] or [~ranks[0][0]]
+            skipped = 0
+
+    def _draw(self) -> list[int]:
         if self.seed is None:
             return list(range(self.rows))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.rows, generator=generator).tolist()
-        return order if self.lengths is None else self._by_length(order, self.lengths, generator)
+        if self.lengths is None or self.packing or self.micro_batch_size is not None:
+            return order
+        return self._by_length(order, self.lengths, generator)
 
     def _by_length(self, order: list[int], lengths: Sequence[int], generator: torch.Generator) -> list[int]:
         """Sort within stretches of many batches: short enough that each epoch brings other rows together."""
@@ -70,17 +137,30 @@ class EpochBatches(Sampler[list[int]]):
         shuffled = torch.randperm(len(batches), generator=generator).tolist()
         return [row for batch in shuffled for row in batches[batch]] + order[whole:]
 
-    def __len__(self) -> int:
-        return self.rows // self.batch_size + (self.rows % self.batch_size >= self.world_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order, size = self.order(), self.batch_size
-        for batch in range(self.first_batch, len(self)):
-            yield order[batch * size : (batch + 1) * size][self.rank :: self.world_size]
+class Fillable(Sequence[Any]):
+    """Rows, of which a process that has none left gets a filler, so that all of them take part in every step.
+
+    Row ``~n`` is the filler made of row n: the same but for ``filler: True`` and the row number -1. It counts nowhere.
+
+    Args:
+        rows: Dictionaries.
+    """
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index] if index >= 0 else {**self.rows[~index], "filler": True, "row": -1}
 
 
 class ResumableLoader(DataLoader[Any]):
     """A training loader whose position within the epoch is saved with a checkpoint (Lightning asks for it).
+
+    Each batch also gets its ``step_weight``: what the rows of the whole optimizer step count.
 
     Args:
         dataset: The rows.
@@ -92,7 +172,7 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(
         self, dataset: Any, batches: EpochBatches, epoch_length: Callable[[], float] | None = None, **options: Any
     ) -> None:
-        super().__init__(dataset, batch_sampler=batches, **options)
+        super().__init__(Fillable(dataset), batch_sampler=batches, **options)  # type: ignore[arg-type]
         self.epoch_length = epoch_length
         self.batches = batches
         self.start = 0
@@ -102,24 +182,36 @@ class ResumableLoader(DataLoader[Any]):
         # A generator, because Lightning sets the epoch after it has made the iterator.
         start, self.start = self.start, 0
         self.batches.first_batch = start
-        for batch, rows in enumerate(super().__iter__(), start=start):
-            self.position = batch + 1
-            yield rows
+        for number, batch in enumerate(super().__iter__(), start=start):
+            self.position = number + 1
+            if self.batches.weights is not None:
+                batch["step_weight"] = self.batches.step_weight(number, self._length())
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The number of batches of this epoch that were handed out; 0 after the last one."""
-        length = min(len(self), self.epoch_length() if self.epoch_length else math.inf)
-        return {"position": self.position if self.position < length else 0}
+        """The number of batches of this epoch that were handed out (0 after the last one), and what a batch was."""
+        position = self.position if self.position < self._length() else 0
+        return {
+            "position": position,
+            "accumulation": self.batches.accumulation,
+            "batch_size": self.batches.batch_size,
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue behind the batches that were handed out."""
-        self.start = state["position"]
+        self.start = self.position = self.batches.position(state)
+
+    def _length(self) -> float:
+        return min(len(self), self.epoch_length() if self.epoch_length else math.inf)
 
 
 def evaluation_loader(
     dataset: Sequence[Any], batch_size: int, rank: int, world_size: int, **options: Any
 ) -> DataLoader[Any]:
     """A loader that hands out every row exactly once over all processes, whatever their number.
+
+    Every process gets equally many rows, because sharded ones must take every step together: where rows run out, it
+    gets a filler.
 
     Args:
         dataset: The rows, in the order in which they share batches (sort by length to save padding).
@@ -128,4 +220,7 @@ def evaluation_loader(
         world_size: Number of processes.
         **options: Passed to the DataLoader.
     """
-    return DataLoader(dataset, batch_size=batch_size, sampler=range(rank, len(dataset), world_size), **options)  # type: ignore[arg-type]
+    mine = list(range(rank, len(dataset), world_size))
+    if len(mine) < math.ceil(len(dataset) / world_size):
+        mine.append(~(len(dataset) - 1))
+    return DataLoader(Fillable(dataset), batch_size=batch_size, sampler=mine, **options)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ class PairsDataModule(RowsDataModule):
     all its references. The task that is trained supplies the tokenizer, which must have an EOS token.
 
     Args:
-        batch_size: Rows of one training batch of all processes together.
+        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches.
         eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
         max_source_length: Tokens of a source, its EOS included; longer ones are cut.
         max_target_length: Tokens of a target, its EOS included; longer ones are cut.
@@ -29,13 +29,13 @@ class PairsDataModule(RowsDataModule):
 
     def __init__(
         self,
-        batch_size: int = 10,
+        global_batch_size: int = 10,
         eval_batch_size: int = 16,
         max_source_length: int = 64,
         max_target_length: int = 100,
         **options: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, **options)
+        super().__init__(global_batch_size, eval_batch_size=eval_batch_size, **options)
         if max_source_length < 2 or max_target_length < 2:
             raise UsageError("data.max_source_length and data.max_target_length must be at least 2 (a token and EOS)")
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
@@ -62,6 +62,10 @@ class PairsDataModule(RowsDataModule):
     def length(self, row: Encoded) -> int:
         """Tokens of source and target."""
         return len(row["source"]) + len(row.get("target", ()))
+
+    def weight(self, row: Encoded) -> int:
+        """Tokens of the target."""
+        return len(row["target"])
 
     def collate(self, split: Split) -> Callable[[list[Encoded]], dict[str, Any]]:
         """Batches to decode in test and prediction, and for the loss elsewhere."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from red_lightning.data.batch_sizes import accumulation
 from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader
 from red_lightning.data.sources import Row
 from red_lightning.data.subsets import subset, train_rows
@@ -30,8 +31,10 @@ class RowsDataModule(LightningDataModule):
     """Base of the data modules. A subclass reads the rows of a split, tokenizes them and makes batches of them.
 
     Args:
-        batch_size: Rows of one training batch of all processes together, so that a config means the same on any number
-            of them; each takes its equal share.
+        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches, so that a config
+            means the same on any number of them.
+        micro_batch_size: Rows that one process reads at once; how many such micro-batches are accumulated follows from
+            it. null gives each process its whole share of the global batch at once.
         eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
         train_size: Use only so many training rows (a whole number, or a share such as 0.1), chosen by the seed so that
             each class keeps its share; null for all.
@@ -43,10 +46,13 @@ class RowsDataModule(LightningDataModule):
 
     examples = "any data module"
     """What a user is told to choose from."""
+    packing = False
+    """Whether the training rows of a micro-batch are packed into one."""
 
     def __init__(
         self,
-        batch_size: int = 32,
+        global_batch_size: int = 32,
+        micro_batch_size: int | None = None,
         eval_batch_size: int = 64,
         train_size: int | float | None = None,
         group_by_length: bool = False,
@@ -54,11 +60,17 @@ class RowsDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
+        sizes = {
+            "global_batch_size": global_batch_size,
+            "micro_batch_size": micro_batch_size,
+            "eval_batch_size": eval_batch_size,
+        }
+        for name, value in sizes.items():
+            if value is not None and value < 1:
                 raise UsageError(f"data.{name} is {value}, but a batch needs at least one row")
         require_range("data.num_workers", num_workers, 0)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
+        self.eval_batch_size = eval_batch_size
         self.train_size, self.group_by_length, self.num_workers = train_size, group_by_length, num_workers
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "42")) if seed is None else seed
         self.tokenizer: Any = None
@@ -80,6 +92,10 @@ class RowsDataModule(LightningDataModule):
     @abstractmethod
     def length(self, row: Encoded) -> int:
         """Tokens of an encoded row: rows of like length share a batch."""
+
+    def weight(self, row: Encoded) -> int:
+        """What an encoded training row counts in the loss of its optimizer step: the number of its labels."""
+        return 1
 
     @abstractmethod
     def collate(self, split: Split) -> Callable[[list[Encoded]], dict[str, Any]]:
@@ -129,7 +145,24 @@ class RowsDataModule(LightningDataModule):
         for split in SPLITS[stage]:
             if split not in self._encoded:
                 self.cut[split] = 0
-                self._encoded[split] = self.encode(split, self.checked_rows(split))
+                encoded = self.encode(split, self.checked_rows(split))
+                self._encoded[split] = [{"row": number, **row} for number, row in enumerate(encoded)]
+        if stage == "fit" and self.trainer is not None:
+            self._accumulate(self.trainer)
+
+    def _accumulate(self, trainer: Any) -> None:
+        """Let Lightning accumulate as many micro-batches as make a global batch.
+
+        Raises:
+            UsageError: They do not divide, or the trainer was told another number.
+        """
+        micro_batches = accumulation(self.global_batch_size, self.micro_batch_size, trainer.world_size)
+        if trainer.accumulate_grad_batches not in (1, micro_batches):
+            raise UsageError(
+                f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but accumulation follows from "
+                "the batch sizes; leave it out and give data.micro_batch_size, the rows that a process reads at once"
+            )
+        trainer.accumulate_grad_batches = micro_batches
 
     @property
     def counts(self) -> dict[str, int]:
@@ -155,13 +188,18 @@ class RowsDataModule(LightningDataModule):
         """Every training row, in an order that depends on the seed and the epoch."""
         rows = self._encoded["train"]
         rank, world_size = self._rank()
-        if self.batch_size % world_size:
-            raise UsageError(
-                f"data.batch_size is {self.batch_size}, which {world_size} processes cannot share equally; "
-                f"make it a multiple of {world_size}"
-            )
-        lengths = [self.length(row) for row in rows] if self.group_by_length else None
-        batches = EpochBatches(len(rows), self.batch_size, self.seed, rank, world_size, lengths)
+        accumulation(self.global_batch_size, self.micro_batch_size, world_size)
+        batches = EpochBatches(
+            len(rows),
+            self.global_batch_size,
+            self.seed,
+            rank,
+            world_size,
+            lengths=[self.length(row) for row in rows] if self.group_by_length or self.packing else None,
+            micro_batch_size=self.micro_batch_size,
+            packing=self.packing,
+            weights=[self.weight(row) for row in rows],
+        )
         options = {"collate_fn": self.collate("train"), **self._workers()}
         self._train_loader = ResumableLoader(rows, batches, self._epoch_length, **options)
         self._train_loader.load_state_dict(self._position)

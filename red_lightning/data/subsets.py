@@ -1,11 +1,11 @@
 """Random subsets of rows that depend on a seed only, and that keep each class's share."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, require_range
 
 
 def subset(count: int, size: int, seed: int, strata: Sequence[Hashable] | None = None) -> list[int]:
@@ -60,3 +60,51 @@ def train_rows(wanted: int | float, count: int) -> int:
     if not 0 < wanted <= 1:
         raise UsageError(f"data.train_size is {wanted}: give a whole number of rows, or a share between 0 and 1")
     return max(1, round(wanted * count))
+
+
+def require_size(name: str, size: int | float) -> None:
+    """Refuse what is neither a number of rows nor a share.
+
+    Raises:
+        UsageError: Names the option.
+    """
+    require_range(name, size, 1e-9)
+    if size > 1 and int(size) != size:
+        raise UsageError(f"{name} is {size}: give a whole number of rows, or a share between 0 and 1")
+
+
+def hold_out(keys: Sequence[Hashable], sizes: Mapping[str, int | float], seed: int) -> dict[str, list[int]]:
+    """Divide rows among the train split and others by chance; rows with the same key stay together.
+
+    Args:
+        keys: The key of each row.
+        sizes: Rows of each other split: a whole number, or a share between 0 and 1 (0.1). Keys of several rows may make
+            it larger. What a split gets does not depend on the size of those after it.
+        seed: The same seed makes the same splits.
+
+    Returns:
+        Row numbers of ``train`` and of each other split, ascending.
+
+    Raises:
+        UsageError: Nothing is left to train on.
+    """
+    rows_of: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows_of.setdefault(key, []).append(row)
+    groups = list(rows_of.values())
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed * 1_000_003)).tolist()
+    parts: dict[str, list[int]] = {}
+    for name, size in sizes.items():
+        wanted = size if isinstance(size, int) or size > 1 else max(1, round(size * len(keys)))
+        parts[name] = []
+        while order and len(parts[name]) < wanted:
+            parts[name] += groups[order.pop()]
+    if not order:
+        raise UsageError(
+            f"{len(groups)} different prompts in {len(keys)} training rows leave none to train on after "
+            + " and ".join(f"data.{name}_size {size}" for name, size in sizes.items())
+        )
+    return {
+        "train": sorted(row for group in order for row in groups[group]),
+        **{n: sorted(p) for n, p in parts.items()},
+    }

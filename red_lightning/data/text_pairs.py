@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from red_lightning.data.files import file_rows
 from red_lightning.data.loader import EpochBatches
 from red_lightning.data.pairs import PairsDataModule, Split
-from red_lightning.data.sources import Row, file_rows
+from red_lightning.data.sources import Row
 from red_lightning.errors import UsageError
 
 

@@ -1,7 +1,8 @@
 """The paper's hyperparameters and results, as values that a config refers to and that follow its method and task.
 
 ``learning_rate: ${paper:roberta_base,learning_rate}`` is the value of Table 9 for the config's own method and GLUE
-task, whatever the command line made of them; a value given on the command line takes its place.
+task, whatever the command line made of them; a value given on the command line takes its place. That of ``llama2_7b``
+follows the method alone.
 """
 
 import inspect
@@ -23,7 +24,7 @@ OPTIONS = {
     "weight_decay": "--model.weight_decay",
     "warmup_ratio": "--model.warmup_ratio",
     "max_epochs": "--trainer.max_epochs",
-    "batch_size": "--data.batch_size",
+    "batch_size": "--data.global_batch_size",
 }
 """Where each hyperparameter is given by hand."""
 
@@ -34,35 +35,37 @@ def recipes() -> dict[str, Any]:
     return yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
 
 
-def hyperparameter(recipe: str, name: str, method: str, task: str) -> float:
+def hyperparameter(recipe: str, name: str, method: str, task: str | None = None) -> float:
     """A hyperparameter of the paper.
 
     Args:
-        recipe: A backbone: ``roberta_base`` (Table 9), ``roberta_large`` (Table 10) or ``t5_base`` (Table 12).
+        recipe: A backbone: ``roberta_base`` (Table 9), ``roberta_large`` (Table 10), ``t5_base`` (Table 12) or
+            ``llama2_7b`` (Table 13).
         name: learning_rate, weight_decay, warmup_ratio, max_epochs or batch_size.
         method: Class name of the method, or ``RED+``.
-        task: A GLUE task.
+        task: A GLUE task; that of a recipe for GLUE.
 
     Raises:
         UsageError: There is no such backbone, hyperparameter or task, or the paper says nothing for the method.
     """
     of_backbone = _recipe(recipe)
-    require_task(task)
+    task = _task_of(of_backbone, task)
     if name not in OPTIONS:
         raise UsageError(f"the paper's recipes have no hyperparameter '{name}': {nearest(name, OPTIONS)}")
     value = of_backbone["methods"].get(method, {}).get(name, of_backbone.get(name))
     value = _of_task(value, task)
     if value is None:
-        raise UsageError(f"the paper gives no {name} for {method} on {recipe} and {task}; give {OPTIONS[name]}")
+        place = recipe if task is None else f"{recipe} and {task}"
+        raise UsageError(f"the paper gives no {name} for {method} on {place}; give {OPTIONS[name]}")
     return value
 
 
-def published(recipe: str, method: str, task: str) -> dict[str, dict[str, float]]:
+def published(recipe: str, method: str, task: str | None) -> dict[str, dict[str, float]]:
     """The paper's score, for a table that shows it beside a run's own; nothing where there is none."""
     of_backbone = _recipe(recipe)
-    require_task(task)
-    percent = _of_task(of_backbone["published"].get(method), task)
-    if percent is None:
+    task = _task_of(of_backbone, task)
+    percent = _of_task(of_backbone.get("published", {}).get(method), task)
+    if percent is None or task is None:
         return {}
     metric, score = GLUE_TASKS[task].metrics[0], round(percent / 100, 4)
     if (recipe, method, task) == ("t5_base", "RED", "mnli"):  # measured so by the authors' code
@@ -96,6 +99,16 @@ def _recipe(name: str) -> dict[str, Any]:
     return recipes()[name]
 
 
+def _task_of(of_backbone: Mapping[str, Any], task: str | None) -> str | None:
+    """The GLUE task that a recipe's values depend on, if they do."""
+    if "data" in of_backbone:
+        return None
+    if task is None:
+        raise UsageError("the config takes its hyperparameters from the paper's GLUE tables, so data must be GLUE")
+    require_task(task)
+    return task
+
+
 def _parts(root: DictConfig) -> Mapping[str, Any]:
     """The sections of a whole config (LightningCLI keeps them under the name of the command)."""
     config = OmegaConf.to_container(root, resolve=False)
@@ -110,17 +123,15 @@ def _is_ablation(root: DictConfig) -> bool:
     return any(key in options and options[key] != value for key, value in papers.items())
 
 
-def _choices(root: DictConfig) -> tuple[str, str, str]:
-    """Method, GLUE task and backbone of a whole config."""
+def _choices(root: DictConfig) -> tuple[str, str | None, str]:
+    """Method, GLUE task (if there is one) and backbone of a whole config."""
     parts = _parts(root)
     method = _at(parts, "model", "init_args", "method")
     name = str(_at(method, "class_path") or "").rsplit(".", 1)[-1]
     if name == "RED" and sorted(_at(method, "init_args", "sites") or []) == sorted(RED_PLUS_SITES):
         name = "RED+"
     task = _at(parts, "data", "init_args", "task")
-    if task is None:
-        raise UsageError("the config takes its hyperparameters from the paper's GLUE tables, so data must be GLUE")
-    return name, str(task), str(_at(parts, "model", "init_args", "backbone"))
+    return name, None if task is None else str(task), str(_at(parts, "model", "init_args", "backbone"))
 
 
 def _at(config: Any, *keys: str) -> Any:
@@ -129,7 +140,7 @@ def _at(config: Any, *keys: str) -> Any:
     return config
 
 
-def _of_task(value: Any, task: str) -> Any:
+def _of_task(value: Any, task: str | None) -> Any:
     if isinstance(value, list):
         return value[recipes()["tasks"].index(task)]
     return value.get(task) if isinstance(value, dict) else value

@@ -9,17 +9,17 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
-from red_lightning.backbones.loading import BackboneOptions, find, fingerprint, load_tokenizer
+from red_lightning.backbones.fingerprint import fingerprint
+from red_lightning.backbones.loading import BackboneOptions, find, load_tokenizer
+from red_lightning.backbones.sharding import trained
 from red_lightning.backbones.surgery import edited_columns
 from red_lightning.data import RowsDataModule
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
+from red_lightning.tasks.checkpoints import RECORD, belonging, recount, refuse_other_rows
 from red_lightning.tasks.optimization import build_optimizer, build_schedule, check_names
-
-RECORD = "red_lightning"
-"""Key of a checkpoint under which the task says what it belongs to."""
 
 
 class BackboneTask(LightningModule):
@@ -70,6 +70,7 @@ class BackboneTask(LightningModule):
         self.backbone: Any = None
         self.backbone_fingerprint = ""
         self.trainable_shapes: dict[str, list[int]] = {}
+        self.size: dict[str, int] = {}
         self.held_out_by: dict[str, Any] = {}
         self.missing_metrics, self.details = {}, {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
@@ -124,10 +125,12 @@ class BackboneTask(LightningModule):
     def configure_model(self) -> None:
         """Load the backbone, apply the method and make the head, once."""
         if self.backbone is None:
-            self.backbone = self.load_backbone()
+            divide = getattr(getattr(self._trainer, "strategy", None), "load_backbone", None)  # FSDP2 loads in parts
+            self.backbone = divide(self) if divide else self.load_backbone()
             self.backbone_fingerprint = fingerprint(self.backbone)
             self.method.apply(self.backbone)
             self.build_head()
+            self.size = self._measure()  # now, because a strategy may divide them
             self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
             for name, columns in edited_columns(self.backbone).items():  # GPT-2's query and key share a module
                 for parameter in self.trainable_shapes:
@@ -136,13 +139,23 @@ class BackboneTask(LightningModule):
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return trained(self)
 
     def trainable_counts(self) -> dict[str, int]:
         """How many numbers train: those of the method (``trainable_parameters``), and those of the head, if any."""
-        head = sum(p.numel() for name, p in self.trainable_parameters().items() if name.startswith("head."))
-        every = sum(p.numel() for p in self.trainable_parameters().values())
-        return {"trainable_parameters": every - head, **({"head_parameters": head} if head else {})}
+        head = self.size["head"]
+        return {"trainable_parameters": self.size["trained"], **({"head_parameters": head} if head else {})}
+
+    def _measure(self) -> dict[str, int]:
+        """Numbers of the backbone, those of it that the method trains, in how many tensors, and those of the head."""
+        backbone = list(self.backbone.parameters())
+        trained = [parameter for parameter in backbone if parameter.requires_grad]
+        return {
+            "backbone": sum(parameter.numel() for parameter in backbone),
+            "trained": sum(parameter.numel() for parameter in trained),
+            "tensors": len(trained),
+            "head": sum(p.numel() for name, p in self.named_parameters() if not name.startswith("backbone.")),
+        }
 
     def configure_optimizers(self) -> Any:
         """AdamW over what trains, and the schedule, whose warm-up is resolved here."""
@@ -169,6 +182,21 @@ class BackboneTask(LightningModule):
         stream = random.Random(f"{seed}-{self.current_epoch}-{batch_idx}-{self.global_rank}")
         torch.manual_seed(stream.getrandbits(63))
 
+    def share(self, total: Tensor, batch: Mapping[str, Any], weight: int | Tensor = 1) -> Tensor:
+        """What a training step returns, so that an optimizer step follows the mean loss over all its labels.
+
+        Lightning takes the mean over accumulated micro-batches and over processes, whatever each of them holds; so
+        the gradient would depend on how the rows are divided. This undoes it.
+
+        Args:
+            total: The sum of the losses of a micro-batch, over its labels: float32, a scalar.
+            batch: It, with the ``step_weight`` that the data module's loader has put in.
+            weight: How many labels it has, for a batch without ``step_weight`` from another loader.
+        """
+        if "step_weight" not in batch:
+            return total / weight
+        return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch["step_weight"])
+
     def recall(self, record: Mapping[str, Any]) -> None:
         """Learn from a checkpoint's record what it was trained for, before the data are read.
 
@@ -192,7 +220,7 @@ class BackboneTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what trains."""
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self.trainable_shapes}
-        checkpoint[RECORD] = self.record()
+        checkpoint[RECORD] = {**self.record(), "accumulation": self.trainer.accumulate_grad_batches}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint that belongs to something else.
@@ -201,46 +229,6 @@ class BackboneTask(LightningModule):
             UsageError: Another backbone, other sites, or a file that another program wrote.
         """
         self.configure_model()
-        record = checkpoint.get(RECORD)
-        if record is None:
-            raise UsageError("the checkpoint was not written by red_lightning: it does not say what it belongs to")
-        mine = self.record()
-        if record["fingerprint"] != mine["fingerprint"]:
-            raise UsageError(
-                f"the checkpoint belongs to another backbone: it was trained on '{record['backbone']}', "
-                f"whose weights are not those of model.backbone '{self.source.name}'"
-            )
-        theirs, ours = record["shapes"], mine["shapes"]
-        if theirs != ours:
-            differing = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-            raise UsageError(
-                f"the checkpoint belongs to other settings of model.method: it holds {len(theirs)} trained tensors "
-                f"({_settings(record['method'])}), this run trains {len(ours)} ({_settings(mine['method'])}); "
-                f"they first differ at '{differing[0]}'"
-            )
-        if missing := sorted(set(ours) - set(checkpoint["state_dict"])):
-            raise UsageError(f"the checkpoint is damaged: it lacks the values of '{missing[0]}'")
-
-
-def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Refuse to score rows that a checkpoint was trained on or chosen by.
-
-    Args:
-        theirs: The options by which rows were held out when it was trained.
-        ours: The options now.
-
-    Raises:
-        UsageError: Names the first that differs.
-    """
-    for name in {**theirs, **ours}:
-        if theirs.get(name) != ours.get(name):
-            what = "the training file had" if name == "rows" else f"rows were held out by {name}"
-            way = "a --data.test_file" if name == "rows" else f"--data.{name} {theirs.get(name)}"
-            raise UsageError(
-                f"when the checkpoint was trained, {what} {theirs.get(name)}{' rows' * (name == 'rows')}, now "
-                f"{ours.get(name)}: rows that it was trained on or chosen by would be scored; give {way}"
-            )
-
-
-def _settings(method: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in method.items())
+        record = belonging(checkpoint, self.record())
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            recount(checkpoint["loops"]["fit_loop"], record["accumulation"], self.trainer.accumulate_grad_batches)

@@ -122,16 +122,18 @@ class ClassifierTask(BackboneTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training batch."""
-        loss = self.loss(batch).mean()
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["row"]))
-        return loss
+        loss = self.loss(batch)
+        rows = real_rows(batch)
+        self.log("train_loss", loss.mean(), prog_bar=True, batch_size=len(loss))
+        return self.share(loss[:rows].sum(), batch, rows)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss and the answers of one validation batch."""
         loss, answers = self.loss_and_answers(batch)
-        self.validation_loss.update(loss.sum())
-        self.validation_rows.update(len(loss))
-        self.measure(answers.values, batch["labels"])
+        rows = real_rows(batch)
+        self.validation_loss.update(loss[:rows].sum())
+        self.validation_rows.update(rows)
+        self.measure(answers.values[:rows], batch["labels"][:rows])
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the metrics of the whole split."""
@@ -152,9 +154,10 @@ class ClassifierTask(BackboneTask):
             ``rows``: what :meth:`predict_step` returns.
         """
         answers = self.answers(batch)
-        self.measure(answers.values, batch["labels"])
+        rows = real_rows(batch)
+        self.measure(answers.values[:rows], batch["labels"][:rows])
         if self.confusion is not None:
-            self.confusion.update(answers.values, batch["labels"])
+            self.confusion.update(answers.values[:rows], batch["labels"][:rows])
         return {"rows": self._rows(batch, answers)}
 
     def on_test_epoch_end(self) -> None:
@@ -206,7 +209,7 @@ class ClassifierTask(BackboneTask):
     def _rows(self, batch: Batch, answers: Answers) -> list[dict[str, Any]]:
         labels = batch["labels"].tolist() if "labels" in batch else None
         rows = []
-        for index, number in enumerate(batch["row"]):
+        for index, number in enumerate(batch["row"][: real_rows(batch)]):
             row = {"row": number, **batch["texts"][index], "label": self._label(answers.values[index].item())}
             if answers.scores is not None:
                 scores = answers.scores[index].tolist()
@@ -236,6 +239,11 @@ def _described(labels: list[str]) -> str:
     if not labels:
         return "numbers"
     return f"{len(labels)} classes ({', '.join(labels[:5])}{', ...' if len(labels) > 5 else ''})"
+
+
+def real_rows(batch: Batch) -> int:
+    """How many rows of a batch count; fillers come last."""
+    return sum(row >= 0 for row in batch["row"])
 
 
 def require_labels(labels: list[str] | None) -> list[str]:

@@ -106,14 +106,16 @@ class DataToText(BackboneTask):
             labels.flatten(),
             ignore_index=IGNORED,
             label_smoothing=label_smoothing,
+            reduction="sum",
         )
-        return loss, (labels != IGNORED).sum()
+        count = (labels != IGNORED).sum()
+        return loss / count.clamp(min=1), count
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One training batch."""
-        loss, _ = self.loss(batch, self.label_smoothing)
-        self.log("train_loss", loss, prog_bar=True)
-        return loss
+        loss, labels = self.loss(batch, self.label_smoothing)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        return self.share(loss * labels, batch, labels)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The loss of one validation batch, weighted by its labels: the mean does not depend on how rows share batches.
@@ -139,9 +141,9 @@ class DataToText(BackboneTask):
             ``rows``: what :meth:`predict_step` returns.
         """
         rows = self.predict_step(batch, batch_idx)
-        predictions = [row["prediction"] for row in rows]
+        predictions, references = [row["prediction"] for row in rows], [row["references"] for row in rows]
         for metric in self._metrics().values():
-            metric.update(predictions, batch["references"])
+            metric.update(predictions, references)
         return {"rows": rows}
 
     def on_test_epoch_end(self) -> None:
@@ -161,6 +163,7 @@ class DataToText(BackboneTask):
         return [
             {"row": row, "source": source, "prediction": text, "references": references}
             for row, source, text, references in rows
+            if row >= 0
         ]
 
     def _metrics(self) -> dict[str, Metric]:

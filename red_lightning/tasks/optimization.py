@@ -37,7 +37,7 @@ def build_optimizer(
     epsilon: float,
     decay_towards: Literal["zero", "identity"] = "zero",
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of the parameters that train.
+    """Build the optimizer of the parameters that train; its state is keyed by their names.
 
     Args:
         parameters: By name; those that end in ``scaling`` are scalings.
@@ -53,7 +53,40 @@ def build_optimizer(
             raise UsageError(f"decay_towards: identity needs the optimizer AdamW, not {name}")
         scalings = [parameter for key, parameter in parameters.items() if key.endswith("scaling")]
         optimizer.register_step_post_hook(_PullTowardsOne(scalings))
+    names = _Names(parameters)
+    optimizer.register_state_dict_post_hook(names.save)
+    optimizer.register_load_state_dict_pre_hook(names.load)
     return optimizer
+
+
+class _Names:
+    """Saves and loads an optimizer's state by parameter names; torch's own key is a position, which can change.
+
+    Args:
+        names: The names, in the order in which the optimizer holds the parameters.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = list(names)
+
+    def save(self, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        return _rekey(state, dict(enumerate(self.names)))
+
+    def load(self, _: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        stored = [name for group in state["param_groups"] for name in group["params"]]
+        if unfit := sorted({str(name) for name in {*stored, *state["state"]} ^ set(self.names)} - set(self.names)):
+            raise UsageError(f"the checkpoint's optimizer state holds '{unfit[0]}', which this run does not train")
+        if missing := sorted(set(self.names) - set(stored)):
+            raise UsageError(f"the checkpoint's optimizer state lacks '{missing[0]}', which this run trains")
+        keyed = _rekey(state, {name: position for position, name in enumerate(self.names)})
+        for group in keyed["param_groups"]:
+            group["params"].sort()  # torch goes by their order
+        return keyed
+
+
+def _rekey(state: dict[str, Any], keys: Mapping[Any, Any]) -> dict[str, Any]:
+    groups = [{**group, "params": [keys[key] for key in group["params"]]} for group in state["param_groups"]]
+    return {**state, "state": {keys[key]: value for key, value in state["state"].items()}, "param_groups": groups}
 
 
 class _PullTowardsOne:
@@ -66,6 +99,8 @@ class _PullTowardsOne:
     def __call__(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         group = optimizer.param_groups[0]
         for scaling in self.scalings:
+            if scaling.grad is None:  # the step was skipped
+                continue
             scaling.add_(group["lr"] * group["weight_decay"])
 
 

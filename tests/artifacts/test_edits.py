@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from red_lightning import RED
 from red_lightning.artifacts import apply_edits, read_edits, save_edits
-from red_lightning.backbones.loading import fingerprint
+from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import FullFineTuning
 from red_lightning.methods.base import Method

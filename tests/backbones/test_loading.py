@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from red_lightning import RED
+from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.loading import (
     BackboneOptions,
     find,
-    fingerprint,
     load_encoder,
     load_generator,
     load_tokenizer,
@@ -59,6 +59,17 @@ def test_a_tokenizer_without_padding_pads_with_eos(gpt2_folder: Path, tmp_path: 
     options = BackboneOptions()
     assert load_tokenizer(find(str(gpt2_folder), options), options).pad_token == "<pad>"
     assert load_tokenizer(find(str(folder), options), options).pad_token == "<eos>"
+
+
+def test_a_config_without_a_padding_token_has_none(tmp_path: Path) -> None:
+    """transformers 5.0 sets no such attribute then, but its Phi reads it."""
+    folder = save_backbone("phi", tmp_path)
+    config = json.loads((folder / CONFIG).read_text())
+    del config["pad_token_id"]
+    (folder / CONFIG).write_text(json.dumps(config))
+    source = find(str(folder), BackboneOptions())
+    assert source.config.pad_token_id is None
+    load_generator(source, BackboneOptions())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -1,6 +1,8 @@
 """Which state is kept as the best, and what happens where none can be kept."""
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,40 @@ def test_damaged_checkpoints_are_refused(gpt2_folder: Path, tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(UsageError, match="does not exist"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("failing", ["os.fsync", "pathlib.Path.replace"])
+def test_a_disk_that_fails_late_leaves_the_previous_file(
+    failing: str, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(100))
+    module, name = failing.rsplit(".", 1)
+    real = getattr(os if module == "os" else Path, name)
+
+    def fail_later(*args: Any) -> Any:
+        if next(calls) >= 3:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(*args)
+
+    monkeypatch.setattr(failing, fail_later)
+    trainer = make_trainer(tmp_path, BestCheckpoint(every_n_steps=1))
+    last = tmp_path / "checkpoints/last.ckpt"
+    with pytest.raises(UsageError, match=rf"'{last}' cannot be written: Input/output error; .*good .* is '{last}'"):
+        trainer.fit(make_task(gpt2_folder), datamodule=make_data(tmp_path))
+    assert read_checkpoint(last)["global_step"] == 3
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_saving_now_writes_each_step_once(gpt2_folder: Path, tmp_path: Path) -> None:
+    keeper = BestCheckpoint()
+    trainer = make_trainer(tmp_path, keeper, max_steps=2)
+    trainer.fit(make_task(gpt2_folder), datamodule=make_data(tmp_path))
+    before = keeper.last_path.stat().st_ino
+    keeper.save_now(trainer)
+    assert keeper.last_path.stat().st_ino == before
+    keeper._saved_step = 1
+    keeper.save_now(trainer)
+    assert keeper.last_path.stat().st_ino != before
 
 
 class Malicious:

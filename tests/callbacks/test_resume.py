@@ -25,8 +25,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "each epoch": {},
     "within epochs": {"val_check_interval": 4},
     "across epochs": {"val_check_interval": 4, "check_val_every_n_epoch": None},
-    "accumulating": {"accumulate_grad_batches": 2},
-    "validating amid accumulation": {"accumulate_grad_batches": 2, "val_check_interval": 3},
+    "accumulating": {"micro_batch_size": 1},
+    "validating amid accumulation": {"micro_batch_size": 1, "val_check_interval": 3},
     "short epochs": {"limit_train_batches": 4},
     "by steps": {"max_steps": 8, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None},
 }
@@ -34,11 +34,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_resume_from_every_step_is_bit_identical(name: str, gpt2_folder: Path, tmp_path: Path) -> None:
-    options = SETTINGS[name]
+    options = dict(SETTINGS[name])
+    batches = {key: options.pop(key) for key in ("micro_batch_size",) if key in options}
     keeper = KeepEvery(every_n_steps=1)
     trainer = make_trainer(tmp_path / "whole", keeper, **options)
     task = make_task(gpt2_folder)
-    trainer.fit(task, datamodule=make_data(tmp_path))
+    trainer.fit(task, datamodule=make_data(tmp_path, **batches))
     end, best, steps = learned(task), (keeper.best_score, keeper.best_step), trainer.global_step
     checkpoints = sorted((tmp_path / "whole/checkpoints").glob("*.kept"))
     assert len(checkpoints) == steps
@@ -46,7 +47,7 @@ def test_resume_from_every_step_is_bit_identical(name: str, gpt2_folder: Path, t
         keeper = KeepEvery(every_n_steps=1)
         trainer = make_trainer(tmp_path / "resumed", keeper, **options)
         task = make_task(gpt2_folder)
-        trainer.fit(task, datamodule=make_data(tmp_path), ckpt_path=str(checkpoint), weights_only=True)
+        trainer.fit(task, datamodule=make_data(tmp_path, **batches), ckpt_path=str(checkpoint), weights_only=True)
         assert trainer.global_step == steps, checkpoint.name
         differing = [key for key, value in learned(task).items() if not torch.equal(value, end[key])]
         assert not differing, checkpoint.name

@@ -46,7 +46,7 @@ def write_experiment(folder: Path, backbone: Path, name: str = "small", **traine
             "init_args": {
                 "train_file": "train.jsonl",
                 "validation_file": "validation.jsonl",
-                "batch_size": 2,
+                "global_batch_size": 2,
                 "eval_batch_size": 3,
             },
         },
@@ -86,7 +86,7 @@ def write_classifier(folder: Path, backbone: Path) -> Path:
         },
         "data": {
             "class_path": "LabeledTexts",
-            "init_args": {"train_file": "train.csv", "batch_size": 8, "max_length": 64},
+            "init_args": {"train_file": "train.csv", "global_batch_size": 8, "max_length": 64},
         },
         "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "logger": False, "enable_progress_bar": False},
         "checkpoint": {"monitor": "val_score", "mode": "max"},
@@ -118,7 +118,8 @@ def run_apart(folder: Path, *args: str, env: dict[str, str] | None = None) -> su
 def results(run: Path) -> dict[str, Any]:
     """A run's result without the time that it took."""
     content = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    content.get("train", {}).pop("seconds", None)
+    for measured in ("seconds", "throughput"):
+        content.get("train", {}).pop(measured, None)
     return content
 
 

@@ -1,6 +1,8 @@
 """Bad input ends with status 2 and one sentence that names the wrong thing and the way out; it leaves no run behind."""
 
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -42,10 +44,10 @@ NAMES: dict[str, tuple[list[str], list[str]]] = {
 VALUES: dict[str, tuple[list[str], list[str]]] = {
     "number": (["--model.learning_rate", "fast"], ["model", "learning_rate cannot be 'fast'", "a number"]),
     "whole number": (["--trainer.max_epochs", "two"], ["trainer.max_epochs cannot be 'two'", "a whole number"]),
-    "fraction": (["--data.batch_size", "2.5"], ["batch_size cannot be '2.5'", "a whole number"]),
+    "fraction": (["--data.global_batch_size", "2.5"], ["global_batch_size cannot be '2.5'", "a whole number"]),
     "choice": (["--checkpoint.mode", "least"], ["checkpoint.mode cannot be 'least'", "min", "max"]),
     "truth": (["--run.baseline", "perhaps"], ["run", "baseline", "perhaps", "true or false"]),
-    "no rows in a batch": (["--data.batch_size", "0"], ["data.batch_size is 0", "at least one"]),
+    "no rows in a batch": (["--data.global_batch_size", "0"], ["data.global_batch_size is 0", "at least one"]),
     "ratio": (["--model.warmup_ratio", "3"], ["model.warmup_ratio is 3", "between 0 and 1"]),
     "steps": (["--checkpoint.every_n_steps", "0"], ["checkpoint.every_n_steps is 0", "at least 1"]),
     "share": (["--data.validation_share", "1.5"], ["data.validation_share is 1.5", "between 0 and 1"]),
@@ -194,18 +196,30 @@ def test_refused_overwrite_keeps_the_finished_run(cli: CLI, checkpoint: Path) ->
     assert checkpoint.read_bytes() == before
 
 
-def test_infinite_loss_stops_and_keeps_the_last_checkpoint(cli: CLI, experiment: Path, tmp_path: Path) -> None:
-    schedule = ("--model.schedule", "constant", "--checkpoint.every_n_steps", "1")
-    error = cli(*FIT, "--model.learning_rate", "1e30", *schedule, "--run.name", "x").error
-    assert "the loss became nan at step " in error or "the loss became inf at step " in error
+def test_infinite_losses_stop_and_keep_the_last_checkpoint(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    schedule = ("--model.schedule", "constant", "--checkpoint.every_n_steps", "1", "--finite_steps.most_in_a_row", "2")
+    outcome = cli(*FIT, "--model.learning_rate", "1e30", *schedule, "--run.name", "x")
+    error = outcome.error
+    found = re.search(r"3 optimizer steps in a row were no numbers, the last at step (\d+) \(training rows \d+", error)
+    assert found, error
     assert "model.learning_rate" in error
     last = tmp_path / "runs/x/checkpoints/last.ckpt"
     assert str(last) in error
     kept = torch.load(last, weights_only=True)
-    step = int(error.split(" at step ")[1].split(",")[0])
-    assert kept["global_step"] < step
+    assert kept["global_step"] == int(found[1]) - 1
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
     assert not (tmp_path / "runs/x/results.json").exists()
+    for step in (int(found[1]) - 2, int(found[1]) - 1):
+        assert f"a gradient of step {step} is no number, so the step was skipped" in outcome.out
+
+
+def test_a_logger_that_is_not_installed(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    if find_spec("wandb"):
+        pytest.skip("wandb is installed")
+    part = Path(__file__).parents[2] / "configs/trainer/wandb.yaml"
+    error = cli(*FIT, "--trainer.logger", str(part)).error
+    assert "WandbLogger needs a package that is not installed: pip install 'wandb" in error
+    assert runs(tmp_path) == []
 
 
 def test_refused_copies(cli: CLI, tmp_path: Path) -> None:

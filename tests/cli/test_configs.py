@@ -25,7 +25,7 @@ def printed(cli: CLI, *args: str) -> dict[str, object]:
 
 
 def test_there_are_experiments() -> None:
-    assert {"quickstart", "gpt2_medium_e2e"} <= set(EXPERIMENTS)
+    assert {"quickstart", "gpt2_medium_e2e", "llama2_ultrafeedback"} <= set(EXPERIMENTS)
     assert "quickstart" in LOCAL
 
 
@@ -49,7 +49,9 @@ def test_local_experiments_build_their_task(name: str, cli: CLI, tmp_path: Path)
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_fits_an_experiment(part: str, cli: CLI, tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "configs")
-    option = {"methods": "--model.method", "trainer": "--trainer.logger"}[part.split("/")[0]]
+    logger = "Logger" in (FOLDER / part).read_text(encoding="utf-8")
+    trainer = "--trainer.logger" if logger else "--trainer.strategy"
+    option = {"methods": "--model.method", "trainer": trainer}[part.split("/")[0]]
     printed(cli, "--config", "configs/quickstart.yaml", option, f"configs/{part}")
 
 

@@ -37,7 +37,8 @@ def hub(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
     with serve() as endpoint:
         hub = client_env(endpoint, tmp_path_factory.mktemp("home"))
         mine = environment()
-        yield {**hub, **{name: mine[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH")}}
+        variables = {name: mine[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH")}
+        yield {**hub, **variables, "HF_TOKEN": "hf_test"}  # Llama is gated
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -49,8 +50,11 @@ def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None
     run = tmp_path / "runs/x"
     written = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert written["train"]["steps"] == 2
-    assert {"BLEU", "NIST", "ROUGE_L", "CIDEr"} <= set(written["scores"])
-    assert written["data"]["rows"]["train"] == 40
+    tuned = "InstructionTuning" in configs.experiments()[name].read_text(encoding="utf-8")
+    assert ({"perplexity", "loss"} if tuned else {"BLEU", "NIST", "ROUGE_L", "CIDEr"}) <= set(written["scores"])
+    assert (run / "samples.jsonl").is_file() == tuned
+    left_out = written["data"].get("left_out", {}).get("train", 0)  # too long for max_length
+    assert written["data"]["rows"]["train"] + left_out == 40
     if written["backbone"] != "quickstart":
         assert len(written["commit"]) == 40
         assert len(written["data"]["commit"]) == 40
@@ -90,4 +94,4 @@ def configs_beside(name: str) -> list[str]:
 
 
 def test_experiments_with_rows_of_the_users_own() -> None:
-    assert {"own_pairs", "own_texts"} == OWN_FILES
+    assert {"own_instructions", "own_pairs", "own_texts"} == OWN_FILES

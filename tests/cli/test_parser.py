@@ -78,10 +78,10 @@ def test_unknown_class(key: str, given: str, kind: str, meant: str) -> None:
 def test_unknown_option_of_a_class_knows_those_passed_on() -> None:
     message = (
         "Parser key \"data\":\n Problem with given class_path 'red_lightning.data.TextPairs':\n"
-        "  Option 'batch_sise' is not accepted"
+        "  Option 'global_batch_sise' is not accepted"
     )
     sentence = explain(message, OPTIONS)
-    assert sentence.startswith("data has no option 'batch_sise': did you mean 'batch_size'?")
+    assert sentence.startswith("data has no option 'global_batch_sise': did you mean 'global_batch_size'?")
     assert "train_file" in sentence
     assert "self" not in sentence.split("known: ")[1].split(", ")
 

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from unittest.mock import patch
 
 import pytest
@@ -22,7 +23,7 @@ def clean() -> Iterator[None]:
         yield
 
 
-def chosen(run: Run, experiment: str = "e2e", resume: bool = False) -> Path:
+def chosen(run: Run, experiment: str = "e2e", resume: Literal["last", "auto"] | None = None) -> Path:
     os.environ.pop(CHOSEN, None)
     return choose(run, experiment, resume)
 
@@ -46,16 +47,31 @@ def test_unnamed_runs_never_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_started_processes_take_the_same_folder(tmp_path: Path) -> None:
-    first = choose(Run(folder=str(tmp_path)), "e2e", resume=False)
-    assert choose(Run(folder=str(tmp_path)), "e2e", resume=False) == first
+    first = choose(Run(folder=str(tmp_path)), "e2e", resume=None)
+    assert choose(Run(folder=str(tmp_path)), "e2e", resume=None) == first
     settle()
-    assert choose(Run(folder=str(tmp_path)), "e2e", resume=False) != first
+    assert choose(Run(folder=str(tmp_path)), "e2e", resume=None) != first
 
 
 def test_slurm_job_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     assert chosen(Run(folder=str(tmp_path))).name == "e2e-slurm77"
     assert chosen(Run(folder=str(tmp_path), name="mine")).name == "mine"
+
+
+def test_tasks_of_an_array_and_steps_of_a_job_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(folder=str(tmp_path))
+    variables = {"SLURM_JOB_ID": "79", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "43", "SLURM_STEP_ID": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert chosen(run).name == "e2e-slurm77_43"
+    touch_run(tmp_path / "e2e-slurm77_43", "checkpoints/last.ckpt")
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    assert chosen(run).name == "e2e-slurm77_43_step1"
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "44")
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert chosen(run, resume="auto").name == "e2e-slurm77_44"  # not that of a task which may still run
+    assert chosen(run, resume="last").name == "e2e-slurm77_43"
 
 
 def test_processes_from_outside_need_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,10 +87,10 @@ def test_finished_and_unfinished_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="finished run"):
         chosen(Run(folder=str(tmp_path), name="done"))
     with pytest.raises(UsageError, match="finished run"):
-        chosen(Run(folder=str(tmp_path), name="done"), resume=True)
+        chosen(Run(folder=str(tmp_path), name="done"), resume="last")
     with pytest.raises(UsageError, match=r"unfinished run.*--ckpt_path last"):
         chosen(Run(folder=str(tmp_path), name="half"))
-    assert chosen(Run(folder=str(tmp_path), name="half"), resume=True) == tmp_path / "half"
+    assert chosen(Run(folder=str(tmp_path), name="half"), resume="last") == tmp_path / "half"
 
 
 def test_a_run_that_left_nothing_may_be_repeated(tmp_path: Path) -> None:
@@ -101,7 +117,7 @@ def test_overwriting_deletes_what_was_there_in_the_end_only(tmp_path: Path) -> N
 
 def test_overwriting_does_not_delete_what_is_to_be_continued(tmp_path: Path) -> None:
     last = touch_run(tmp_path / "half", "checkpoints/last.ckpt")
-    chosen(Run(folder=str(tmp_path), name="half", overwrite=True), resume=True)
+    chosen(Run(folder=str(tmp_path), name="half", overwrite=True), resume="last")
     assert last.is_file()
 
 
@@ -134,7 +150,7 @@ def test_continuing_without_a_name_takes_the_newest_unfinished_run(tmp_path: Pat
         last = touch_run(tmp_path / name, "checkpoints/last.ckpt")
         os.utime(last, (1000 + age, 1000 + age))
     touch(tmp_path / NEWEST / "results.json")
-    assert chosen(Run(folder=str(tmp_path)), resume=True).name == NEW
+    assert chosen(Run(folder=str(tmp_path)), resume="last").name == NEW
 
 
 def test_newest_best(tmp_path: Path) -> None:

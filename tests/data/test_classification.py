@@ -222,7 +222,7 @@ def test_like_lengths_share_batches() -> None:
     sizes = [1 + 7 * index % 40 for index in range(40)]
     rows = single(*(words(*range(size)) for size in sizes))
     for shuffled in (False, True):
-        data = connected(rows, batch_size=4, eval_batch_size=4, group_by_length=shuffled)
+        data = connected(rows, global_batch_size=4, eval_batch_size=4, group_by_length=shuffled)
         widths = [batch["input_ids"].shape[1] for batch in data.val_dataloader()]
         assert widths == [size + 2 for size in sorted(sizes)[3::4]]  # the least that there can be
         batches = list(data.train_dataloader())
@@ -237,7 +237,7 @@ def test_like_lengths_share_batches() -> None:
 
 
 def test_an_epoch_has_every_row_in_an_order_of_its_own() -> None:
-    data = connected(single(*(words(index) for index in range(30))), batch_size=4)
+    data = connected(single(*(words(index) for index in range(30))), global_batch_size=4)
     loader = data.train_dataloader()
     epochs = []
     for epoch in range(3):
@@ -270,7 +270,7 @@ def test_train_size_keeps_the_shares_of_the_classes(size: float | None, counts: 
     file = uneven_file(tmp_path / "a.csv")
 
     def chosen(seed: int) -> set[str]:
-        data = LabeledTexts(file, file, file, train_size=size, seed=seed, batch_size=50)
+        data = LabeledTexts(file, file, file, train_size=size, seed=seed, global_batch_size=50)
         data.connect(words_tokenizer(), False)
         data.setup("fit")
         assert data.label_counts == dict(zip("abc", counts, strict=True))
@@ -328,11 +328,12 @@ def trainer(stage: str = "fit", rank: int = 0, world_size: int = 1, batches: flo
         global_rank=rank,
         world_size=world_size,
         num_training_batches=batches,
+        accumulate_grad_batches=1,
     )
 
 
 def thirty(**options: Any) -> Rows:
-    return connected(single(*(words(index) for index in range(30))), batch_size=4, **options)
+    return connected(single(*(words(index) for index in range(30))), global_batch_size=4, **options)
 
 
 @pytest.mark.parametrize("done", [0, 1, 5, 7])
@@ -345,7 +346,7 @@ def test_training_continues_where_a_checkpoint_left_it(done: int, group: bool) -
     batches = iter(data.train_dataloader())
     first = [next(batches)["row"] for _ in range(done)]
     state = data.state_dict()
-    assert state == {"position": done}
+    assert state == {"position": done, "accumulation": 1, "batch_size": 4}
     resumed = thirty(group_by_length=group)
     resumed.trainer = trainer()
     resumed.load_state_dict(state)
@@ -360,7 +361,7 @@ def test_the_epoch_after_a_resumed_one_is_whole() -> None:
     data.load_state_dict({"position": 6})
     loader = data.train_dataloader()
     assert len(list(loader)) == 2
-    assert data.state_dict() == {"position": 0}  # the epoch is over
+    assert data.state_dict()["position"] == 0  # the epoch is over
     assert len(list(loader)) == 8
     assert len(list(data.train_dataloader())) == 8
 
@@ -394,7 +395,7 @@ def test_processes_share_each_batch() -> None:
     assert [sorted(first + second) for first, second in zip(*ranks, strict=True)] == [sorted(rows) for rows in whole]
     data = thirty()
     data.trainer = trainer(world_size=3)
-    with pytest.raises(UsageError, match="batch_size is 4, which 3 processes cannot share"):
+    with pytest.raises(UsageError, match="global_batch_size is 4, which 3 processes cannot share"):
         data.train_dataloader()
 
 
@@ -444,7 +445,7 @@ def test_a_tokenizer_is_needed() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_length": 7}, {"max_length": 0}, {"batch_size": 0}, {"eval_batch_size": -1}, {"num_workers": -1}],
+    [{"max_length": 7}, {"max_length": 0}, {"global_batch_size": 0}, {"eval_batch_size": -1}, {"num_workers": -1}],
     ids=str,
 )
 def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:

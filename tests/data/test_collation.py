@@ -8,7 +8,10 @@ import torch
 from red_lightning.data.collation import IGNORED, collate_for_decoding, collate_for_loss, pad
 
 PAD = 1
-ROWS: list[dict[str, Any]] = [{"source": [7, 8, 0], "target": [9, 0]}, {"source": [5, 0], "target": [6, 4, 3, 0]}]
+ROWS: list[dict[str, Any]] = [
+    {"row": 0, "source": [7, 8, 0], "target": [9, 0]},
+    {"row": 3, "source": [5, 0], "target": [6, 4, 3, 0]},
+]
 
 
 def test_pad_to_either_side() -> None:
@@ -22,6 +25,17 @@ def test_a_decoder_reads_source_and_target_and_learns_the_target_only() -> None:
     assert batch["input_ids"].tolist() == [[7, 8, 0, 9, 0, PAD], [5, 0, 6, 4, 3, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [1] * 6]
     assert batch["labels"].tolist() == [[IGNORED] * 3 + [9, 0, IGNORED], [IGNORED] * 2 + [6, 4, 3, 0]]
+    assert batch["row"] == [0, 3]
+
+
+@pytest.mark.parametrize("encoder_decoder", [False, True])
+def test_a_filler_has_no_labels(encoder_decoder: bool) -> None:
+    filled = collate_for_loss([ROWS[0], {**ROWS[1], "filler": True, "row": -1}], PAD, encoder_decoder)
+    whole = collate_for_loss(ROWS, PAD, encoder_decoder)
+    assert torch.equal(filled["input_ids"], whole["input_ids"])
+    assert torch.equal(filled["labels"][0], whole["labels"][0])
+    assert (filled["labels"][1] == IGNORED).all()
+    assert filled["row"] == [0, -1]
 
 
 def test_an_encoder_decoder_reads_the_source_and_learns_the_target() -> None:

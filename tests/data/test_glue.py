@@ -305,7 +305,9 @@ def test_the_whole_qqp_gives_1000_and_39430_rows(tmp_path: Path) -> None:
 def test_an_empty_question_of_the_data_set_is_taken(tmp_path: Path) -> None:
     """Two training rows of the hub's QQP have no second question."""
     train = [*pairs("qqp", 3), {"question1": "How?", "question2": "", "label": 0}]
-    data = GLUE("qqp", str(write_hub(tmp_path / "glue", "qqp", train, pairs("qqp", 1_002))), seed=42, batch_size=4)
+    data = GLUE(
+        "qqp", str(write_hub(tmp_path / "glue", "qqp", train, pairs("qqp", 1_002))), seed=42, global_batch_size=4
+    )
     data.connect(build_tokenizer(), False)
     data.setup("fit")
     (batch,) = data.train_dataloader()

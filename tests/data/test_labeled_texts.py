@@ -41,7 +41,7 @@ def write(path: Path, rows: Table) -> str:
 
 
 def connected(train: str | None, stage: str = "fit", **options: Any) -> LabeledTexts:
-    data = LabeledTexts(train, **{"seed": 1, "batch_size": 4, **options})
+    data = LabeledTexts(train, **{"seed": 1, "global_batch_size": 4, **options})
     data.connect(build_tokenizer(), False)
     data.setup(stage)
     return data
@@ -76,7 +76,7 @@ def test_every_format_gives_the_same_rows(ending: str, tmp_path: Path) -> None:
     rows = [{"id": 7, "review": text, "stars": label} for text in AWKWARD for label in ("bad", "good")]
     file = write(tmp_path / f"a{ending}", rows)
     data = connected(
-        file, validation_file=file, test_file=file, text_column="review", label_column="stars", batch_size=5
+        file, validation_file=file, test_file=file, text_column="review", label_column="stars", global_batch_size=5
     )
     assert data.labels == ["bad", "good"]
     assert data.read("train") == [{"text": row["review"], "label": row["stars"]} for row in rows]
@@ -204,7 +204,7 @@ def test_automatic_parts_depend_on_the_seed_only(tmp_path: Path) -> None:
     file = uneven(tmp_path / "a.csv")
     held = {
         name: [texts(connected(file, **options), split) for split in PARTS]
-        for name, options in {"a": {}, "b": {"batch_size": 7}, "c": {"train_size": 9}, "d": {"seed": 2}}.items()
+        for name, options in {"a": {}, "b": {"global_batch_size": 7}, "c": {"train_size": 9}, "d": {"seed": 2}}.items()
     }
     assert held["a"] == held["b"] == held["c"]
     for first, second in zip(held["a"], held["d"], strict=True):

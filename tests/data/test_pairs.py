@@ -128,7 +128,7 @@ def test_an_impossible_train_size_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"batch_size": 0}, {"eval_batch_size": -1}, {"max_source_length": 1}, {"max_target_length": 0}]
+    "options", [{"global_batch_size": 0}, {"eval_batch_size": -1}, {"max_source_length": 1}, {"max_target_length": 0}]
 )
 def test_impossible_sizes_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=rf"data\.{next(iter(options))}"):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from red_lightning.data.subsets import subset, train_rows
+from red_lightning.data.subsets import hold_out, subset, train_rows
 from red_lightning.errors import UsageError
 
 CLASSES: dict[str, list[Hashable]] = {
@@ -124,3 +124,29 @@ def test_an_impossible_number_is_refused(wanted: int) -> None:
 def test_an_impossible_share_is_refused(wanted: float) -> None:
     with pytest.raises(UsageError, match=rf"data\.train_size is {wanted}: give a whole number of rows, or a share"):
         train_rows(wanted, 9)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(7, 7), (0.25, 10), (0.001, 1), (7.0, 7), (1, 1)])
+def test_held_out_rows_are_as_many_as_asked_for(size: float, rows: int) -> None:
+    parts = hold_out(range(40), {"test": size}, 3)
+    assert len(parts["test"]) == rows
+    assert sorted(parts["train"] + parts["test"]) == list(range(40))
+    assert all(part == sorted(part) for part in parts.values())
+
+
+def test_a_held_out_split_does_not_depend_on_those_after_it() -> None:
+    few, many = (hold_out(range(60), {"test": 9, "validation": size}, 1) for size in (5, 20))
+    assert few["test"] == many["test"] != hold_out(range(60), {"test": 9, "validation": 5}, 2)["test"]
+    assert set(few["validation"]) < set(many["validation"])
+
+
+def test_rows_with_one_key_are_held_out_together() -> None:
+    keys = [index % 12 for index in range(60)]
+    parts = hold_out(keys, {"test": 7}, 5)
+    assert len(parts["test"]) == 10  # two keys of five rows each
+    assert not {keys[row] for row in parts["train"]} & {keys[row] for row in parts["test"]}
+
+
+def test_no_rows_left_to_train_on() -> None:
+    with pytest.raises(UsageError, match=r"2 different prompts in 4 training rows leave none .* data\.test_size 3$"):
+        hold_out("aabb", {"test": 3}, 0)

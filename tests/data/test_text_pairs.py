@@ -44,7 +44,9 @@ def test_whole_sources_are_held_out(tmp_path: Path) -> None:
 
 def test_the_split_depends_on_the_seed_only(tmp_path: Path) -> None:
     path = str(write_pairs(tmp_path / "a.jsonl", 40))
-    held = [TextPairs(path, seed=seed, batch_size=size).read("validation") for seed, size in ((1, 2), (1, 3), (2, 2))]
+    held = [
+        TextPairs(path, seed=seed, global_batch_size=size).read("validation") for seed, size in ((1, 2), (1, 3), (2, 2))
+    ]
     assert held[0] == held[1] != held[2]
     assert len(held[0]) == 4
 

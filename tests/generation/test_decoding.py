@@ -16,7 +16,7 @@ from red_lightning import RED
 from red_lightning.backbones.loading import BackboneOptions, find, load_generator, load_tokenizer
 from red_lightning.data.collation import collate_for_decoding
 from red_lightning.generation import Decoding, decode
-from tests.backbones_zoo import build, build_tokenizer
+from tests.backbones_zoo import FAMILIES, MASKED, build, build_tokenizer
 
 SOURCES = [
     "a",
@@ -47,11 +47,13 @@ def edited(family: str, seed: int = 6) -> nn.Module:
     return model
 
 
-def decode_texts(model: nn.Module, texts: list[str], decoding: Decoding, tokenizer: Any = None) -> list[str]:
+def decode_texts(
+    model: nn.Module, texts: list[str], decoding: Decoding, tokenizer: Any = None, eos: bool = True
+) -> list[str]:
     tokenizer = tokenizer or build_tokenizer()
+    ends = [tokenizer.eos_token_id] * eos
     rows = [
-        {"row": 0, "source": [*tokenizer(text)["input_ids"], tokenizer.eos_token_id], "text": text, "references": []}
-        for text in texts
+        {"row": 0, "source": [*tokenizer(text)["input_ids"], *ends], "text": text, "references": []} for text in texts
     ]
     batch = collate_for_decoding(rows, tokenizer.pad_token_id, model.config.is_encoder_decoder)
     return decode(model, batch["input_ids"], batch["attention_mask"], tokenizer, decoding)
@@ -95,6 +97,59 @@ def test_greedy_decoding_takes_the_likeliest_token(family: str) -> None:
                 break
         expected = tokenizer.decode(sequence[0, start.shape[1] :], skip_special_tokens=True).split("\n\n")[0].strip()
         assert decode_texts(model, [text], Decoding(1, no_repeat_ngram_size=0, max_new_tokens=8)) == [expected]
+
+
+TUNING = {"no_repeat_ngram_size": 5, "repetition_penalty": 1.1, "stop_at_blank_line": False}
+"""What the paper decodes with after instruction tuning."""
+SHORT = [SOURCES[index] for index in (0, 2, 3, 5)]  # the tiny OPT has 64 positions
+
+
+@pytest.mark.parametrize("padding", ["<pad>", "<eos>"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in MASKED])
+def test_every_familys_batch_is_what_transformers_writes_for_each_prompt(family: str, padding: str) -> None:
+    """Left-padded rows against transformers' own penalty on each prompt alone; padding must not count as said."""
+    model, tokenizer = edited(family), build_tokenizer()
+    tokenizer.pad_token = padding
+    decoding = Decoding(num_beams=1, max_new_tokens=12, **{**TUNING, "repetition_penalty": 1.5})
+    expected = []
+    for text in SHORT:
+        prompt = torch.tensor([tokenizer(text)["input_ids"]])
+        ids = model.generate(  # type: ignore[operator]
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            repetition_penalty=1.5,
+            no_repeat_ngram_size=5,
+            max_new_tokens=12,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        new = ids[0] if model.config.is_encoder_decoder else ids[0, prompt.shape[1] :]
+        expected.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    assert decode_texts(model, SHORT, decoding, tokenizer, eos=False) == expected
+    without = Decoding(num_beams=1, max_new_tokens=12, **{**TUNING, "repetition_penalty": 1.0})
+    free = decode_texts(model, SHORT, without, tokenizer, eos=False)
+    assert free != expected  # the penalty matters
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_the_penalty_is_the_same_in_beams(family: str) -> None:
+    model, tokenizer = edited(family), build_tokenizer()
+    tokenizer.pad_token = "<eos>"
+    decoding = Decoding(num_beams=3, max_new_tokens=8, **TUNING)
+    alone = [decode_texts(model, [text], decoding, tokenizer, eos=False)[0] for text in SHORT]
+    assert decode_texts(model, SHORT, decoding, tokenizer, eos=False) == alone
+
+
+def test_a_token_of_the_template_ends_a_text() -> None:
+    model, tokenizer = edited("llama"), build_tokenizer()
+    decoding = Decoding(num_beams=1, max_new_tokens=12, **TUNING)
+    ids = torch.tensor([tokenizer(SOURCES[3])["input_ids"]])
+    (text,) = decode(model, ids, torch.ones_like(ids), tokenizer, decoding)
+    third = tokenizer(text)["input_ids"][2]
+    (ended,) = decode(model, ids, torch.ones_like(ids), tokenizer, decoding, stop_ids=[third])
+    assert len(ended) < len(text) and text.startswith(ended)
+    assert tokenizer.decode([third]) in ended
 
 
 @pytest.mark.parametrize("beams", [1, 4])

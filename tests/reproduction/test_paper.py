@@ -53,7 +53,7 @@ def test_every_hyperparameter_is_the_papers(recipe: str, method: str, name: str,
 
 def test_nothing_is_there_beyond_the_tables(tables: dict[str, Any]) -> None:
     """Every value of ``paper.yaml`` is compared by the other tests."""
-    assert set(recipes()) == {"tasks", *RECIPES}
+    assert set(recipes()) == {"tasks", *RECIPES, "llama2_7b"}
     for recipe in RECIPES:
         found = recipes()[recipe]
         assert set(found) == {*NAMES, "methods", "published"} - {"learning_rate"}
@@ -61,6 +61,22 @@ def test_nothing_is_there_beyond_the_tables(tables: dict[str, Any]) -> None:
         assert set(found["methods"]) == methods
         assert set(found["published"]) == {"RED", "FullFineTuning"}
         assert all(set(values) <= set(NAMES) for values in found["methods"].values())
+
+
+def test_instruction_tuning_has_the_values_of_its_table(tables: dict[str, Any]) -> None:
+    table, found = tables["llama2_7b_ultrafeedback"], recipes()["llama2_7b"]
+    assert set(found) == {"data", "methods", *NAMES} - {"learning_rate", "max_epochs"}
+    assert set(found["methods"]) == set(METHODS)
+    for method, column in METHODS.items():
+        assert set(found["methods"][method]) == {"learning_rate", "max_epochs"}
+        assert hyperparameter("llama2_7b", "learning_rate", method) == table[column]["lr"]
+        assert hyperparameter("llama2_7b", "max_epochs", method) == table[column]["epochs"]
+        for name in ("warmup_ratio", "batch_size"):
+            assert hyperparameter("llama2_7b", name, method) == table[NAMES[name]]
+        assert hyperparameter("llama2_7b", "weight_decay", method) == 0
+        assert published("llama2_7b", method, None) == {}
+    with pytest.raises(UsageError, match=r"gives no learning_rate for RED\+ on llama2_7b; give --model"):
+        hyperparameter("llama2_7b", "learning_rate", "RED+")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -110,7 +126,9 @@ def test_what_the_paper_leaves_open_is_asked_for(recipe: str, method: str) -> No
 @pytest.mark.parametrize("recipe", ["roberta_bass", "tasks", "gpt2"])
 def test_an_unknown_recipe_is_refused(recipe: str) -> None:
     for ask in (lambda: hyperparameter(recipe, "batch_size", "RED", "rte"), lambda: published(recipe, "RED", "rte")):
-        with pytest.raises(UsageError, match=rf"no recipe '{recipe}': .*known: roberta_base, roberta_large, t5_base"):
+        with pytest.raises(
+            UsageError, match=rf"no recipe '{recipe}': .*known: llama2_7b, roberta_base, roberta_large, t5_base"
+        ):
             ask()
 
 
@@ -179,6 +197,14 @@ def test_a_config_follows_its_task_and_method() -> None:
     assert resolved(settings)["learning_rate"] == 0.5
     large = config("FullFineTuning", task="qnli", recipe="roberta_large")
     assert (resolved(large)["batch_size"], resolved(large)["weight_decay"]) == (16, 0.1)
+
+
+def test_a_config_without_a_task_follows_its_method() -> None:
+    settings = config(task=None, recipe="llama2_7b", backbone="meta-llama/Llama-2-7b-hf")
+    values = {"weight_decay": 0.0, "warmup_ratio": 0.1, "batch_size": 128}
+    assert resolved(settings) == {"learning_rate": 1e-3, "max_epochs": 10, **values}
+    settings.model.init_args.method.class_path = "FullFineTuning"
+    assert resolved(settings) == {"learning_rate": 2e-5, "max_epochs": 3, **values}
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from tests.training import make_trainer
 def test_every_family_learns(family: str, regression: bool, tmp_path: Path) -> None:
     folder = save_backbone(family, tmp_path / family)
     task = make_classifier(folder, learning_rate=3e-2, head=HeadOptions(dropout=0.1))
-    data = make_labeled_data(tmp_path, 9, batch_size=9, regression=regression)
+    data = make_labeled_data(tmp_path, 9, global_batch_size=9, regression=regression)
     trainer = make_trainer(tmp_path, max_epochs=30, limit_val_batches=0, callbacks=[], enable_checkpointing=False)
     trainer.fit(task, datamodule=data)
     assert trainer.global_step == 30

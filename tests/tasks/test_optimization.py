@@ -105,3 +105,31 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="needs the optimizer AdamW, not SGD"):
         build_optimizer(parameters(), "SGD", 0.1, 0.1, 1e-8, "identity")
     assert build_optimizer(parameters(), "SGD", 0.1, 0.0, 1e-8, "identity")  # nothing decays
+
+
+def _named(*names: str) -> dict[str, nn.Parameter]:
+    return {name: nn.Parameter(torch.full((2,), float(len(name)))) for name in names}
+
+
+def _step(parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    optimizer = build_optimizer(parameters, "AdamW", 0.1, 0.0, 1e-8)
+    sum(p.square().sum() * (1 + p[0].detach()) for p in parameters.values()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    return optimizer
+
+
+def test_state_is_keyed_by_names() -> None:
+    state = _step(_named("a", "bb")).state_dict()
+    assert list(state["state"]) == state["param_groups"][0]["params"] == ["a", "bb"]
+    turned = _named("bb", "a")  # another order, as another strategy may have it
+    other = build_optimizer(turned, "AdamW", 0.1, 0.0, 1e-8)
+    other.load_state_dict(state)
+    for name, parameter in turned.items():
+        torch.testing.assert_close(other.state[parameter]["exp_avg"], state["state"][name]["exp_avg"])
+
+
+@pytest.mark.parametrize(("names", "says"), [(("a",), "holds 'bb', which"), (("a", "bb", "c"), "lacks 'c', which")])
+def test_state_of_other_parameters_is_refused(names: tuple[str, ...], says: str) -> None:
+    state = _step(_named("a", "bb")).state_dict()
+    with pytest.raises(UsageError, match=says):
+        build_optimizer(_named(*names), "AdamW", 0.1, 0.0, 1e-8).load_state_dict(state)

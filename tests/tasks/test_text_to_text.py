@@ -97,7 +97,7 @@ def test_a_label_that_the_vocabulary_lacks_is_refused(tmp_path: Path) -> None:
 def test_training_lowers_the_loss(t5_folder: Path, tmp_path: Path) -> None:
     losses = []
     for rate in (0.0, 0.1):
-        task, data = make_writer(t5_folder, learning_rate=rate), make_labeled_data(tmp_path, 9, batch_size=9)
+        task, data = make_writer(t5_folder, learning_rate=rate), make_labeled_data(tmp_path, 9, global_batch_size=9)
         options: dict[str, Any] = {"limit_val_batches": 0, "callbacks": [], "enable_checkpointing": False}
         make_trainer(tmp_path, max_epochs=60 if rate else 1, **options).fit(task, datamodule=data)
         batch = train_batch(task.eval(), tmp_path)

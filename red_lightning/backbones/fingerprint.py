@@ -1,0 +1,48 @@
+"""Tell one backbone from another by a short digest of its weights."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from red_lightning.backbones.sharding import is_divided
+
+COUNT = 256
+"""How many values of each parameter count."""
+
+
+def fingerprint(backbone: nn.Module) -> str:
+    """A short digest of a backbone: names, shapes and the signs of the first values of its parameters.
+
+    Signs, because they alone survive every rounding: a backbone loaded in another dtype is still the same one. Where
+    the weights are divided over processes, all of them must call this at once.
+    """
+    digest = hashlib.sha256()
+    signs = _signs(dict(backbone.named_parameters()))
+    for name, parameter in backbone.named_parameters():
+        if name.startswith("pooler."):  # a classifier's backbone may have been loaded without it
+            continue
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(signs.get(name, b""))
+    return digest.hexdigest()[:16]
+
+
+def _signs(parameters: dict[str, nn.Parameter]) -> dict[str, bytes]:
+    """Whether each of the first values is negative, for each parameter that has values."""
+    signs, divided = {}, {}
+    parameter: Any
+    for name, parameter in parameters.items():
+        if is_divided(parameter):
+            divided[name] = _first(parameter.to_local())
+        elif parameter.is_floating_point() and not parameter.is_meta:
+            signs[name] = _first(parameter)
+    if divided:  # along the first dimension, so the first values lie in the first processes
+        parts: list[dict[str, bytes]] = [{} for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(parts, divided)
+        signs |= {name: b"".join(part[name] for part in parts)[:COUNT] for name in divided}
+    return signs
+
+
+def _first(values: Tensor) -> bytes:
+    return torch.signbit(values.detach().flatten()[:COUNT]).cpu().numpy().tobytes()

@@ -1,0 +1,69 @@
+"""A backbone whose weights are divided over processes: how it is divided, and its tensors made whole again."""
+
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+from red_lightning.backbones.architectures import architecture_of
+
+_WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
+
+
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by the names that they had before anything was wrapped around their modules."""
+    return {_WRAPPERS.sub("", name): p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The backbone's blocks, which are the units that are gathered one after another.
+
+    Raises:
+        UsageError: The family has no record of what its blocks are called.
+    """
+    pattern = architecture_of(backbone.config).block_pattern()
+    return [module for name, module in backbone.named_modules() if pattern.fullmatch(name)]
+
+
+def generate_in_step(backbone: nn.Module) -> None:
+    """Let ``generate`` go on in each process until the last is done: a forward pass needs them all."""
+    backbone._is_fsdp_managed_module = True  # type: ignore[assignment]  # the mark that transformers looks for
+
+
+def is_divided(value: Any) -> bool:
+    """Whether a tensor is divided over processes (a ``DTensor``, whose class is not public in older torch)."""
+    return hasattr(value, "full_tensor")
+
+
+def whole(value: Any) -> Any:
+    """A tensor on the CPU, gathered if it is divided (then every process must call this); other values as they are."""
+    if hasattr(value, "ds_id"):  # a parameter under DeepSpeed's ZeRO
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([value]):
+            return value.detach().cpu().clone()
+    if is_divided(value):
+        value = value.full_tensor()
+    return value.detach().cpu() if isinstance(value, Tensor) else value
+
+
+def full_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """What trains, by name, gathered on the CPU; under every strategy. Every process must call this at once.
+
+    Args:
+        module: The task, or any part of it.
+
+    Returns:
+        Tensors of the parameters' own shapes and dtypes.
+    """
+    return {name: whole(parameter) for name, parameter in trained(module).items()}
+
+
+def divided_like(value: Any, parameter: Any) -> Any:
+    """A whole tensor, divided as ``parameter`` is (every process must call this); other values as they are."""
+    if not is_divided(parameter) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    value = value.to(parameter.device, parameter.dtype)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)

@@ -1,0 +1,183 @@
+"""Say how fast a model trains, how well that uses the hardware, and how long it still takes."""
+
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from red_lightning.backbones.flops import StepFlops, step_flops
+
+PEAK_TFLOPS = {
+    "B200": 2250,
+    "GH200": 989,
+    "H200 NVL": 835,
+    "H200": 989,
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L40": 181,
+    "L4": 121,
+    "A40": 150,
+    "RTX A6000": 155,
+    "RTX 4090": 165,
+    "RTX 3090": 71,
+    "V100": 125,
+    "T4": 65,
+}
+"""A GPU's 16-bit dense matrix operations per second in 10^12, by a word of its name (NVIDIA's data sheets)."""
+
+
+class Throughput(Callback):
+    """Measures tokens per second, the share of the hardware's peak, memory and the time left, and logs them.
+
+    Every ``trainer.log_every_n_steps`` optimizer steps it logs ``tokens_per_second`` (over all processes, padding not
+    counted), ``rows_per_second``, ``peak_memory_gb`` (of the process that needs most: allocated on a GPU, resident
+    on a CPU; 10^9 bytes) and, with 16-bit arithmetic on a known GPU, ``mfu``: the operations that training needs
+    (:class:`StepFlops`, attention counted as causal) over those that the GPUs could have done. They are shown in the
+    progress bar or, where there is none, as a line. The time of validations does not count, except for the time left.
+
+    Between these points nothing waits for the device.
+
+    Args:
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.measured: dict[str, float] = {}
+        """What the whole run measured, for results.json: the metrics above, ``tokens`` and ``rows``."""
+        self._flops: StepFlops | None = None
+        self._peak: float | None = None
+        self._counts: list[list[Tensor | int]] = []
+        self._totals = torch.zeros(4, dtype=torch.float64)
+        self._seconds, self._memory, self._processes = 0.0, 0.0, 1
+        self._begin = self._since = 0.0
+        self._paused: float | None = None
+        self._first_step = self._reported = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        backbone = getattr(pl_module, "backbone", None)
+        self._flops = step_flops(backbone) if backbone is not None else None
+        self._peak = _peak_flops(pl_module.device, _computes_in(trainer, backbone))
+        self._counts, self._totals, self._seconds, self._paused = [], torch.zeros(4, dtype=torch.float64), 0.0, None
+        self._first_step = self._reported = trainer.global_step
+        self._begin = self._since = self.clock()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock (until the next training batch: what is saved after a validation does not count either)."""
+        self._paused = self.clock() if self._paused is None else self._paused
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Let the clock go on after a validation."""
+        if self._paused is not None:
+            self._since += self.clock() - self._paused
+            self._paused = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count a batch, and report at a log point."""
+        if isinstance(batch, Mapping) and "input_ids" in batch:
+            self._counts.append(_count(batch))
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and step % every == 0 and step != self._reported and self._counts:
+            self._reported = step
+            self._report(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the whole run."""
+        if self._counts:
+            self._measure(trainer)
+        if self._seconds:
+            self.measured = {**self._metrics(self._totals, self._seconds), "peak_memory_gb": self._memory}
+            self.measured |= {"tokens": int(self._totals[0]), "rows": int(self._totals[1])}
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        counts, seconds = self._measure(trainer)
+        metrics = {**self._metrics(counts, seconds), "peak_memory_gb": self._memory}
+        for name, value in metrics.items():
+            pl_module.log(name, value, prog_bar=name in ("tokens_per_second", "mfu"), on_step=True, on_epoch=False)
+        if trainer.progress_bar_callback is None:
+            steps, done = trainer.estimated_stepping_batches, trainer.global_step
+            left = (self.clock() - self._begin) * (steps - done) / (done - self._first_step)
+            share = f", {metrics['mfu']:.1%} of the peak" if "mfu" in metrics else ""
+            _say(
+                f"step {done:,} of {steps:,}: {metrics['tokens_per_second']:,.0f} tokens/s{share}, "
+                f"{self._memory:.1f} GB at most, {timedelta(seconds=round(left))} left"
+            )
+
+    def _measure(self, trainer: Trainer) -> tuple[Tensor, float]:
+        """What all processes did since the last time, and how long it took; reading it waits for the device."""
+        device = trainer.strategy.root_device
+        parts = [torch.stack([torch.as_tensor(value, device=device) for value in count]) for count in self._counts]
+        mine = torch.stack(parts).sum(0, dtype=torch.float64)
+        memory = torch.tensor(_peak_memory(device), dtype=torch.float64, device=device)
+        counts = trainer.strategy.reduce(mine, reduce_op="sum").cpu()
+        self._memory = float(trainer.strategy.reduce(memory, reduce_op="max")) / 1e9
+        now = self._paused if self._paused is not None else self.clock()
+        seconds, self._since, self._counts = now - self._since, now, []
+        self._totals, self._seconds = self._totals + counts, self._seconds + seconds
+        self._processes = trainer.world_size
+        return counts, seconds
+
+    def _metrics(self, counts: Tensor, seconds: float) -> dict[str, float]:
+        tokens, rows, labels, pairs = counts.tolist()
+        metrics = {"tokens_per_second": tokens / seconds, "rows_per_second": rows / seconds}
+        if self._flops is not None and self._peak is not None:
+            metrics["mfu"] = self._flops.of(tokens, labels, pairs) / (seconds * self._peak * self._processes)
+        return metrics
+
+
+def _count(batch: Mapping[str, Any]) -> list[Tensor | int]:
+    """Tokens, rows, labels and causally attended pairs of a batch (int64 scalars on its device, or numbers)."""
+    ids, labels = batch["input_ids"], batch.get("labels")
+    rows = len(batch["row"]) if "row" in batch else len(ids)
+    learned = (labels >= 0).sum() if labels is not None and labels.shape == ids.shape else 0
+    if "position_ids" in batch and "attention_mask" not in batch:  # packed: positions begin again with each example
+        return [ids.numel(), rows, learned, (batch["position_ids"] + 1).sum()]
+    lengths = batch["attention_mask"].sum(1) if "attention_mask" in batch else ids.new_full((len(ids),), ids.shape[1])
+    return [lengths.sum(), rows, learned, (lengths * (lengths + 1)).sum() // 2]
+
+
+def _computes_in(trainer: Trainer, backbone: Any) -> torch.dtype | None:
+    """The type in which matrices are multiplied."""
+    if "mixed" in str(trainer.precision):
+        return torch.bfloat16
+    return next((p.dtype for p in backbone.parameters() if p.is_floating_point()), None) if backbone else None
+
+
+def _peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
+    """A device's operations per second; None if they are not known."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """The 16-bit operations per second of a GPU by the name that its driver gives; None if they are not known."""
+    return next((peak * 1e12 for word, peak in PEAK_TFLOPS.items() if re.search(rf"\b{word}\b", name)), None)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has needed."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resident if sys.platform == "darwin" else resident * 1024
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)

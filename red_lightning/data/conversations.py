@@ -1,0 +1,238 @@
+"""Conversations of a user with an assistant: what every instruction-tuning data set is made of."""
+
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from red_lightning.data.collation import Batch, collate_for_decoding
+from red_lightning.data.loader import EpochBatches
+from red_lightning.data.messages import asked, first_prompt, require_conversation, texts_of
+from red_lightning.data.packing import collate_packed, collate_padded
+from red_lightning.data.rows import Encoded, RowsDataModule, Split
+from red_lightning.data.sources import Row
+from red_lightning.data.subsets import hold_out, require_size
+from red_lightning.data.templates import TemplateName, make_template
+from red_lightning.errors import UsageError, require_range
+
+AT_ONCE = 1000
+"""Rows that are tokenized together: lists of Python's numbers are large."""
+
+
+class ConversationsDataModule(RowsDataModule):
+    """Base of the instruction-tuning data modules. A subclass says where the conversations of a split come from.
+
+    It reads dictionaries with ``messages`` (each with a ``role``, system, user or assistant, and its ``content``),
+    ``row`` (the number in its source) and ``where`` (what an error calls it). Training, validation and test read the
+    loss; prediction answers the last user message.
+
+    Args:
+        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches.
+        micro_batch_size: Rows that one process reads at once (with ``packing``: on average); how many such
+            micro-batches are accumulated follows from it. null gives each process its whole share at once.
+        eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
+        template: The paper's ``Human: {prompt}``, a blank line, ``Assistant: {answer}`` and EOS, or the chat template
+            of the backbone's own tokenizer.
+        loss_on: Learn the answers, or ``all`` tokens but the first (the authors' code).
+        max_length: Tokens of a conversation (the paper: 768; the authors' code: 512). Prompts to answer may be longer.
+        overlong: Leave longer conversations out (the authors' code), or cut them at the end; those without an answer
+            within ``max_length`` are always left out.
+        validation_size: Training rows held out for validation where there are no validation rows: a whole number, or
+            a share such as 0.05, chosen by the seed. Rows with the same prompt stay together.
+        packing: Put the rows of a micro-batch one after another into one row without padding. The loss is the same.
+        **options: Those of :class:`RowsDataModule`.
+    """
+
+    examples = "UltraFeedback or Instructions"
+
+    def __init__(
+        self,
+        global_batch_size: int = 128,
+        micro_batch_size: int | None = None,
+        eval_batch_size: int = 8,
+        template: TemplateName = "paper",
+        loss_on: Literal["answer", "all"] = "answer",
+        max_length: int = 768,
+        overlong: Literal["drop", "cut"] = "drop",
+        validation_size: int | float = 0.05,
+        packing: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(global_batch_size, micro_batch_size, eval_batch_size, **options)
+        require_range("data.max_length", max_length, 2)
+        require_size("data.validation_size", validation_size)
+        self.template, self.loss_on, self.max_length, self.overlong = template, loss_on, max_length, overlong
+        self.validation_size, self.packing = validation_size, packing
+        self.dropped: dict[str, int] = {}
+        self.stop_ids: list[int] = []
+
+    def connect(self, tokenizer: Any, encoder_decoder: bool) -> None:
+        """Take the tokenizer of the backbone; ``stop_ids`` are then the tokens that end an answer.
+
+        Raises:
+            UsageError: The backbone is no decoder, or its tokenizer lacks the chat template that is asked for.
+        """
+        super().connect(tokenizer, encoder_decoder)
+        if encoder_decoder:
+            raise UsageError("conversations need a decoder such as Llama, but the backbone is an encoder-decoder")
+        self._template = make_template(self.template, tokenizer)
+        self.stop_ids = self._template.stop_ids
+
+    def check(self, split: Split, rows: list[Row]) -> None:
+        """Refuse what is no conversation."""
+        for row in rows:
+            require_conversation(row["messages"], row["where"], may_ask=split == "predict")
+
+    def divide(self, rows: list[Row], sizes: dict[str, int | float]) -> dict[str, list[Row]]:
+        """Hold rows out of the training rows, those with the same prompt together.
+
+        Args:
+            rows: All of them.
+            sizes: How many rows, or which share of them, each other split gets.
+
+        Returns:
+            The rows of ``train`` and of each other split.
+        """
+        parts = hold_out([first_prompt(row["messages"]) for row in rows], sizes, self.seed)
+        return {split: [rows[index] for index in part] for split, part in parts.items()}
+
+    def encode(self, split: Split, rows: list[Row]) -> list[Encoded]:
+        """Tokens of a split: of the conversations within the limit, or of all prompts where they are answered."""
+        self.dropped[split] = 0
+        encoded = []
+        for first in range(0, len(rows), AT_ONCE):
+            some = rows[first : first + AT_ONCE]
+            messages = [asked(row["messages"]) if split == "predict" else row["messages"] for row in some]
+            rendered = [self._template.render(m, row["where"]) for m, row in zip(messages, some, strict=True)]
+            for row, (tokens, answers) in zip(some, self._template.tokenize(rendered), strict=True):
+                prompts_only = split == "predict"
+                example = _question(row, tokens) if prompts_only else self._example(split, row, tokens, answers)
+                if example is not None:
+                    encoded.append({"row": row["row"], **example})
+        if not encoded:
+            cut = "" if self.overlong == "cut" else ", or give --data.overlong cut"
+            raise UsageError(
+                f"every row of the {split} split is longer than data.max_length {self.max_length} tokens; raise it{cut}"
+            )
+        return encoded
+
+    def length(self, row: Encoded) -> int:
+        """Tokens of a conversation, or of a prompt to answer."""
+        return len(row["tokens"])
+
+    def weight(self, row: Encoded) -> int:
+        """Number of labels."""
+        return sum(end - start for start, end in row["learned"])
+
+    def collate(self, split: Split) -> Callable[[list[Encoded]], Batch]:
+        """Batches of prompts in prediction, and for the loss elsewhere."""
+        if split == "train" and self.packing:
+            return collate_packed
+        collate = collate_prompts if split == "predict" else collate_padded
+        return partial(collate, pad_id=self.tokenizer.pad_token_id)
+
+    def prompts(self, split: Split, count: int) -> Batch:
+        """The first prompts of a split that was read (any but train), to show what the model answers.
+
+        Args:
+            split: Name of the split.
+            count: Number of prompts.
+
+        Returns:
+            What :func:`collate_prompts` makes of them.
+        """
+        return collate_prompts(self._encoded[split][:count], self.tokenizer.pad_token_id)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt to answer; ``max_length`` does not limit it."""
+        return max(map(self.length, self._encoded["predict"]))
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before training: tokens, labels, padding, and how many rows are left out."""
+        lines = []
+        for split, rows in self._encoded.items():
+            tokens, labels = sum(map(self.length, rows)), sum(map(self.weight, rows))
+            longest = max(map(self.length, rows))
+            if split != "predict":
+                lines.append(f"{split}: {tokens:,} tokens, {labels:,} of them labels; the longest row has {longest:,}")
+        if "train" in self._encoded:
+            lines.append(self._padding())
+        for split, count in self.dropped.items():
+            if count:
+                lines.append(
+                    f"rows of the {split} split left out, as they do not fit into {self.max_length} tokens: {count:,}"
+                )
+        return lines
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the data come from, and how many rows were left out or cut."""
+        return {**super().provenance(), "left_out": self.dropped, "cut": self.cut}
+
+    def _example(
+        self, split: Split, row: Row, tokens: list[int], answers: list[tuple[int, int]]
+    ) -> dict[str, Any] | None:
+        """A conversation within the limit; None if it is left out."""
+        limit = self.max_length
+        kept = [span for span in answers if span[0] < limit]
+        if len(tokens) > limit and (self.overlong == "drop" or not kept):
+            self.dropped[split] += 1
+            return None
+        self.cut[split] += len(tokens) > limit
+        spans = [(1, len(tokens))] if self.loss_on == "all" else kept
+        learned = [(start, min(end, limit)) for start, end in spans]
+        within = row["messages"][: len(row["messages"]) - 2 * (len(answers) - len(kept))]
+        texts = {} if split == "train" else texts_of(within)
+        return {"tokens": _compact(tokens[:limit]), "prompt": kept[-1][0], "learned": learned, **texts}
+
+    def _padding(self) -> str:
+        """How much of the batches of the first epoch is padding, as they are and as they would be otherwise."""
+        if self.packing:
+            return f"padding: none, for rows are packed (otherwise {self._padding_share(False):.1%} of the tokens)"
+        if self.group_by_length:
+            plain, grouped = self._padding_share(False), self._padding_share(True)
+            return f"padding: {grouped:.1%} of the tokens, for rows are grouped by length (otherwise {plain:.1%})"
+        share = self._padding_share(False)
+        return f"padding: {share:.1%} of the tokens; data.packing or data.group_by_length saves it"
+
+    def _padding_share(self, grouped: bool) -> float:
+        """Padding among the tokens of the first epoch, over all processes, if rows are not packed."""
+        lengths, world_size = [self.length(row) for row in self._encoded["train"]], self._rank()[1]
+        padded = 0
+        for rank in range(world_size):
+            batches = EpochBatches(
+                len(lengths),
+                self.global_batch_size,
+                self.seed,
+                rank,
+                world_size,
+                lengths if grouped else None,
+                self.micro_batch_size,
+            )
+            padded += sum(len(rows) * max(lengths[row] for row in rows) for rows in batches if rows[0] >= 0)
+        return 1 - sum(lengths) / padded
+
+
+def _question(row: Row, tokens: list[int]) -> dict[str, Any]:
+    """A prompt to answer."""
+    return {"tokens": _compact(tokens), "prompt": len(tokens), "learned": [], **texts_of(row["messages"])}
+
+
+def _compact(tokens: list[int]) -> "array[int]":
+    return array("i", tokens)  # a list takes 36 bytes a token
+
+
+def collate_prompts(rows: Sequence[Encoded], pad_id: int) -> Batch:
+    """A batch of prompts to answer.
+
+    Args:
+        rows: Dictionaries with ``row``, ``tokens``, ``prompt`` (the number of tokens before the last answer), ``text``
+            and ``references``.
+        pad_id: The padding token.
+
+    Returns:
+        What :func:`~red_lightning.data.collation.collate_for_decoding` gives, padded on the left.
+    """
+    sources = [{**row, "source": row["tokens"][: row["prompt"]]} for row in rows]
+    return collate_for_decoding(sources, pad_id, encoder_decoder=False)

@@ -1,0 +1,73 @@
+"""FSDP 1: PyTorch's fully sharded data parallelism by flat parameters (``FullyShardedDataParallel``)."""
+
+from typing import Any
+
+from lightning.pytorch.plugins.precision import FSDPPrecision, Precision
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
+from torch.distributed.fsdp.wrap import CustomPolicy
+
+from red_lightning.backbones.sharding import blocks, generate_in_step, trained
+from red_lightning.errors import UsageError
+from red_lightning.strategies.one_file import MeanGradients, OneFile
+
+
+class FSDP(OneFile, MeanGradients, FSDPStrategy):
+    """Divides the frozen weights over all processes, block by block, and gathers one block at a time.
+
+    What trains stays whole on each process, so it must be the smaller part of the model. Each process loads the whole
+    backbone into its CPU memory first; :class:`FSDP2` does not.
+
+    Args:
+        process_group_backend: ``nccl`` or ``gloo``; null for what suits the device.
+    """
+
+    def __init__(self, process_group_backend: str | None = None) -> None:
+        super().__init__(process_group_backend=process_group_backend)
+        self._wrapped: FullyShardedDataParallel | None = None
+
+    @property
+    def mixed_precision_config(self) -> MixedPrecision | None:
+        """In which dtype weights are gathered: as they are stored, unless ``trainer.precision`` is mixed."""
+        return super().mixed_precision_config if "mixed" in self.precision_plugin.precision else None
+
+    @property
+    def precision_plugin(self) -> FSDPPrecision:
+        """Lightning's, which leaves each weight its dtype here, and can clip by norm: what is clipped is whole."""
+        return self._precision_plugin if isinstance(self._precision_plugin, _Precision) else _Precision("32-true")
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Any) -> None:
+        self._precision_plugin = None if plugin is None else _Precision(plugin.precision)
+
+    def _setup_model(self, model: Any) -> nn.Module:
+        """Wrap the task, once: a test after the fit finds it wrapped."""
+        if self._wrapped is None or self._wrapped.module is not model:
+            self._wrapped = self._wrap(model)
+        return self._wrapped
+
+    def _wrap(self, task: Any) -> FullyShardedDataParallel:
+        kept = list(trained(task).values())
+        if 2 * sum(p.numel() for p in kept) > sum(p.numel() for p in task.parameters()):
+            raise UsageError(
+                "the strategy FSDP divides frozen weights only, but most of the model trains; "
+                "give --trainer.strategy configs/trainer/fsdp2.yaml"
+            )
+        for parameter in kept:
+            parameter.data = parameter.data.to(self.root_device)
+        generate_in_step(task.backbone)
+        units = {id(block) for block in blocks(task.backbone)}
+        return FullyShardedDataParallel(
+            task,
+            auto_wrap_policy=CustomPolicy(lambda module: id(module) in units),
+            mixed_precision=self.mixed_precision_config,
+            device_id=self.root_device,
+            ignored_states=kept,
+            use_orig_params=True,
+        )
+
+
+class _Precision(FSDPPrecision):
+    convert_module = Precision.convert_module
+    clip_grad_by_norm = Precision.clip_grad_by_norm

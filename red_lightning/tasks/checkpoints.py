@@ -1,0 +1,81 @@
+"""What a checkpoint belongs to, and when a run may go on with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from red_lightning.errors import UsageError
+
+RECORD = "red_lightning"
+"""Key of a checkpoint under which the task says what it belongs to."""
+
+
+def belonging(checkpoint: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint belongs to, if that is the same as the task's.
+
+    Args:
+        checkpoint: Its contents.
+        mine: The task's own record.
+
+    Raises:
+        UsageError: Another backbone, other sites, a damaged file, or one that another program wrote.
+    """
+    record = checkpoint.get(RECORD)
+    if record is None:
+        raise UsageError("the checkpoint was not written by red_lightning: it does not say what it belongs to")
+    if record["fingerprint"] != mine["fingerprint"]:
+        raise UsageError(
+            f"the checkpoint belongs to another backbone: it was trained on '{record['backbone']}', "
+            f"whose weights are not those of model.backbone '{mine['backbone']}'"
+        )
+    theirs, ours = record["shapes"], mine["shapes"]
+    if theirs != ours:
+        differing = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+        raise UsageError(
+            f"the checkpoint belongs to other settings of model.method: it holds {len(theirs)} trained tensors "
+            f"({_settings(record['method'])}), this run trains {len(ours)} ({_settings(mine['method'])}); "
+            f"they first differ at '{differing[0]}'"
+        )
+    if missing := sorted(set(ours) - set(checkpoint["state_dict"])):
+        raise UsageError(f"the checkpoint is damaged: it lacks the values of '{missing[0]}'")
+    return dict(record)
+
+
+def recount(fit_loop: dict[str, Any], before: int, now: int) -> None:
+    """Let a run continue at its optimizer step with another accumulation: Lightning counts micro-batches.
+
+    Args:
+        fit_loop: The state of Lightning's loop, which is changed.
+        before: Micro-batches of a step when it was saved.
+        now: Micro-batches of a step now.
+    """
+    if before == now:
+        return
+    progress = fit_loop["epoch_loop.batch_progress"]
+    ready = progress["current"]["ready"]
+    later = -(-ready // before) * now - ready
+    for counts in (progress["current"], progress["total"]):
+        counts.update({name: count + later for name, count in counts.items()})
+
+
+def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse to score rows that a checkpoint was trained on or chosen by.
+
+    Args:
+        theirs: The options by which rows were held out when it was trained.
+        ours: The options now.
+
+    Raises:
+        UsageError: Names the first that differs.
+    """
+    for name in {**theirs, **ours}:
+        if theirs.get(name) != ours.get(name):
+            what = "the training file had" if name == "rows" else f"rows were held out by {name}"
+            way = "a --data.test_file" if name == "rows" else f"--data.{name} {theirs.get(name)}"
+            raise UsageError(
+                f"when the checkpoint was trained, {what} {theirs.get(name)}{' rows' * (name == 'rows')}, now "
+                f"{ours.get(name)}: rows that it was trained on or chosen by would be scored; give {way}"
+            )
+
+
+def _settings(method: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in method.items())

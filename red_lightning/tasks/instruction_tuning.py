@@ -1,0 +1,184 @@
+"""Instruction tuning (paper, section 4.4): answer what a user asks."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import SumMetric
+
+from red_lightning.backbones.architectures import can_pack
+from red_lightning.backbones.loading import load_generator, position_limit
+from red_lightning.data import ConversationsDataModule
+from red_lightning.data.collation import IGNORED
+from red_lightning.errors import UsageError
+from red_lightning.generation import Decoding, decode
+from red_lightning.methods import Method
+from red_lightning.tasks.base import BackboneTask
+
+Batch = Mapping[str, Any]
+
+
+class InstructionTuning(BackboneTask):
+    """Learn to answer as in conversations, with a decoder: the loss on the next token where the data have labels.
+
+    Every label counts the same, however rows share batches, micro-batches and processes. Validates by the loss per
+    label (``val_loss``, nats) and its exponential (``val_perplexity``), tests by the same two; predicts answers.
+
+    Args:
+        backbone: Hub id or folder of the pretrained model.
+        method: How the backbone is adapted.
+        decoding: How answers are decoded. The default is the paper's: greedy, repetition penalty 1.1, no 5-gram twice
+            (the authors' code: at most 768 new tokens).
+        **options: Those of :class:`BackboneTask`.
+    """
+
+    validation_metrics = ("val_loss", "val_perplexity")
+    smaller_is_better = validation_metrics
+    data_class = ConversationsDataModule
+
+    def __init__(
+        self,
+        backbone: str,
+        method: Method,
+        decoding: Decoding = Decoding(  # noqa: B008 - never changed
+            num_beams=1,
+            length_penalty=1.0,
+            no_repeat_ngram_size=5,
+            repetition_penalty=1.1,
+            max_new_tokens=768,
+            stop_at_blank_line=False,
+        ),
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, method, **options)
+        if self.encoder_decoder:
+            raise UsageError(
+                f"the backbone '{backbone}' is an encoder-decoder ({self.source.config.model_type}), but "
+                "InstructionTuning continues a conversation with a decoder; use DataToText"
+            )
+        self.decoding = decoding
+        self.stop_ids: list[int] = []
+        self.metric_names = ["perplexity", "loss"]
+        # Two sums, because torchmetrics' MeanMetric either drops NaN or, told not to, forgets the weights.
+        self.losses = SumMetric(nan_strategy="disable")
+        self.labels = SumMetric(nan_strategy="disable")
+
+    def load_backbone(self, meta: bool = False) -> nn.Module:
+        """Load a decoder."""
+        return load_generator(self.source, self.backbone_options, meta)
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of another kind, packing that would mix examples, and lengths without positions."""
+        super().setup(stage)
+        data, config = getattr(self.trainer, "datamodule", None), self.source.config
+        if data is None:
+            return
+        self.stop_ids = data.stop_ids
+        if data.packing and not can_pack(config):
+            raise UsageError(
+                f"data.packing is true, but the model family '{config.model_type}' of the backbone "
+                f"'{self.source.name}' is not known to keep packed examples apart; give --data.packing false "
+                "(data.group_by_length saves padding too)"
+            )
+        limit, answer = position_limit(config), self.decoding.max_new_tokens if stage == "predict" else 0
+        if limit is not None and data.max_length + answer > limit:
+            together = f" and model.decoding.max_new_tokens {answer} together exceed" if answer else " exceeds"
+            raise UsageError(
+                f"data.max_length {data.max_length}{together} the {limit} positions of the backbone "
+                f"'{self.source.name}'; lower {'one of them' if answer else 'it'}"
+            )
+
+    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The cross-entropy of each label. Logits are computed only where a label of some row follows.
+
+        Args:
+            batch: ``input_ids`` and ``labels`` (:data:`IGNORED` where there is no loss), each int64 of shape
+                (rows, tokens), and an ``attention_mask`` or, for packed rows, ``position_ids`` of that shape.
+
+        Returns:
+            The losses in nats, 0 where there is no label (float32), and whether there is one (bool), each of shape
+            (rows, kept tokens).
+        """
+        targets = batch["labels"][:, 1:]
+        kept = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
+        known = {name: batch[name] for name in ("attention_mask", "position_ids") if name in batch}
+        logits = self._logits(kept, input_ids=batch["input_ids"], use_cache=False, **known)
+        targets = targets[:, kept]
+        losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
+        return losses.view_as(targets), targets != IGNORED
+
+    def _logits(self, kept: Tensor, **inputs: Any) -> Tensor:
+        """The logits at some positions: shape (rows, kept, vocabulary)."""
+        if "logits_to_keep" in inspect.signature(self.backbone.forward).parameters:
+            return self.backbone(**inputs, logits_to_keep=kept).logits
+        return self.backbone(**inputs).logits[:, kept]  # a model with code of its own
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One training micro-batch."""
+        losses, counted = self.token_losses(batch)
+        labels = counted.sum().clamp(min=1)
+        self.log("train_loss", losses.sum() / labels, prog_bar=True, batch_size=len(batch["labels"]))
+        return self.share(losses.sum(), batch, labels)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add the losses of one validation batch."""
+        losses, counted = self.token_losses(batch)
+        self._add(losses, counted)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of the whole split."""
+        self._log_loss("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Add the losses of one test batch.
+
+        Returns:
+            ``rows``: for each row its number, its ``loss`` per label in nats, and its number of labels (``tokens``).
+        """
+        losses, counted = self.token_losses(batch)
+        self._add(losses, counted)
+        tokens = counted.sum(1)
+        rows = zip(batch["row"], (losses.sum(1) / tokens.clamp(min=1)).tolist(), tokens.tolist(), strict=True)
+        return {"rows": [{"row": row, "loss": loss, "tokens": count} for row, loss, count in rows if row >= 0]}
+
+    def on_test_epoch_end(self) -> None:
+        """Log the loss of the whole split."""
+        self._log_loss("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """Answer a batch of prompts.
+
+        Returns:
+            For each row its number, ``prompt`` and ``answer``.
+        """
+        rows = zip(batch["row"], batch["text"], self(batch), strict=True)
+        return [{"row": row, "prompt": prompt, "answer": answer} for row, prompt, answer in rows if row >= 0]
+
+    def forward(self, batch: Batch) -> list[str]:
+        """Answer a batch of prompts; where processes share the backbone's weights, all of them must do so.
+
+        Args:
+            batch: ``input_ids`` and ``attention_mask``: int64, shape (rows, tokens), padded on the left.
+        """
+        inputs, limit = (batch["input_ids"], batch["attention_mask"]), position_limit(self.source.config)
+        decoding = self.decoding
+        if limit is not None:  # the last token is not read any more
+            room = limit - batch["input_ids"].shape[1] + 1
+            decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room))
+        return decode(self.backbone, *inputs, self.tokenizer, decoding, stop_ids=self.stop_ids)
+
+    def _add(self, losses: Tensor, counted: Tensor) -> None:
+        self.losses.update(losses.sum())
+        self.labels.update(counted.sum())
+
+    def _log_loss(self, split: str) -> None:
+        """Log the mean over all labels of a split, those of every process."""
+        loss = self.losses.compute() / self.labels.compute()
+        self.losses.reset()
+        self.labels.reset()
+        self.log(f"{split}_loss", loss, prog_bar=split == "val")
+        self.log(f"{split}_perplexity", torch.exp(loss))
