@@ -28,7 +28,7 @@ def test_every_command_has_a_file_and_every_file_a_command() -> None:
     for name in way_in.TOOLS:
         module = import_module(f"red_lightning.cli.{name}")
         assert hasattr(module, "main") or callable(getattr(module, name))
-    shared = {"__init__", "continuing", "launch", "training", "parser", "report", "run_folder"}
+    shared = {"__init__", "continuing", "launch", "training", "parser", "report", "result", "run_folder"}
     files = {path.stem for path in (REPOSITORY / "red_lightning/cli").glob("*.py")}
     assert files - shared == set(way_in.TOOLS)
 

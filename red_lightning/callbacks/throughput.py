@@ -122,9 +122,9 @@ class Throughput(Callback):
         """What all processes did since the last time, and how long it took; reading it waits for the device."""
         device = trainer.strategy.root_device
         parts = [torch.stack([torch.as_tensor(value, device=device) for value in count]) for count in self._counts]
-        mine = torch.stack(parts).sum(0, dtype=torch.float64)
-        memory = torch.tensor(_peak_memory(device), dtype=torch.float64, device=device)
-        counts = trainer.strategy.reduce(mine, reduce_op="sum").cpu()
+        mine = torch.stack(parts).sum(0)
+        memory = torch.tensor(float(_peak_memory(device)), device=device)  # float64 is not for every device
+        counts = trainer.strategy.reduce(mine, reduce_op="sum").cpu().double()
         self._memory = float(trainer.strategy.reduce(memory, reduce_op="max")) / 1e9
         now = self._paused if self._paused is not None else self.clock()
         seconds, self._since, self._counts = now - self._since, now, []

@@ -69,6 +69,7 @@ def launch(cli: Any, args: Sequence[str]) -> None:
                     "callbacks": [PredictionWriter(), RunSummary(), Throughput(), preemption],
                     "use_distributed_sampler": False,
                     "enable_model_summary": False,
+                    "inference_mode": False,  # a test before the fit leaves metrics that could not be updated in it
                 },
                 args=args,
             )

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torchmetrics import Metric, SumMetric
+from torchmetrics import Metric
 
 from red_lightning.backbones.loading import position_limit
 from red_lightning.data import ClassificationDataModule
 from red_lightning.errors import UsageError
 from red_lightning.methods import Method
-from red_lightning.metrics import CLASS_METRICS, NUMBER_METRICS, Confusion, check_metrics, per_class
+from red_lightning.metrics import CLASS_METRICS, NUMBER_METRICS, Confusion, MeanLoss, check_metrics, per_class
 from red_lightning.tasks.base import RECORD, BackboneTask
 
 Batch = dict[str, Any]
@@ -58,8 +58,7 @@ class ClassifierTask(BackboneTask):
         super().__init__(backbone, method, **options)
         self.metrics, self.metric_names = list(metrics or []), []
         self.labels: list[str] | None = None
-        self.validation_loss = SumMetric(nan_strategy="disable")
-        self.validation_rows = SumMetric()
+        self.validation_loss = MeanLoss()
         self.scores = nn.ModuleDict()
         self.confusion: Confusion | None = None
 
@@ -131,15 +130,13 @@ class ClassifierTask(BackboneTask):
         """The loss and the answers of one validation batch."""
         loss, answers = self.loss_and_answers(batch)
         rows = real_rows(batch)
-        self.validation_loss.update(loss[:rows].sum())
-        self.validation_rows.update(rows)
+        self.validation_loss.update(loss[:rows].sum(), rows)
         self.measure(answers.values[:rows], batch["labels"][:rows])
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss and the metrics of the whole split."""
-        self.log("val_loss", self.validation_loss.compute() / self.validation_rows.compute(), prog_bar=True)
+        self.log("val_loss", self.validation_loss.compute(), prog_bar=True)
         self.validation_loss.reset()
-        self.validation_rows.reset()
         scores = self._computed()
         for name, score in scores.items():
             self.log(f"val_{name}", score)

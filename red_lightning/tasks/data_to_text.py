@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import Metric, SumMetric
+from torchmetrics import Metric
 
 from red_lightning.backbones.loading import load_generator, position_limit
 from red_lightning.data import PairsDataModule
@@ -13,7 +13,7 @@ from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
-from red_lightning.metrics import E2E_METRICS, meteor_missing
+from red_lightning.metrics import E2E_METRICS, MeanLoss, meteor_missing
 from red_lightning.tasks.base import BackboneTask
 
 
@@ -55,9 +55,7 @@ class DataToText(BackboneTask):
         missing = meteor_missing() if "METEOR" in metrics else None
         self.missing_metrics = {"METEOR": missing} if missing else {}
         self.metric_names = list(metrics)
-        # Two sums, because torchmetrics' MeanMetric either drops NaN or, told not to, forgets the weights.
-        self.validation_loss = SumMetric(nan_strategy="disable")
-        self.validation_labels = SumMetric(nan_strategy="disable")
+        self.validation_loss = MeanLoss()
         self.test_metrics = nn.ModuleDict(
             {name: E2E_METRICS[name]() for name in metrics if name not in self.missing_metrics}
         )
@@ -123,14 +121,12 @@ class DataToText(BackboneTask):
         The authors' code takes the mean of the batches' means instead.
         """
         loss, labels = self.loss(batch)
-        self.validation_loss.update(loss * labels)
-        self.validation_labels.update(labels)
+        self.validation_loss.update(loss * labels, labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the whole split."""
-        loss = self.validation_loss.compute() / self.validation_labels.compute()
+        loss = self.validation_loss.compute()
         self.validation_loss.reset()
-        self.validation_labels.reset()
         self.log("val_loss", loss, prog_bar=True)
         self.log("val_perplexity", torch.exp(loss))
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import SumMetric
 
 from red_lightning.backbones.architectures import can_pack
 from red_lightning.backbones.loading import load_generator, position_limit
@@ -17,6 +16,7 @@ from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
+from red_lightning.metrics import MeanLoss
 from red_lightning.tasks.base import BackboneTask
 
 Batch = Mapping[str, Any]
@@ -63,9 +63,7 @@ class InstructionTuning(BackboneTask):
         self.decoding = decoding
         self.stop_ids: list[int] = []
         self.metric_names = ["perplexity", "loss"]
-        # Two sums, because torchmetrics' MeanMetric either drops NaN or, told not to, forgets the weights.
-        self.losses = SumMetric(nan_strategy="disable")
-        self.labels = SumMetric(nan_strategy="disable")
+        self.mean_loss = MeanLoss()
 
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load a decoder."""
@@ -172,13 +170,11 @@ class InstructionTuning(BackboneTask):
         return decode(self.backbone, *inputs, self.tokenizer, decoding, stop_ids=self.stop_ids)
 
     def _add(self, losses: Tensor, counted: Tensor) -> None:
-        self.losses.update(losses.sum())
-        self.labels.update(counted.sum())
+        self.mean_loss.update(losses.sum(), counted.sum())
 
     def _log_loss(self, split: str) -> None:
         """Log the mean over all labels of a split, those of every process."""
-        loss = self.losses.compute() / self.labels.compute()
-        self.losses.reset()
-        self.labels.reset()
+        loss = self.mean_loss.compute()
+        self.mean_loss.reset()
         self.log(f"{split}_loss", loss, prog_bar=split == "val")
         self.log(f"{split}_perplexity", torch.exp(loss))

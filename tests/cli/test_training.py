@@ -38,7 +38,11 @@ def test_results_say_what_was_measured(run: Path, gpt2_folder: Path) -> None:
     assert written["baseline_scores"] is None
     assert written["missing"] == {}
     assert written["seed"] == 7
-    assert written["train"] == {"steps": 12, "epochs": 2}
+    once = {"processes": 1, "accumulation": 1, "skipped_steps": 0}
+    assert written["train"] == {"steps": 12, "epochs": 2, **once}
+    throughput = json.loads((run / "results.json").read_text())["train"]["throughput"]
+    assert throughput["rows"] == 2 * 11
+    assert throughput["tokens_per_second"] > 0
     assert written["backbone"] == str(gpt2_folder)
     assert written["commit"] is None
     assert written["task"] == "DataToText"

@@ -149,7 +149,7 @@ def test_what_is_no_number_shows(roberta: Path, tmp_path: Path) -> None:
         validated = make_trainer(tmp_path).validate(task, datamodule=data, verbose=False)[0]
         assert math.isnan(validated["val_loss"])
         assert math.isnan(validated["val_score"]) == regression
-        with pytest.raises(UsageError, match=r"nan at step 1"):
+        with pytest.raises(UsageError, match=r"no numbers, the last at step 4"):
             make_trainer(tmp_path).fit(task, datamodule=data)
 
 

@@ -143,13 +143,26 @@ def test_a_test_gives_the_perplexity_and_each_rows_loss(llama_folder: Path, tmp_
     assert task.metric_names == ["perplexity", "loss"]
 
 
+def test_a_test_before_the_fit_changes_nothing(llama_folder: Path, tmp_path: Path) -> None:
+    """As ``run.baseline`` does it: Lightning tests in inference mode, and validates within a fit without."""
+    losses = []
+    for before in (False, True):
+        task, data = tuning(llama_folder), Conversations()
+        trainer = make_trainer(tmp_path / str(before), max_epochs=1, num_sanity_val_steps=1)
+        if before:
+            trainer.test(task, datamodule=data, verbose=False)
+        trainer.fit(task, datamodule=data)
+        losses.append(trainer.callback_metrics["val_loss"])
+    assert losses[0] == losses[1]
+
+
 def test_fillers_are_scored_nowhere(llama_folder: Path) -> None:
     task = configured(llama_folder)
     batch = batch_of(task, "test", eval_batch_size=4)
     batch["row"][1], batch["labels"][1] = -1, IGNORED
     rows = task.test_step(batch, 0)["rows"]
     assert sorted(row["row"] for row in rows) == sorted(row for row in batch["row"] if row >= 0)
-    assert task.labels.compute() == (batch["labels"] != IGNORED).sum()
+    assert task.mean_loss.labels == (batch["labels"] != IGNORED).sum()
     asked = batch_of(task, "predict")
     asked["row"][0] = -1
     assert [row["row"] for row in task.predict_step(asked, 0)] == asked["row"][1:]
