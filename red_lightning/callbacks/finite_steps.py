@@ -111,7 +111,7 @@ class FiniteSteps(Callback):
         rows = _suspects(of_all_ranks([(not bool(loss.isfinite().all()), rows) for loss, rows in losses]))
         if rows:
             shown = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
-            reason += f" (training rows {shown})"
+            reason += f" (training rows {shown}, counted from 0)"
         raise not_finite(reason, kept_checkpoints(trainer))
 
 

@@ -43,9 +43,10 @@ class Throughput(Callback):
 
     Every ``trainer.log_every_n_steps`` optimizer steps it logs ``tokens_per_second`` (over all processes, padding not
     counted), ``rows_per_second``, ``peak_memory_gb`` (of the process that needs most: allocated on a GPU, resident
-    on a CPU; 10^9 bytes) and, with 16-bit arithmetic on a known GPU, ``mfu``: the operations that training needs
-    (:class:`StepFlops`, attention counted as causal) over those that the GPUs could have done. They are shown in the
-    progress bar or, where there is none, as a line. The time of validations does not count, except for the time left.
+    on a CPU; 10^9 bytes), ``minutes_left`` of the run and, with 16-bit arithmetic on a known GPU, ``mfu``: the
+    operations that training needs (:class:`StepFlops`, attention counted as causal) over those that the GPUs could
+    have done. They are shown in the progress bar or, where there is none, as a line. The time of validations does not
+    count, except for the time left.
 
     Between these points nothing waits for the device.
 
@@ -107,11 +108,12 @@ class Throughput(Callback):
     def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         counts, seconds = self._measure(trainer)
         metrics = {**self._metrics(counts, seconds), "peak_memory_gb": self._memory}
+        steps, done = trainer.estimated_stepping_batches, trainer.global_step
+        left = (self.clock() - self._begin) * (steps - done) / (done - self._first_step)
+        metrics["minutes_left"] = left / 60
         for name, value in metrics.items():
-            pl_module.log(name, value, prog_bar=name in ("tokens_per_second", "mfu"), on_step=True, on_epoch=False)
+            pl_module.log(name, value, prog_bar=name != "rows_per_second", on_step=True, on_epoch=False)
         if trainer.progress_bar_callback is None:
-            steps, done = trainer.estimated_stepping_batches, trainer.global_step
-            left = (self.clock() - self._begin) * (steps - done) / (done - self._first_step)
             share = f", {metrics['mfu']:.1%} of the peak" if "mfu" in metrics else ""
             _say(
                 f"step {done:,} of {steps:,}: {metrics['tokens_per_second']:,.0f} tokens/s{share}, "

@@ -7,6 +7,7 @@ import yaml
 
 from red_lightning.callbacks import read_checkpoint
 from red_lightning.errors import UsageError
+from red_lightning.tasks.checkpoints import RECORD
 
 Way = Literal["last", "auto"]
 
@@ -47,12 +48,14 @@ def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str]:
     damaged = ""
     for file in filter(Path.exists, files):
         try:
-            read_checkpoint(file)
+            whole_step = read_checkpoint(file).get(RECORD, {}).get("whole_step", True)
         except UsageError:
             if way == "last":
                 raise
             damaged += f"{file.name} is damaged; "
         else:
+            if way == "auto" and not whole_step:  # best.ckpt, if a validation came amid an accumulation
+                continue
             return file, f"{damaged}continuing from {file.name} of {run.name}"
     return None, f"{damaged}there is no unfinished run to continue; starting from the beginning"
 

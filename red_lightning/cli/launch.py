@@ -11,6 +11,7 @@ from typing import Any
 
 from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.cli import configs, run_folder
@@ -74,7 +75,7 @@ def launch(cli: Any, args: Sequence[str]) -> None:
                 args=args,
             )
         except BaseException as error:
-            complaint = _unwritable(error) or _missing_package(error)
+            complaint = _unwritable(error) or _missing_package(error) or _misconfigured(error)
             run_folder.discard()
             if complaint is not None:
                 raise complaint from error
@@ -101,6 +102,13 @@ def _unwritable(error: BaseException) -> UsageError | None:
     continuing = "put that right, and continue with --ckpt_path last"
     can_continue = (run / "checkpoints" / "last.ckpt").exists()
     return cannot_write(f"'{file}'", error, continuing if can_continue else "choose another place with --run.folder")
+
+
+def _misconfigured(error: BaseException) -> UsageError | None:
+    """The complaint, if Lightning refuses settings, such as a GPU's strategy without a GPU."""
+    if not isinstance(error, MisconfigurationException):
+        return None
+    return UsageError(f"the trainer cannot run so: {str(error).splitlines()[0]}")
 
 
 def _missing_package(error: BaseException) -> UsageError | None:

@@ -95,7 +95,9 @@ def print_result(run: Path, result: Mapping[str, Any], beside: Mapping[str, Scor
         print_samples(before, after, samples, method)
     selection, train = result["selection"], result["train"]
     best = f"best {selection['monitor']} at step {selection['step']}" if selection["step"] else "it was never validated"
-    print(f"trained {train['steps']} steps in {train['seconds']:.0f} s; {best}")
+    speed = train.get("throughput", {}).get("tokens_per_second")
+    said = f", {speed:,.0f} tokens/s" if speed else ""
+    print(f"trained {train['steps']} steps in {train['seconds']:.0f} s{said}; {best}")
 
 
 def print_samples(

@@ -116,7 +116,8 @@ def _make_way(path: Path, run: Run, resume: bool) -> None:
             shutil.rmtree(_replaced(path), ignore_errors=True)
             path.rename(_replaced(path))
     elif (path / "results.json").exists():
-        raise UsageError(f"'{path}' holds a finished run; choose another --run.name, or give --run.overwrite true")
+        way = "" if resume else ", or give --run.overwrite true"
+        raise UsageError(f"'{path}' holds a finished run; choose another --run.name{way}")
     elif (path / "checkpoints" / "last.ckpt").exists() and not resume:
         raise UsageError(
             f"'{path}' holds an unfinished run; continue it with --ckpt_path last, choose another --run.name, "

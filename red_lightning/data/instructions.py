@@ -38,6 +38,7 @@ class Instructions(ConversationsDataModule):
     ) -> None:
         super().__init__(**options)
         self.files = {"train": train_file, "validation": validation_file, "test": test_file, "predict": predict_file}
+        self._read: dict[str, list[Row]] = {}
 
     def read(self, split: Split) -> list[Row]:
         """Read a split from its file, or from the split that stands in for it."""
@@ -56,17 +57,24 @@ class Instructions(ConversationsDataModule):
 
     @property
     def held_out_by(self) -> dict[str, Any]:
-        """The seed and the size, if rows are held out of the training file."""
+        """The seed, the size and the rows of the training file, if rows are held out of it."""
         if self.files["validation"] is not None or self.files["train"] is None:
             return {}
-        return {"seed": self.seed, "validation_size": self.validation_size}
+        rows = len(self._conversations(self.files["train"]))
+        return {"seed": self.seed, "validation_size": self.validation_size, "rows": rows}
 
     def provenance(self) -> dict[str, Any]:
         """The files."""
         return {**super().provenance(), "files": self.files, "held_out_by": self.held_out_by}
 
     def _held_out(self, file: str) -> dict[str, list[Row]]:
-        return self.divide(conversations(file), {"validation": self.validation_size})
+        return self.divide(self._conversations(file), {"validation": self.validation_size})
+
+    def _conversations(self, file: str) -> list[Row]:
+        """The rows of the training file, which is read once."""
+        if file not in self._read:
+            self._read[file] = conversations(file)
+        return self._read[file]
 
 
 def conversations(file: str, may_ask: bool = False) -> list[Row]:
@@ -87,7 +95,10 @@ def conversations(file: str, may_ask: bool = False) -> list[Row]:
     layout: tuple[str, ...] | None = None
     for number, (where, record) in enumerate(file_records(file, columns)):
         layout = layout or _layout(record, where, may_ask)
-        require_columns(layout, record, where)
+        try:
+            require_columns(layout, record, where)
+        except UsageError as error:
+            raise UsageError(f"{error}; the first row, which says the layout, has {' and '.join(layout)}") from error
         messages = LAYOUTS[layout[0]](record, where)
         require_conversation(messages, where, may_ask)
         rows.append({"messages": messages, "row": number, "where": where})

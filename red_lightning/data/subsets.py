@@ -101,8 +101,9 @@ def hold_out(keys: Sequence[Hashable], sizes: Mapping[str, int | float], seed: i
             parts[name] += groups[order.pop()]
     if not order:
         raise UsageError(
-            f"{len(groups)} different prompts in {len(keys)} training rows leave none to train on after "
+            f"the training split has too few different prompts ({len(groups)}) to train on after "
             + " and ".join(f"data.{name}_size {size}" for name, size in sizes.items())
+            + "; give more rows, or lower that"
         )
     return {
         "train": sorted(row for group in order for row in groups[group]),

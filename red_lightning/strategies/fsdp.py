@@ -48,6 +48,11 @@ class FSDP(OneFile, MeanGradients, FSDPStrategy):
         return self._wrapped
 
     def _wrap(self, task: Any) -> FullyShardedDataParallel:
+        if self.world_size == 1:
+            raise UsageError(
+                "the strategy FSDP divides the backbone over several processes, but there is one; "
+                "give --trainer.devices, or leave --trainer.strategy out"
+            )
         kept = list(trained(task).values())
         if 2 * sum(p.numel() for p in kept) > sum(p.numel() for p in task.parameters()):
             raise UsageError(

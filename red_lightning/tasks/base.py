@@ -220,7 +220,11 @@ class BackboneTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what trains."""
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self.trainable_shapes}
-        checkpoint[RECORD] = {**self.record(), "accumulation": self.trainer.accumulate_grad_batches}
+        checkpoint[RECORD] = {
+            **self.record(),
+            "accumulation": self.trainer.accumulate_grad_batches,
+            "whole_step": not self.trainer.fit_loop.epoch_loop._should_accumulate(),
+        }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint that belongs to something else.
@@ -231,4 +235,9 @@ class BackboneTask(LightningModule):
         self.configure_model()
         record = belonging(checkpoint, self.record())
         if self._trainer is not None and self.trainer.state.fn == "fit":
+            if not record["whole_step"]:
+                raise UsageError(
+                    "the checkpoint was written by a validation within an accumulation, so that training cannot go on "
+                    "from it; give last.ckpt, which lies beside it"
+                )
             recount(checkpoint["loops"]["fit_loop"], record["accumulation"], self.trainer.accumulate_grad_batches)

@@ -82,12 +82,16 @@ class InstructionTuning(BackboneTask):
                 f"'{self.source.name}' is not known to keep packed examples apart; give --data.packing false "
                 "(data.group_by_length saves padding too)"
             )
-        limit, answer = position_limit(config), self.decoding.max_new_tokens if stage == "predict" else 0
-        if limit is not None and data.max_length + answer > limit:
-            together = f" and model.decoding.max_new_tokens {answer} together exceed" if answer else " exceeds"
+        limit = position_limit(config)
+        if limit is None:
+            return
+        what, tokens = ("data.max_length is", data.max_length)
+        if stage == "predict":
+            what, tokens = "the longest prompt has", data.longest_prompt
+        if tokens > limit - (stage == "predict"):
             raise UsageError(
-                f"data.max_length {data.max_length}{together} the {limit} positions of the backbone "
-                f"'{self.source.name}'; lower {'one of them' if answer else 'it'}"
+                f"{what} {tokens}{' tokens' * (stage == 'predict')}, but the backbone '{self.source.name}' has {limit} "
+                f"positions; {'shorten it' if stage == 'predict' else 'lower it'}"
             )
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -140,7 +140,10 @@ def test_too_many_in_a_row_stop_the_run(tmp_path: Path) -> None:
     runs = dict.fromkeys(range(2, 6), "NaN loss")
     module = Module(made := batches(9, {0: "infinite loss", **runs}))
     error = error_of(module, tmp_path)
-    assert "of 4 optimizer steps in a row were no numbers, the last at step 6 (training rows 10, 11)" in error
+    assert (
+        "of 4 optimizer steps in a row were no numbers, the last at step 6 (training rows 10, 11, counted from 0)"
+        in error
+    )
     assert f"the last good checkpoint is '{tmp_path / 'checkpoints/last.ckpt'}'" in error
     kept = read_checkpoint(tmp_path / "checkpoints/last.ckpt")
     assert kept["global_step"] == 5
@@ -151,10 +154,12 @@ def test_too_many_in_a_row_stop_the_run(tmp_path: Path) -> None:
 
 def test_the_bad_micro_batch_is_named(tmp_path: Path) -> None:
     bad = dict.fromkeys(range(1, 16, 4), "NaN loss")
-    assert "(training rows 26, 27)" in error_of(Module(batches(16, bad)), tmp_path, accumulate_grad_batches=4)
+    assert "(training rows 26, 27, counted from 0)" in error_of(
+        Module(batches(16, bad)), tmp_path, accumulate_grad_batches=4
+    )
     bad = dict.fromkeys(range(1, 16, 4), "infinite gradient")  # no loss tells which micro-batch it was
     error = error_of(Module(batches(16, bad)), tmp_path, accumulate_grad_batches=4)
-    assert "(training rows 24, 25, 26, 27, 28, 29, 30, 31)" in error
+    assert "(training rows 24, 25, 26, 27, 28, 29, 30, 31, counted from 0)" in error
     assert "the last at step 4, so" in error_of(
         Module(batches(4, dict.fromkeys(range(4), "NaN loss"), rows=False)), tmp_path
     )

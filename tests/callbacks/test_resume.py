@@ -1,14 +1,18 @@
 """A run that is continued from any of its checkpoints ends bit for bit where the uninterrupted run ends."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import torch
 from lightning import Trainer
 
 from red_lightning.callbacks import BestCheckpoint
+from red_lightning.cli.continuing import checkpoint_of
+from red_lightning.errors import UsageError
 from tests.training import learned, make_data, make_task, make_trainer
 
 
@@ -52,3 +56,34 @@ def test_resume_from_every_step_is_bit_identical(name: str, gpt2_folder: Path, t
         differing = [key for key, value in learned(task).items() if not torch.equal(value, end[key])]
         assert not differing, checkpoint.name
         assert (keeper.best_score, keeper.best_step) == best, checkpoint.name
+
+
+def test_a_checkpoint_amid_an_accumulation_is_not_continued(gpt2_folder: Path, tmp_path: Path) -> None:
+    """best.ckpt of a validation that came between two micro-batches: what was gathered by then is not in it."""
+    data = {"global_batch_size": 2, "micro_batch_size": 1}
+    kept: list[bool] = []
+
+    class Keep(BestCheckpoint):
+        def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+            super().on_validation_end(trainer, pl_module)
+            if trainer.global_step == 1 and not kept:
+                shutil.copy(self.best_path, tmp_path / "amid.ckpt")
+                kept.append(True)
+
+    trainer = make_trainer(tmp_path / "amid", Keep(), val_check_interval=3, max_epochs=1)
+    trainer.fit(make_task(gpt2_folder), datamodule=make_data(tmp_path, **data))
+    assert kept
+    with pytest.raises(UsageError, match=r"within an accumulation, .* give last\.ckpt"):
+        make_trainer(tmp_path / "again", max_epochs=1).fit(
+            make_task(gpt2_folder), datamodule=make_data(tmp_path, **data), ckpt_path=str(tmp_path / "amid.ckpt")
+        )
+    make_trainer(tmp_path / "tested").test(
+        make_task(gpt2_folder), datamodule=make_data(tmp_path), ckpt_path=str(tmp_path / "amid.ckpt"), verbose=False
+    )
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+    shutil.copy(tmp_path / "amid.ckpt", folder / "best.ckpt")
+    assert checkpoint_of(tmp_path / "run", "auto") == (None, ANY)
+    shutil.copy(tmp_path / "amid/checkpoints/last.ckpt", folder / "last.ckpt")
+    os.utime(folder / "last.ckpt", (0, 0))
+    assert checkpoint_of(tmp_path / "run", "auto") == (folder / "last.ckpt", ANY)

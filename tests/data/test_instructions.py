@@ -199,7 +199,7 @@ def test_held_out_rows_depend_on_the_seed_only(tmp_path: Path) -> None:
     assert (len(train), len(held[0])) == (30, 10)
     assert sorted(row["row"] for row in [*train, *held[0]]) == list(range(40))
     assert [row["row"] for row in train] == sorted(row["row"] for row in train)
-    assert modules[0].held_out_by == {"seed": 1, "validation_size": 0.25} != modules[2].held_out_by
+    assert modules[0].held_out_by == {"seed": 1, "validation_size": 0.25, "rows": 40} != modules[2].held_out_by
     assert len(Instructions(file, validation_size=7).read("validation")) == 7
 
 
@@ -233,5 +233,5 @@ def test_an_impossible_size_is_refused(size: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [3, 4, 1.0])
 def test_no_rows_left_to_train_on(size: float, tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", pairs(3))
-    with pytest.raises(UsageError, match=r"3 different prompts in 3 training rows leave none .* data\.validation_size"):
+    with pytest.raises(UsageError, match=r"too few different prompts \(3\) to train on .* data\.validation_size"):
         Instructions(file, validation_size=size).read("train")

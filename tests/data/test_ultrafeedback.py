@@ -139,12 +139,12 @@ def test_empty_answers_of_the_data_set_are_left_out_and_counted(tmp_path: Path) 
             {"train": [{"chosen": row["chosen"][1:]} for row in chosen(9)]},
             "is by the assistant, but user and assistant",
         ),
-        ({"train": chosen(3)}, "leave none to train on after data.test_size 1000 and data.validation_size 0.05"),
+        ({"train": chosen(3)}, "too few different prompts (3) to train on after data.test_size 1000 and"),
     ],
 )
 def test_other_data_sets_are_refused(splits: dict[str, Any], complaint: str, tmp_path: Path) -> None:
     path = folder(tmp_path / "other", **splits)
-    sizes = {} if "none to train" in complaint else {"test_size": 1, "validation_size": 1, "seed": 4}
+    sizes = {} if "too few" in complaint else {"test_size": 1, "validation_size": 1, "seed": 4}
     data = UltraFeedback(path, **sizes)
     data.connect(build_tokenizer(), False)
     with pytest.raises(UsageError) as caught:

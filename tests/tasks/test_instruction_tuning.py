@@ -226,14 +226,17 @@ def refusal(task: Any, stage: str, folder: Path, data: Any) -> str:
 def test_what_is_refused(gpt2_folder: Path, t5_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is an encoder-decoder \(t5\), .*; use DataToText$"):
         tuning(t5_folder)
-    short = {"decoding": Decoding(1, max_new_tokens=60)}
-    assert "data.max_length 300 exceeds the 256 positions of the backbone" in refusal(
+    assert "data.max_length is 300, but the backbone" in refusal(
         tuning(gpt2_folder), "fit", tmp_path, Conversations(max_length=300)
     )
-    assert "data.max_length 200 and model.decoding.max_new_tokens 60 together exceed the 256 positions" in refusal(
-        tuning(gpt2_folder, **short), "predict", tmp_path, Conversations()
-    )
-    make_trainer(tmp_path).validate(tuning(gpt2_folder, **short), datamodule=Conversations(), verbose=False)
+    long = Conversations(max_length=300)
+    long.read = lambda split: [  # type: ignore[method-assign]
+        {"messages": [{"role": "user", "content": "why " * 300}], "row": 0, "where": "row 0"}
+    ]
+    assert "the longest prompt has 1" in refusal(tuning(gpt2_folder), "predict", tmp_path, long)
+    endless = tuning(gpt2_folder, decoding=Decoding(1, max_new_tokens=1000, stop_at_blank_line=False))
+    make_trainer(tmp_path, callbacks=[PredictionWriter()]).predict(endless, datamodule=Conversations())  # it is cut
+    make_trainer(tmp_path).validate(tuning(gpt2_folder), datamodule=Conversations(), verbose=False)
     assert "cannot read the data module TextPairs; it reads UltraFeedback or Instructions" in refusal(
         tuning(gpt2_folder), "fit", tmp_path, make_data(tmp_path)
     )
