@@ -76,7 +76,8 @@ class BestCheckpoint(Checkpoint):
         step = trainer.global_step
         if self.every_n_steps is None or step % self.every_n_steps or step == self._saved_step:
             return
-        if not _validation_follows(trainer):
+        # a resumed run counts a step as not saved yet, and may be amid the next one
+        if not _validation_follows(trainer) and not trainer.fit_loop.epoch_loop._should_accumulate():
             self._save(trainer, self.last_path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
