@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import red_lightning.methods as methods
 from red_lightning.artifacts.files import write_whole
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.head import ClassificationHead
-from red_lightning.backbones.surgery import EDITOR, detach
+from red_lightning.backbones.surgery import EDITOR
 from red_lightning.errors import UsageError, nearest
 
 FORMAT = 1
@@ -93,11 +94,12 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
         if record["fingerprint"] != fingerprint(backbone):
             raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
-    parameters = _method(record, folder).apply(backbone)
+    method = _method(record, folder)
+    parameters = method.apply(backbone)
     wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
     stored = {name: tensor.shape for name, tensor in tensors.items()}
     if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
-        detach(backbone)
+        method.detach(backbone)
         raise UsageError(
             f"the edits in '{folder}' do not fit their method: '{min(unfit)}' is missing, of another shape, or too many"
         )
@@ -131,7 +133,11 @@ def load_head(folder: str | Path) -> ClassificationHead:
 def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
     """The method that the edits were learned with."""
     every = {name: getattr(methods, name) for name in methods.__all__}
-    known = {name: m for name, m in every.items() if isinstance(m, type) and methods.Method in m.__bases__}
+    known = {
+        name: value
+        for name, value in every.items()
+        if isinstance(value, type) and issubclass(value, methods.Method) and not isabstract(value)
+    }
     try:
         options = dict(record["method"])
         name = options.pop("name")

@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
 from red_lightning.errors import UsageError
 
 SITES = ("ffn", "attention", "query", "key", "value", "residual")
@@ -211,7 +209,7 @@ def architecture_of(config: Any) -> Architecture:
     Raises:
         UsageError: No record knows the family; the sentence names those that exist and how to give sites by hand.
     """
-    if architecture := _record_of(config):
+    if architecture := record_of(config):
         return architecture
     known = ", ".join(architecture.name for architecture in ARCHITECTURES)
     raise UsageError(
@@ -220,37 +218,13 @@ def architecture_of(config: Any) -> Architecture:
     )
 
 
-def pooling_of(config: Any) -> Pooling | None:
-    """Which representation of a backbone stands for a text when a classifier is put on top.
-
-    What the config itself says (``classifier_pooling``: ``cls`` or ``mean``, as ModernBERT has it) comes first, then
-    the family's record. A family without a record that is known as nothing but a causal language model, or whose
-    config says ``is_decoder``, gets ``last``, since no other token has seen the whole text; any other gets ``first``.
-
-    Args:
-        config: The backbone's Hugging Face configuration.
-
-    Returns:
-        The representation; None for an encoder-decoder, which has no single one.
-    """
-    said = getattr(config, "classifier_pooling", None)
-    if said in ("cls", "mean"):
-        return "first" if said == "cls" else "mean"
-    if architecture := _record_of(config):
-        return architecture.pooling
-    if getattr(config, "is_encoder_decoder", False):
-        return None
-    model_type = getattr(config, "model_type", None)
-    causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return "last" if causal or getattr(config, "is_decoder", False) else "first"
-
-
 def can_pack(config: Any) -> bool:
     """Whether a backbone's family is known to keep packed texts apart (see :attr:`Architecture.packs`)."""
-    architecture = _record_of(config)
+    architecture = record_of(config)
     return architecture is not None and architecture.packs
 
 
-def _record_of(config: Any) -> Architecture | None:
+def record_of(config: Any) -> Architecture | None:
+    """The record of a backbone's family; None if there is none."""
     model_type = getattr(config, "model_type", None)
     return next((record for record in ARCHITECTURES if model_type in record.model_types), None)

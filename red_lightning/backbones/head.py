@@ -5,9 +5,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from red_lightning.backbones.architectures import Pooling, pooling_of
+from red_lightning.backbones.architectures import Pooling, record_of
 from red_lightning.errors import UsageError, require_range
+
+
+def pooling_of(config: Any) -> Pooling | None:
+    """Which representation of a backbone stands for a text when a classifier is put on top.
+
+    What the config itself says (``classifier_pooling``: ``cls`` or ``mean``, as ModernBERT has it) comes first, then
+    the family's record. A family without a record that is known as nothing but a causal language model, or whose
+    config says ``is_decoder``, gets ``last``, since no other token has seen the whole text; any other gets ``first``.
+
+    Args:
+        config: The backbone's Hugging Face configuration.
+
+    Returns:
+        The representation; None for an encoder-decoder, which has no single one.
+    """
+    said = getattr(config, "classifier_pooling", None)
+    if said in ("cls", "mean"):
+        return "first" if said == "cls" else "mean"
+    if architecture := record_of(config):
+        return architecture.pooling
+    if getattr(config, "is_encoder_decoder", False):
+        return None
+    model_type = getattr(config, "model_type", None)
+    causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "last" if causal or getattr(config, "is_decoder", False) else "first"
 
 
 @dataclass

@@ -30,7 +30,7 @@ class BackboneOptions:
         dtype: Number format of the frozen weights. What is learned stays float32.
         attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
             own choice.
-        gradient_checkpointing: Compute each block again in the backward pass: less memory, about a third more time.
+        gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 

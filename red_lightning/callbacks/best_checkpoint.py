@@ -77,7 +77,7 @@ class BestCheckpoint(Checkpoint):
         if self.every_n_steps is None or step % self.every_n_steps or step == self._saved_step:
             return
         # a resumed run counts a step as not saved yet, and may be amid the next one
-        if not _validation_follows(trainer) and not trainer.fit_loop.epoch_loop._should_accumulate():
+        if between_steps(trainer):
             self._save(trainer, self.last_path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,7 +90,7 @@ class BestCheckpoint(Checkpoint):
         if self._is_better(score):
             self.best_score, self.best_step = score, trainer.global_step
             self._save(trainer, self.best_path)
-        if not trainer.fit_loop.epoch_loop._should_accumulate():  # half-gathered gradients cannot be resumed
+        if whole_step(trainer):
             self._save(trainer, self.last_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -195,7 +195,16 @@ def _newest(checkpoints: Sequence[Path]) -> str:
     return f"the last good checkpoint is '{kept}'" if kept else "there is no checkpoint yet"
 
 
-def _validation_follows(trainer: Trainer) -> bool:
-    """Whether Lightning validates right after this training batch; a state saved before it would skip it on resume."""
+def whole_step(trainer: Trainer) -> bool:
+    """Whether no accumulation is under way; half-gathered gradients cannot be resumed."""
+    return not trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def between_steps(trainer: Trainer) -> bool:
+    """Whether a run can go on from the state after this training batch.
+
+    Not if Lightning validates right after it: a resumed run would skip that validation.
+    """
     fetcher = trainer.fit_loop._data_fetcher
-    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+    validates = fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+    return whole_step(trainer) and not validates

@@ -57,9 +57,8 @@ class PredictionWriter(Callback):
                 write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows))
             except OSError as caught:
                 error = caught
-        if not trainer.strategy.reduce_boolean_decision(
-            error is None
-        ):  # all processes end, not only the one that knows
+        # All processes end, not only the one that knows.
+        if not trainer.strategy.reduce_boolean_decision(error is None):
             way = "put that right, and run again (a fit with --ckpt_path last)"
             raise cannot_write(f"'{path}'", error, way) from error
 

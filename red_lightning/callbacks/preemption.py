@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from red_lightning.callbacks.best_checkpoint import BestCheckpoint, _validation_follows
+from red_lightning.callbacks.best_checkpoint import BestCheckpoint, between_steps, whole_step
 
 
 class Preemption(Callback):
@@ -90,7 +90,7 @@ class Preemption(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop after the optimizer step if told so (in the validation, if one follows this step)."""
-        if not trainer.fit_loop.epoch_loop._should_accumulate() and not _validation_follows(trainer):
+        if between_steps(trainer):
             self._stop_if_told(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,10 +130,9 @@ class Preemption(Callback):
 
     def _stop_in_validation(self, trainer: Trainer) -> None:
         if self._training:
-            whole_step = not trainer.fit_loop.epoch_loop._should_accumulate()
             last_step = trainer.global_step == trainer.max_steps  # Lightning would not come back to this validation
             self._validation_due = True
-            self._stop_if_told(trainer, save=whole_step and not last_step)
+            self._stop_if_told(trainer, save=whole_step(trainer) and not last_step)
             self._validation_due = False
 
     def _stop_if_told(self, trainer: Trainer, save: bool = True) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,19 @@ def file_records(path: str, columns: Sequence[str] | None) -> Iterator[tuple[str
         empty = False
     if empty:
         raise UsageError(f"the data file '{path}' has no rows")
+
+
+def standing_in(split: str, files: Mapping[str, str | None]) -> str:
+    """The split that is read: without a file, prediction reads the test split, and that the validation split.
+
+    Args:
+        split: The split that is asked for.
+        files: The file of each split, or None.
+    """
+    for without_file, other in (("predict", "test"), ("test", "validation")):
+        if split == without_file and files[split] is None:
+            split = other
+    return split
 
 
 def as_text(value: Any, where: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.data.conversations import ConversationsDataModule
-from red_lightning.data.files import as_text, file_records
+from red_lightning.data.files import as_text, file_records, standing_in
 from red_lightning.data.messages import Message, require_conversation
 from red_lightning.data.rows import Split
 from red_lightning.data.sources import Row, require_columns
@@ -42,18 +42,15 @@ class Instructions(ConversationsDataModule):
 
     def read(self, split: Split) -> list[Row]:
         """Read a split from its file, or from the split that stands in for it."""
-        file = self.files[split]
-        if split == "predict" and file is None:
-            return self.read("test")
-        if split == "test" and file is None:
-            return self.read("validation")
-        if split == "train" and file is not None and self.files["validation"] is None:
+        source = standing_in(split, self.files)
+        file = self.files[source]
+        if source == "train" and file is not None and self.files["validation"] is None:
             return self._held_out(file)["train"]
         if file is not None:
-            return conversations(file, may_ask=split == "predict")
-        if split == "validation" and self.files["train"] is not None:
+            return conversations(file, may_ask=source == "predict")
+        if source == "validation" and self.files["train"] is not None:
             return self._held_out(self.files["train"])["validation"]
-        raise UsageError(f"there are no {split} rows: give --data.{split}_file")
+        raise UsageError(f"there are no {source} rows: give --data.{source}_file")
 
     @property
     def held_out_by(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from red_lightning.data.batch_sizes import accumulation
 from red_lightning.data.packing import balanced
 
 STRETCH = 50
@@ -32,6 +33,9 @@ class EpochBatches(Sampler[list[int]]):
         micro_batch_size: Rows of one process at once, of which several are accumulated; None for no accumulation.
         packing: Divide the rows of a step so that each micro-batch has about as many tokens, to be packed into one row.
         weights: What each row counts in the loss of its step; None where nobody asks.
+
+    Raises:
+        UsageError: The batch sizes and the number of processes do not divide.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class EpochBatches(Sampler[list[int]]):
         self.rank, self.world_size = rank, world_size
         self.lengths, self.packing, self.weights = lengths, packing, weights
         self.micro_batch_size = micro_batch_size
-        self.accumulation = 1 if micro_batch_size is None else batch_size // (micro_batch_size * world_size)
+        self.accumulation = accumulation(batch_size, micro_batch_size, world_size)
         self.epoch = 0
         self.first_batch = 0
         self._order: tuple[int, list[int]] | None = None

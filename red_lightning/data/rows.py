@@ -188,7 +188,6 @@ class RowsDataModule(LightningDataModule):
         """Every training row, in an order that depends on the seed and the epoch."""
         rows = self._encoded["train"]
         rank, world_size = self._rank()
-        accumulation(self.global_batch_size, self.micro_batch_size, world_size)
         batches = EpochBatches(
             len(rows),
             self.global_batch_size,

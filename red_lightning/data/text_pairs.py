@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from red_lightning.data.files import file_rows
+from red_lightning.data.files import file_rows, standing_in
 from red_lightning.data.loader import EpochBatches
 from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.data.sources import Row
@@ -50,16 +50,13 @@ class TextPairs(PairsDataModule):
 
     def read(self, split: Split) -> list[Row]:
         """Read a split from its file, or from the split that stands in for it."""
-        file = self.files[split]
-        if split == "predict" and file is None:
-            return self.read("test")
-        if split == "test" and file is None:
-            return self.read("validation")
-        if file is None and (split == "train" or self.files["train"] is None):
-            raise UsageError(f"there are no {split} rows: give --data.{split}_file")
+        source = standing_in(split, self.files)
+        file = self.files[source]
+        if file is None and (source == "train" or self.files["train"] is None):
+            raise UsageError(f"there are no {source} rows: give --data.{source}_file")
         if file is not None:
-            rows = self._load(file, with_target=split != "predict")
-            return self._split(rows)[0] if split == "train" and self.files["validation"] is None else rows
+            rows = self._load(file, with_target=source != "predict")
+            return self._split(rows)[0] if source == "train" and self.files["validation"] is None else rows
         return self._split(self._load(str(self.files["train"])))[1]
 
     @property

@@ -3,6 +3,7 @@
 from torch import nn
 
 from red_lightning.backbones.surgery import trainable
+from red_lightning.errors import UsageError
 from red_lightning.methods.base import Method
 
 
@@ -20,6 +21,14 @@ class FullFineTuning(Method):
         """
         backbone.requires_grad_(True)
         return trainable(backbone)
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Refuse.
+
+        Raises:
+            UsageError: The backbone's own weights were trained.
+        """
+        raise UsageError("FullFineTuning cannot be detached: it trains the backbone's own weights; load it once more")
 
     def fold(self, backbone: nn.Module) -> None:
         """Nothing to do: what was learned is the backbone's own weights."""

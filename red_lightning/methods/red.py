@@ -1,6 +1,6 @@
 """RED, Representation Editing: ``h2 = scaling * h1 + bias`` (arXiv 2402.15179, section 3.2, equation 3)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from red_lightning.backbones.sites import find_sites
 from red_lightning.backbones.surgery import EDITOR, attach, detach, edited_modules, fold, freeze, trainable
 from red_lightning.errors import UsageError
-from red_lightning.methods.base import Method
+from red_lightning.methods.base import Learned, Method
 
 RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 """The sites of RED+ (``RED++`` in the authors' repository)."""
 
 
-class RepresentationEditor(nn.Module):
+class RepresentationEditor(Learned):
     """Edits one site: ``h2 = scaling * h1 + bias``, with one learned number of each per column.
 
     The vectors are float32 whatever the backbone's dtype, and the edit is computed in float32 and rounded once: in
@@ -78,15 +78,6 @@ class RepresentationEditor(nn.Module):
         index = torch.cat([torch.arange(start, stop, device=vector.device) for start, stop in self.columns])
         return full.index_put((index,), vector)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RepresentationEditor":
-        """Follow the backbone to another device, but never to another dtype (``model.bfloat16()`` would lose 1.002)."""
-
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep_dtype, recurse)
-
 
 class RED(Method):
     """Representation Editing: two learned vectors at each edited site of a frozen backbone.
@@ -132,10 +123,6 @@ class RED(Method):
             like = next(backbone.get_submodule(site.module).parameters())
             attach(backbone, site, editor.to(like.device))
         return trainable(backbone)
-
-    def detach(self, backbone: nn.Module) -> None:
-        """Remove the editors; the backbone is bit for bit what it was."""
-        detach(backbone)
 
     def fold(self, backbone: nn.Module) -> None:
         """Merge every edit into the linear before it (``W' = diag(s) W``, ``c' = s * c + b``), and detach.

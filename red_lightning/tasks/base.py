@@ -1,13 +1,10 @@
 """What every task has in common: a frozen backbone, a method, the optimizer, and checkpoints of what trains."""
 
 import math
-import os
-import random
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
@@ -18,8 +15,10 @@ from red_lightning.backbones.surgery import edited_columns
 from red_lightning.data import RowsDataModule
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
+from red_lightning.methods.limits import refuse
 from red_lightning.tasks.checkpoints import RECORD, belonging, recount, refuse_other_rows
 from red_lightning.tasks.optimization import build_optimizer, build_schedule, check_names
+from red_lightning.tasks.seeding import first_values, seed_batch
 
 
 class BackboneTask(LightningModule):
@@ -66,6 +65,7 @@ class BackboneTask(LightningModule):
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
         self.backbone_options = backbone_options
         self.source = find(backbone, backbone_options)
+        refuse(method, self.source.config, type(self).__name__)
         self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
         self.backbone: Any = None
         self.backbone_fingerprint = ""
@@ -128,8 +128,10 @@ class BackboneTask(LightningModule):
             divide = getattr(getattr(self._trainer, "strategy", None), "load_backbone", None)  # FSDP2 loads in parts
             self.backbone = divide(self) if divide else self.load_backbone()
             self.backbone_fingerprint = fingerprint(self.backbone)
-            self.method.apply(self.backbone)
-            self.build_head()
+            with first_values():
+                self.method.apply(self.backbone)
+            with first_values():
+                self.build_head()
             self.size = self._measure()  # now, because a strategy may divide them
             self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
             for name, columns in edited_columns(self.backbone).items():  # GPT-2's query and key share a module
@@ -178,9 +180,7 @@ class BackboneTask(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout a function of the run's seed and the step, so that a resumed run draws the same numbers."""
-        seed = os.environ.get("PL_GLOBAL_SEED", "0")  # where seed_everything leaves it
-        stream = random.Random(f"{seed}-{self.current_epoch}-{batch_idx}-{self.global_rank}")
-        torch.manual_seed(stream.getrandbits(63))
+        seed_batch(self.current_epoch, batch_idx, self.global_rank)
 
     def share(self, total: Tensor, batch: Mapping[str, Any], weight: int | Tensor = 1) -> Tensor:
         """What a training step returns, so that an optimizer step follows the mean loss over all its labels.

@@ -1,6 +1,5 @@
 """Classification of texts by a head on the backbone (paper, section 4.2; GLUE on RoBERTa)."""
 
-import os
 from typing import Any, Literal
 
 import torch
@@ -54,11 +53,10 @@ class Classification(ClassifierTask):
         return load_encoder(self.source, self.backbone_options, self.head_options.pooling == "pooler", meta)
 
     def build_head(self, meta: bool = False) -> None:
-        """Make the head, whose first weights depend on the run's seed only."""
+        """Make the head."""
         outputs = len(require_labels(self.labels)) or 1
         width = self.source.config.hidden_size
-        with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
-            torch.manual_seed(int(os.environ.get("PL_GLOBAL_SEED", "0")))
+        with torch.device("meta" if meta else "cpu"):
             options = self.head_options
             self.head = ClassificationHead(width, outputs, bool(options.hidden), float(options.dropout or 0))
 

@@ -1,0 +1,66 @@
+"""Where a method cannot go, and why: one table, which the tasks and the tests of every combination read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from red_lightning.backbones.architectures import record_of
+from red_lightning.errors import UsageError
+from red_lightning.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A combination that does not run.
+
+    Attributes:
+        method: Class name of the method.
+        reason: Why, and the way out; ``{family}`` stands for the family's name.
+        families: Names of model families (see ``backbones.architectures``); none for all.
+        tasks: Class names of tasks; none for all.
+    """
+
+    method: str
+    reason: str
+    families: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+
+LIMITS: tuple[Limit, ...] = (
+    Limit(
+        "HeadOnly",
+        "trains nothing but a classification head, and this task has none; choose another method",
+        tasks=("DataToText", "InstructionTuning", "TextToTextClassification"),
+    ),
+)
+
+
+def limit_of(method: str, family: str | None, task: str) -> Limit | None:
+    """Why a combination does not run; None where it does.
+
+    Args:
+        method: Class name of the method.
+        family: Name of the model family; None for one without a record.
+        task: Class name of the task.
+    """
+    for limit in LIMITS:
+        here = (not limit.families or family in limit.families) and (not limit.tasks or task in limit.tasks)
+        if limit.method == method and here:
+            return limit
+    return None
+
+
+def refuse(method: Method, config: Any, task: str) -> None:
+    """Refuse a combination that does not run.
+
+    Args:
+        method: The method.
+        config: The backbone's Hugging Face configuration.
+        task: Class name of the task.
+
+    Raises:
+        UsageError: It does not run; says why, and the way out.
+    """
+    name, record = type(method).__name__, record_of(config)
+    family = record.name if record else None
+    if limit := limit_of(name, family, task):
+        raise UsageError(f"model.method {name} {limit.reason.format(family=family)}")
