@@ -18,6 +18,7 @@ TOOLS = {
     "parameters": "show what a config trains: site, shape, count, share of the backbone",
     "configs": "list the experiments that ship with the package, and copy one to start from",
     "draw": "draw a run's learned scaling and bias by layer",
+    "study": "run many cells from one file, and collect them in a table: study run|status|report FILE",
     "score": "score predictions against references with the official E2E metrics",
 }
 

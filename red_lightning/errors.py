@@ -64,3 +64,8 @@ def usage_error_in(error: BaseException) -> UsageError | None:
     while cause is not None and not isinstance(cause, UsageError):
         cause = cause.__cause__
     return cause
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, without what it says besides."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

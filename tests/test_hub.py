@@ -82,7 +82,8 @@ PRELUDE = """
 import json, time
 from red_lightning import RED
 from red_lightning.backbones.fingerprint import fingerprint
-from red_lightning.backbones.loading import BackboneOptions, find, load_generator, load_tokenizer
+from red_lightning.backbones.loading import BackboneOptions, find, load_generator
+from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.data import E2E
 from red_lightning.data.sources import hub_commit, hub_rows
 from red_lightning.errors import UsageError

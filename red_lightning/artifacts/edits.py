@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from inspect import isabstract
 from pathlib import Path
@@ -15,6 +16,7 @@ import red_lightning.methods as methods
 from red_lightning.artifacts.files import write_whole
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.head import ClassificationHead
+from red_lightning.backbones.quantization import backbone_of
 from red_lightning.backbones.surgery import EDITOR
 from red_lightning.errors import UsageError, nearest
 
@@ -27,7 +29,7 @@ HEAD = "head."
 
 def site_name(parameter: str) -> str:
     """The name under which a backbone's parameter is stored: that of the site, without the editor's own name."""
-    return parameter.replace(f".{EDITOR}.", ".")
+    return parameter.replace(f".{EDITOR}.", ".").removesuffix(f".{EDITOR}")
 
 
 def save_edits(folder: Path, learned: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -92,14 +94,15 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     if record["fingerprint"] != fingerprint(backbone):
         backbone = getattr(backbone, "base_model", backbone)  # inside a language-model or classification head
         if record["fingerprint"] != fingerprint(backbone):
-            raise UsageError(f"the edits in '{folder}' belong to another backbone: '{record['backbone']}'")
+            raise UsageError(f"the edits in '{folder}' belong to another backbone: {backbone_of(record)}")
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     method = _method(record, folder)
     parameters = method.apply(backbone)
     wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
     stored = {name: tensor.shape for name, tensor in tensors.items()}
     if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
-        method.detach(backbone)
+        with suppress(UsageError):  # what trains the backbone's own weights has not changed them yet
+            method.detach(backbone)
         raise UsageError(
             f"the edits in '{folder}' do not fit their method: '{min(unfit)}' is missing, of another shape, or too many"
         )

@@ -46,6 +46,8 @@ class Architecture:
         sites: For each site name the module inside the block.
         packs: Whether texts packed into one row, with positions restarted, no attention mask and no cache, are exactly
             what they are apart: transformers then masks them from each other.
+        wider: For methods that adapt whole linears (LoRA), the modules that a site's name stands for besides the site
+            of that name, if there is one, as a module-name pattern.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Architecture:
     pooling: Pooling | None
     sites: dict[str, Within] = field(default_factory=dict)
     packs: bool = False
+    wider: dict[str, str] = field(default_factory=dict)
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""
@@ -178,6 +181,7 @@ ARCHITECTURES = [
             "value": Within(r"layer\.\d\.SelfAttention\.v"),
             "residual": Within(""),
         },
+        wider={site: f"*.EncDecAttention.{site[0]}" for site in ("query", "key", "value")},
     ),
     Architecture("Llama", ("llama",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     Architecture("Mistral", ("mistral",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
@@ -188,12 +192,28 @@ ARCHITECTURES = [
     Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
     # attention): equal thirds of it would be wrong, so it has no sites query, key and value.
-    Architecture("Phi-3", ("phi3",), LLAMA_BLOCK, "last", PHI3_SITES, packs=True),
+    Architecture(
+        "Phi-3",
+        ("phi3",),
+        LLAMA_BLOCK,
+        "last",
+        PHI3_SITES,
+        packs=True,
+        wider=dict.fromkeys(("query", "key", "value"), "*.qkv_proj"),
+    ),
     # OPT builds its attention mask without the positions: packed texts would see each other.
     Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
     # GPT-NeoX's fused query_key_value holds query, key and value of the first head, then those of the second, and so
     # on: none of the three is a contiguous third of its columns, so none is a site.
-    Architecture("GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES, packs=True),
+    Architecture(
+        "GPT-NeoX",
+        ("gpt_neox",),
+        LLAMA_BLOCK,
+        "last",
+        NEOX_SITES,
+        packs=True,
+        wider=dict.fromkeys(("query", "key", "value"), "*.query_key_value"),
+    ),
 ]
 
 

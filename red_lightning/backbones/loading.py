@@ -1,4 +1,4 @@
-"""Load a pretrained backbone and its tokenizer from the hub or a folder."""
+"""Load a pretrained backbone from the hub or a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,13 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from red_lightning import hub
-from red_lightning.errors import UsageError
+from red_lightning.backbones.quantization import Quantization, keep_format, quantization_config
+from red_lightning.errors import UsageError, first_line
 
 _COUNT_FROM_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
 """Model types whose first position is ``pad_token_id + 1``: that many rows of the position embedding serve no text."""
@@ -28,6 +29,8 @@ class BackboneOptions:
     Attributes:
         revision: Branch, tag or commit on the hub; null for the main branch.
         dtype: Number format of the frozen weights. What is learned stays float32.
+        quantization: Store the weights of linears in fewer bits, through bitsandbytes: ``nf4`` (4 bits, the QLoRA
+            paper's), ``fp4`` or ``int8``; null to store them as ``dtype``, which else is what they are computed with.
         attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
             own choice.
         gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
@@ -36,6 +39,7 @@ class BackboneOptions:
 
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Quantization | None = None
     attention: str | None = None
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
@@ -56,6 +60,19 @@ class Source:
     config: Any
     commit: str | None
     local_only: bool
+
+    @property
+    def place(self) -> str:
+        """What transformers reads it from."""
+        return str(hub.local_folder(self.name) or self.name)
+
+    def arguments(self, options: BackboneOptions) -> dict[str, Any]:
+        """How transformers reads it."""
+        return {
+            "revision": self.commit,
+            "trust_remote_code": options.trust_remote_code,
+            "local_files_only": self.local_only,
+        }
 
 
 def find(name: str, options: BackboneOptions) -> Source:
@@ -81,40 +98,10 @@ def find(name: str, options: BackboneOptions) -> Source:
             local_files_only=local_only,
         )
     except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UsageError(f"the configuration of the backbone '{name}' cannot be read: {_first_line(error)}") from error
+        raise UsageError(f"the configuration of the backbone '{name}' cannot be read: {first_line(error)}") from error
     if not hasattr(config, "pad_token_id"):  # transformers 5.0 leaves it out where config.json does; Phi reads it
         config.pad_token_id = None
     return Source(name, config, commit, local_only)
-
-
-def load_tokenizer(source: Source, options: BackboneOptions, needs_eos: bool = True) -> Any:
-    """Load the tokenizer of a backbone; without a padding token it pads with EOS (padding is always masked).
-
-    Args:
-        source: The result of :func:`find`.
-        options: How to load it.
-        needs_eos: Whether texts will end with EOS (BERT has none).
-
-    Raises:
-        UsageError: There is no tokenizer, or it has no EOS token but needs one.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(_place(source), **_arguments(source, options))
-    except Exception as error:  # transformers raises ValueError, OSError, TypeError, ImportError, ...
-        raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: {_first_line(error)}") from error
-    if len(tokenizer) - len(tokenizer.get_added_vocab()) < 2:  # transformers makes one up where there are no files
-        raise UsageError(f"the backbone '{source.name}' has no usable tokenizer: its vocabulary is missing")
-    rows = getattr(source.config, "vocab_size", None) or len(tokenizer)  # of the embedding
-    has_padding = tokenizer.pad_token_id is not None and tokenizer.pad_token_id < rows
-    if tokenizer.eos_token_id is None or tokenizer.eos_token_id >= rows:
-        if needs_eos or not has_padding:
-            raise UsageError(
-                f"the tokenizer of '{source.name}' has no EOS token that the model knows, but each text ends with it "
-                "or is padded by it; set eos_token in its tokenizer_config.json"
-            )
-    elif not has_padding:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_generator(source: Source, options: BackboneOptions, meta: bool = False) -> nn.Module:
@@ -196,16 +183,18 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             return model
         with _silence():  # what is missing is refused below, by name
             model, report = auto.from_pretrained(
-                _place(source),
+                source.place,
                 dtype=getattr(torch, options.dtype),
                 attn_implementation=options.attention,
+                quantization_config=quantization_config(options.quantization, options.dtype),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **_arguments(source, options),
+                **source.arguments(options),
             )
+        keep_format(model)
         _checkpoint(model, options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"the backbone '{source.name}' cannot be loaded: {_first_line(error)}") from error
+        raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     unfit = sorted(key for key in lacking if not (may_lack and key.startswith(may_lack)))
     if unfit and unfit[0].startswith("pooler."):
@@ -238,19 +227,3 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(level)
-
-
-def _place(source: Source) -> str:
-    return str(hub.local_folder(source.name) or source.name)
-
-
-def _arguments(source: Source, options: BackboneOptions) -> dict[str, Any]:
-    return {
-        "revision": source.commit,
-        "trust_remote_code": options.trust_remote_code,
-        "local_files_only": source.local_only,
-    }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

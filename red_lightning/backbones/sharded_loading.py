@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from red_lightning import hub
 from red_lightning.backbones.loading import BackboneOptions, Source
+from red_lightning.backbones.quantization import refuse_division
 
 _IN_FILES = {"lm_head.weight": "embed_out.weight"}
 """Names in published files that transformers changed since (GPT-NeoX)."""
@@ -45,8 +46,9 @@ def load_sharded(
         The divided backbone, in training mode. Its outputs are those of the whole one.
 
     Raises:
-        UsageError: The backbone cannot be loaded.
+        UsageError: The backbone cannot be loaded, or is to be quantised.
     """
+    refuse_division(options.quantization is not None)
     backbone = load(meta=True)
     places = _places(source, backbone) if _one_dtype(backbone, options) else None
     if places is None:

@@ -1,7 +1,7 @@
 """Find the edit sites of a backbone: by site name through its family's record, or by module-name patterns."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -105,6 +105,37 @@ def _match_pattern(backbone: nn.Module, pattern: str) -> list[Site]:
         number = re.search(r"\.(\d+)(?:\.|$)", name)
         found.append(Site(name, int(number[1]) if number else None, width))
     return found
+
+
+def linears(backbone: nn.Module) -> list[Site]:
+    """Every linear of the backbone, those outside its blocks too."""
+    return _every(backbone, lambda module: isinstance(module, nn.Linear | Conv1D))
+
+
+def norms(backbone: nn.Module) -> list[Site]:
+    """Every LayerNorm and RMSNorm of the backbone with learned weights, those outside its blocks too."""
+    return _every(backbone, lambda module: epsilon_of(module) is not None and width_of(module) is not None)
+
+
+def inside_blocks(backbone: nn.Module, sites: Sequence[Site]) -> list[Site]:
+    """Those of the modules that lie in the backbone's blocks.
+
+    Raises:
+        UsageError: The family has no record of what its blocks are called.
+    """
+    block = re.compile(architecture_of(getattr(backbone, "config", None)).block_pattern().pattern + r"\..+")
+    return [site for site in sites if block.fullmatch(site.module)]
+
+
+def epsilon_of(module: nn.Module) -> float | None:
+    """The small number that keeps a norm from dividing by zero; None for a module that is no norm."""
+    epsilon = getattr(module, "eps", getattr(module, "variance_epsilon", None))
+    return epsilon if isinstance(epsilon, float) else None
+
+
+def _every(backbone: nn.Module, chosen: Callable[[nn.Module], bool]) -> list[Site]:
+    every = [(name, width_of(module)) for name, module in backbone.named_modules() if name and chosen(module)]
+    return [Site(name, None, width) for name, width in every if width is not None]
 
 
 def width_of(module: nn.Module) -> int | None:

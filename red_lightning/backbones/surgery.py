@@ -18,7 +18,10 @@ EDITOR = "editor"
 
 
 def attach(backbone: nn.Module, site: Site, editor: nn.Module) -> None:
-    """Let ``editor`` edit the output of one site.
+    """Let ``editor`` edit the output of one site; it goes to the site's device.
+
+    The editor is called with the site's output, and one that has a true attribute ``reads_input`` with the site's
+    input besides.
 
     Raises:
         UsageError: The site is edited already.
@@ -26,7 +29,7 @@ def attach(backbone: nn.Module, site: Site, editor: nn.Module) -> None:
     module = backbone.get_submodule(site.module)
     if hasattr(module, EDITOR):
         raise UsageError(f"'{site.module}' is edited already; detach its edit first")
-    module.add_module(EDITOR, editor)
+    module.add_module(EDITOR, editor.to(next(module.parameters()).device))
     module.register_forward_hook(_edit_output)
 
 
@@ -44,6 +47,16 @@ def edited_modules(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, m) for name, m in backbone.named_modules() if _edit_output in m._forward_hooks.values()]
 
 
+def require_unedited(backbone: nn.Module) -> None:
+    """Refuse a backbone that is edited already, before anything is attached to it.
+
+    Raises:
+        UsageError: It is.
+    """
+    if edited_modules(backbone):
+        raise UsageError("the backbone is edited already; detach or fold its edits first")
+
+
 def edited_columns(backbone: nn.Module) -> dict[str, tuple[tuple[int, int], ...]]:
     """The ``(start, stop)`` ranges that are edited, of each module of which only some columns are."""
     columns = {
@@ -53,38 +66,39 @@ def edited_columns(backbone: nn.Module) -> dict[str, tuple[tuple[int, int], ...]
 
 
 @torch.no_grad()
-def fold(linear: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None:
-    """Merge ``scaling * h + bias`` into the linear that computes ``h``: ``W' = diag(s) W``, ``c' = s * c + b``.
+def fold(module: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None:
+    """Merge ``scaling * h + bias`` into the linear or LayerNorm of ``h``: ``W' = diag(s) W``, ``c' = s * c + b``.
 
     Computed in float32 and rounded once to the weight's dtype. With 16-bit weights the folded output differs from the
-    edited one by that rounding: relative 2**-8 per weight for bfloat16, 2**-11 for float16. A linear without a bias
+    edited one by that rounding: relative 2**-8 per weight for bfloat16, 2**-11 for float16. A module without a bias
     gets one if there is a bias to fold; it works in memory, but ``save_pretrained`` writes a bias that the family's
     architecture lacks (Llama, T5) where ``from_pretrained`` ignores it: keep the edits beside such a backbone.
 
     Args:
-        linear: ``nn.Linear`` or GPT-2's ``Conv1D``, with floating-point weights.
+        module: ``nn.Linear``, GPT-2's ``Conv1D`` or ``nn.LayerNorm``, with floating-point weights. An RMSNorm is
+            refused: it has no bias, and computes without one.
         scaling: float32, shape (width,); None for ones.
         bias: float32, shape (width,); None for zeros.
 
     Raises:
-        UsageError: The module is no linear, or its weights are quantised.
+        UsageError: The module is neither linear nor LayerNorm, or its weights are quantised.
     """
-    if not isinstance(linear, nn.Linear | Conv1D) or not linear.weight.is_floating_point():
+    if not isinstance(module, nn.Linear | Conv1D | nn.LayerNorm) or not module.weight.is_floating_point():
         raise UsageError(
-            f"an edit on a {type(linear).__name__} cannot be folded: only the output of a linear with floating-point "
-            "weights can; keep the edits beside the backbone instead"
+            f"an edit on a {type(module).__name__} cannot be folded: only the output of a linear or a LayerNorm with "
+            "floating-point weights can; keep the edits beside the backbone instead"
         )
     if scaling is None and bias is None:
         return
-    old = linear.bias
+    old = module.bias
     offset = bias if old is None else (old.float() if scaling is None else old.float() * scaling)
     if old is not None and bias is not None:
         offset = offset + bias
     if scaling is not None:
-        rows = scaling if isinstance(linear, Conv1D) else scaling[:, None]
-        linear.weight.copy_((linear.weight.float() * rows).to(linear.weight.dtype))
+        rows = scaling[:, None] if isinstance(module, nn.Linear) else scaling
+        module.weight.copy_((module.weight.float() * rows).to(module.weight.dtype))
     if offset is not None:
-        linear.bias = nn.Parameter(offset.to(linear.weight.dtype), requires_grad=linear.weight.requires_grad)
+        module.bias = nn.Parameter(offset.to(module.weight.dtype), requires_grad=module.weight.requires_grad)
 
 
 def freeze(backbone: nn.Module) -> None:
@@ -100,6 +114,7 @@ def trainable(backbone: nn.Module) -> dict[str, nn.Parameter]:
 def _edit_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """Forward hook. A function of the module, so that copies and pickles of a model apply their own editors."""
     editor = module.get_submodule(EDITOR)
+    read = args[:1] if getattr(editor, "reads_input", False) else ()
     if isinstance(output, tuple):
-        return (editor(output[0]), *output[1:])
-    return editor(output)
+        return (editor(output[0], *read), *output[1:])
+    return editor(output, *read)

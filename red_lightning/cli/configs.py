@@ -21,6 +21,11 @@ def experiments() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder().glob("*.yaml"))}
 
 
+def studies() -> dict[str, Path]:
+    """The study files that ship, by name: one for each table of the paper, and one to start from."""
+    return {path.stem: path for part in ("paper", "studies") for path in sorted((folder() / part).glob("*.yaml"))}
+
+
 def find(name: str) -> Path:
     """The file that a user means by ``--config``: a path, or the name of a shipped experiment.
 
@@ -102,6 +107,7 @@ def configs(copy: str | None = None, to: Path | None = None) -> None:
             print(f"{name:<{width}}  {about(path)}")
         print("\nrun one:  python -m red_lightning fit --config NAME")
         print("copy one: python -m red_lightning configs --copy NAME")
+        print(f"studies:  python -m red_lightning study run NAME ({', '.join(studies())})")
         return
     if copy not in experiments():
         raise UsageError(f"unknown experiment '{copy}': {nearest(copy, experiments())}")

@@ -47,7 +47,7 @@ def launch(cli: Any, args: Sequence[str]) -> None:
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    args = configs.with_files(args)
+    args = with_fresh_method(configs.with_files(args))
     files = [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
     cli.config_file = files[-1] if files else None
     register_resolvers()
@@ -81,6 +81,23 @@ def launch(cli: Any, args: Sequence[str]) -> None:
                 raise complaint from error
             raise
         run_folder.settle()
+
+
+def with_fresh_method(args: Sequence[str]) -> list[str]:
+    """A command line on which a method that is named starts from its own defaults.
+
+    jsonargparse keeps what the config says of another method where both have an option of that name: LoRA would adapt
+    RED's sites. A method without options in between makes it forget them.
+
+    Args:
+        args: The command line; ``--model.method NAME`` may be in it.
+    """
+    result: list[str] = []
+    for arg in args:
+        if arg == "--model.method" or arg.startswith("--model.method="):
+            result.append("--model.method=HeadOnly")
+        result.append(arg)
+    return result
 
 
 def _unwritable(error: BaseException) -> UsageError | None:

@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser
-from omegaconf.errors import OmegaConfBaseException
 
 import red_lightning.data
 import red_lightning.methods
@@ -90,14 +89,6 @@ def explain(message: str, options: list[str]) -> str:
     if found := re.search(r"Interpolation key '([^']+)' not found", message):
         return f"the config refers to '{found[1]}', which is not set"
     return " ".join(message.split())[:500]
-
-
-def unresolved(error: OmegaConfBaseException) -> UsageError:
-    """The complaint about a value of a config that refers to another one."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UsageError):
-        cause = cause.__context__  # omegaconf hides the cause
-    return cause or UsageError(f"the config cannot be resolved: {str(error).splitlines()[0]}")
 
 
 def _unknown_class(name: str, place: str, group: str) -> str:

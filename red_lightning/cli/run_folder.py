@@ -26,6 +26,8 @@ class Run:
             job's number, and those of the task of an array and of the step).
         overwrite: Delete what is in the run's folder already.
         baseline: Test the backbone before training too, so that the final table shows unedited beside edited.
+        test: Test the best checkpoint at the end. Without it the test split is never touched (nor by the baseline), and
+            results.json holds the best validation score alone: for choosing settings. No edits/ are written then.
         samples: Number of test rows that the final table shows.
         beside: Scores that the final table shows beside the run's own, such as published ones: a title, then a number
             for each metric.
@@ -35,6 +37,7 @@ class Run:
     name: str | None = None
     overwrite: bool = False
     baseline: bool = False
+    test: bool = True
     samples: int = 3
     beside: dict[str, dict[str, float]] = field(default_factory=dict)
 

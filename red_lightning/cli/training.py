@@ -19,8 +19,8 @@ from red_lightning.callbacks import (
 )
 from red_lightning.cli import continuing, report, result, run_folder
 from red_lightning.cli.launch import launch
-from red_lightning.cli.parser import unresolved
 from red_lightning.errors import UsageError
+from red_lightning.reproduction.paper import unresolved
 from red_lightning.tasks.base import RECORD
 
 EPILOG = """The options of a task, a data module or a method have a help of their own:
@@ -94,7 +94,7 @@ class RedCLI(LightningCLI):
             raise never_logged(config.checkpoint.monitor, self.model.validation_metrics)
         self._refuse_wrong_direction(config.checkpoint)
         _say(f"run folder: {_shown(self.run_path)}")
-        if self.settings.baseline and not (self.run_path / "baseline.json").exists():
+        if self.settings.baseline and self.settings.test and not (self.run_path / "baseline.json").exists():
             _say(f"testing the {self.model.unedited} ...")
             scores = self._test(None, "baseline_predictions.jsonl")
             if run_folder.is_first_process():
@@ -121,14 +121,20 @@ class RedCLI(LightningCLI):
             return
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
         train = result.of_training(self.trainer, time.monotonic() - self.started)
+        seed = self.config[self.subcommand].seed_everything
+        about = {"selection": keeper.selection(), "train": train, "seed": seed}
+        if not self.settings.test:
+            if run_folder.is_first_process():
+                untested = result.of_run(self.run_path, self.model, self.datamodule, {})
+                report.write_json(self.run_path / "results.json", untested | about)
+                _say(f"best {keeper.monitor}: {keeper.best_score}; results: {_shown(self.run_path / 'results.json')}")
+            return
         best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
         _say(f"testing {_shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
         learned = full_parameters(self.model)  # takes all processes, where they are divided
         if run_folder.is_first_process():
-            found = result.of_run(self.run_path, self.model, self.datamodule, scores)
-            seed = self.config[self.subcommand].seed_everything
-            found |= {"selection": keeper.selection(), "train": train, "seed": seed}
+            found = result.of_run(self.run_path, self.model, self.datamodule, scores) | about
             result.save_edits_of(self.run_path / "edits", learned, found)
             report.write_json(self.run_path / "results.json", found)
             report.print_result(self.run_path, found, self.settings.beside, self.settings.samples)

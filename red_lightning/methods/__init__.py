@@ -1,8 +1,43 @@
 """Ways to adapt a frozen backbone: one paper, one file."""
 
+from red_lightning.methods.adalora import AdaLoRA
+from red_lightning.methods.adapters import Adapter, AdapterDrop, AdapterFFN
 from red_lightning.methods.base import Method
+from red_lightning.methods.bitfit import BitFit
 from red_lightning.methods.full import FullFineTuning
 from red_lightning.methods.head_only import HeadOnly
+from red_lightning.methods.ia3 import IA3
+from red_lightning.methods.last_blocks import LastBlocks
+from red_lightning.methods.lora import LoRA
+from red_lightning.methods.prefix import PrefixTuning
+from red_lightning.methods.prompt import PromptTuning
+from red_lightning.methods.qlora import QLoRA
 from red_lightning.methods.red import RED, RED_PLUS_SITES, RepresentationEditor
+from red_lightning.methods.reft import LoReFT
+from red_lightning.methods.ssf import SSF
+from red_lightning.methods.steering import SteeringVector
+from red_lightning.methods.vera import VeRA
 
-__all__ = ["RED", "RED_PLUS_SITES", "FullFineTuning", "HeadOnly", "Method", "RepresentationEditor"]
+__all__ = [
+    "IA3",
+    "RED",
+    "RED_PLUS_SITES",
+    "SSF",
+    "AdaLoRA",
+    "Adapter",
+    "AdapterDrop",
+    "AdapterFFN",
+    "BitFit",
+    "FullFineTuning",
+    "HeadOnly",
+    "LastBlocks",
+    "LoRA",
+    "LoReFT",
+    "Method",
+    "PrefixTuning",
+    "PromptTuning",
+    "QLoRA",
+    "RepresentationEditor",
+    "SteeringVector",
+    "VeRA",
+]

@@ -1,7 +1,7 @@
 """What every way of adapting a frozen backbone can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from red_lightning.backbones import surgery
 from red_lightning.errors import UsageError
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+State = MutableMapping[Tensor, dict[str, Any]]
 
 
 class Method(ABC):
@@ -21,6 +22,13 @@ class Method(ABC):
 
     packs = True
     """Whether several texts packed into one row stay apart."""
+    computed = False
+    """Whether what the method adds is computed (:meth:`compute`) and not trained."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many positions of the backbone the method takes up, before each text."""
+        return 0
 
     @abstractmethod
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
@@ -34,6 +42,19 @@ class Method(ABC):
 
         Returns:
             The parameters that train, by their name in the backbone.
+        """
+
+    def compute(self, backbone: nn.Module, tokenizer: Any) -> None:  # noqa: B027 - most methods compute nothing
+        """Compute what the method adds but does not train (nothing, unless a method overrides this).
+
+        A new run does so before its first step; a checkpoint and the edits hold the result.
+
+        Args:
+            backbone: The backbone that the method was applied to.
+            tokenizer: Its Hugging Face tokenizer.
+
+        Raises:
+            UsageError: What it is computed from cannot be read.
         """
 
     def detach(self, backbone: nn.Module) -> None:
@@ -51,6 +72,28 @@ class Method(ABC):
             UsageError: The method cannot be merged exactly.
         """
         raise UsageError(f"{type(self).__name__} cannot be folded into the backbone's weights; keep its edits instead")
+
+    def penalty(self, backbone: nn.Module) -> Tensor | None:
+        """What an optimizer step minimises besides the mean loss of its rows; None if nothing.
+
+        Args:
+            backbone: The backbone that the method was applied to.
+
+        Returns:
+            A scalar, which depends on what is learned alone, or None.
+        """
+        return None
+
+    def after_step(self, backbone: nn.Module, state: State, step: int, steps: int) -> None:  # noqa: B027
+        """Do what follows each optimizer step (nothing, unless a method overrides this).
+
+        Args:
+            backbone: The backbone that the method was applied to, with the gradients of the step.
+            state: What the optimizer remembers of each parameter, as part of each checkpoint: a method may add tensors
+                of the parameter's shape, but only once the optimizer has taken a step with it.
+            step: The optimizer step that was taken, counted from 1.
+            steps: How many there are in the run.
+        """
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options as plain values, for artefacts and results."""

@@ -28,7 +28,9 @@ class FullFineTuning(Method):
         Raises:
             UsageError: The backbone's own weights were trained.
         """
-        raise UsageError("FullFineTuning cannot be detached: it trains the backbone's own weights; load it once more")
+        raise UsageError(
+            f"{type(self).__name__} cannot be detached: it trains the backbone's own weights; load it once more"
+        )
 
     def fold(self, backbone: nn.Module) -> None:
         """Nothing to do: what was learned is the backbone's own weights."""

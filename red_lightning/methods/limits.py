@@ -27,6 +27,18 @@ class Limit:
 
 LIMITS: tuple[Limit, ...] = (
     Limit(
+        "SteeringVector",
+        "is the difference that a text makes to the decoder which continues it, but in {family} the encoder reads the "
+        "text; choose a decoder",
+        families=("T5",),
+    ),
+    Limit(
+        "PrefixTuning",
+        "puts learned keys and values into the cache that attention reads, and transformers' {family} reads none; "
+        "choose PromptTuning, whose virtual tokens are input embeddings",
+        families=("ALBERT", "DeBERTa-v3", "DistilBERT", "ModernBERT"),
+    ),
+    Limit(
         "HeadOnly",
         "trains nothing but a classification head, and this task has none; choose another method",
         tasks=("DataToText", "InstructionTuning", "TextToTextClassification"),

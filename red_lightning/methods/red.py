@@ -7,7 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import EDITOR, attach, detach, edited_modules, fold, freeze, trainable
+from red_lightning.backbones.surgery import (
+    EDITOR,
+    attach,
+    detach,
+    edited_modules,
+    fold,
+    freeze,
+    require_unedited,
+    trainable,
+)
 from red_lightning.errors import UsageError
 from red_lightning.methods.base import Learned, Method
 
@@ -114,14 +123,12 @@ class RED(Method):
         Raises:
             UsageError: A site is unknown, matches nothing or is edited already, or a layer does not exist.
         """
-        if edited_modules(backbone):
-            raise UsageError("the backbone is edited already; detach or fold its edits first")
+        require_unedited(backbone)
         chosen = find_sites(backbone, self.sites, self.layers)
         freeze(backbone)
         for site in chosen:
             editor = RepresentationEditor(site.width, self.vectors != "bias", self.vectors != "scaling", site.columns)
-            like = next(backbone.get_submodule(site.module).parameters())
-            attach(backbone, site, editor.to(like.device))
+            attach(backbone, site, editor)
         return trainable(backbone)
 
     def fold(self, backbone: nn.Module) -> None:
@@ -132,12 +139,21 @@ class RED(Method):
         Raises:
             UsageError: A site is no linear (``residual``), or its weights are quantised; nothing was changed then.
         """
-        edited = edited_modules(backbone)
-        for _, module in edited:
-            fold(module, None, None)  # refuses before anything is changed
-        for _, module in edited:
-            fold(module, *_vectors(module))
-        detach(backbone)
+        fold_editors(backbone)
+
+
+def fold_editors(backbone: nn.Module) -> None:
+    """Merge every :class:`RepresentationEditor` into the linear or LayerNorm before it, and detach.
+
+    Raises:
+        UsageError: A site is neither, or its weights are quantised; nothing was changed then.
+    """
+    edited = edited_modules(backbone)
+    for _, module in edited:
+        fold(module, None, None)  # refuses before anything is changed
+    for _, module in edited:
+        fold(module, *_vectors(module))
+    detach(backbone)
 
 
 def _vectors(module: nn.Module) -> tuple[Tensor | None, Tensor | None]:

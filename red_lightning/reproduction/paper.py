@@ -1,8 +1,8 @@
 """The paper's hyperparameters and results, as values that a config refers to and that follow its method and task.
 
 ``learning_rate: ${paper:roberta_base,learning_rate}`` is the value of Table 9 for the config's own method and GLUE
-task, whatever the command line made of them; a value given on the command line takes its place. That of ``llama2_7b``
-follows the method alone.
+task, whatever the command line made of them; a value given on the command line takes its place. Those of GPT-2 and
+``llama2_7b`` follow the method alone.
 """
 
 import inspect
@@ -13,11 +13,15 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+import red_lightning.methods
 from red_lightning.data import GLUE_TASKS
 from red_lightning.data.glue import require_task
 from red_lightning.errors import UsageError, nearest
 from red_lightning.methods import RED_PLUS_SITES
+from red_lightning.metrics import E2E_METRICS
+from red_lightning.reproduction.published import as_measured, column_key, published_name, published_row
 
 OPTIONS = {
     "learning_rate": "--model.learning_rate",
@@ -25,6 +29,7 @@ OPTIONS = {
     "warmup_ratio": "--model.warmup_ratio",
     "max_epochs": "--trainer.max_epochs",
     "batch_size": "--data.global_batch_size",
+    "label_smoothing": "--model.label_smoothing",
 }
 """Where each hyperparameter is given by hand."""
 
@@ -39,9 +44,9 @@ def hyperparameter(recipe: str, name: str, method: str, task: str | None = None)
     """A hyperparameter of the paper.
 
     Args:
-        recipe: A backbone: ``roberta_base`` (Table 9), ``roberta_large`` (Table 10), ``t5_base`` (Table 12) or
-            ``llama2_7b`` (Table 13).
-        name: learning_rate, weight_decay, warmup_ratio, max_epochs or batch_size.
+        recipe: A backbone: ``roberta_base`` (Table 9), ``roberta_large`` (Table 10), ``gpt2_medium`` and ``gpt2_large``
+            (Table 11), ``t5_base`` (Table 12) or ``llama2_7b`` (Table 13).
+        name: learning_rate, weight_decay, warmup_ratio, max_epochs, batch_size or label_smoothing.
         method: Class name of the method, or ``RED+``.
         task: A GLUE task; that of a recipe for GLUE.
 
@@ -64,13 +69,38 @@ def published(recipe: str, method: str, task: str | None) -> dict[str, dict[str,
     """The paper's score, for a table that shows it beside a run's own; nothing where there is none."""
     of_backbone = _recipe(recipe)
     task = _task_of(of_backbone, task)
-    percent = _of_task(of_backbone.get("published", {}).get(method), task)
-    if percent is None or task is None:
+    if "table" not in of_backbone:
         return {}
-    metric, score = GLUE_TASKS[task].metrics[0], round(percent / 100, 4)
+    table, size = of_backbone["table"], recipe.rsplit("_", 1)[-1]
+    scores = published_row(table, f"{published_name(method)} ({size})").scores
+    if task is None:
+        metrics = [name for name in E2E_METRICS if column_key(name) in scores]
+        found = {name: as_measured(name, scores[column_key(name)]) for name in metrics}
+        return {"paper (mean of 3 seeds)": found} if found else {}
+    if task not in scores:
+        return {}
+    metric = GLUE_TASKS[task].metrics[0]
     if (recipe, method, task) == ("t5_base", "RED", "mnli"):  # measured so by the authors' code
-        return {"paper (of two classes)": {f"two_class_{metric}": score}}
-    return {"paper" if recipe == "t5_base" else "paper (mean of 5 seeds)": {metric: score}}
+        return {"paper (of two classes)": {f"two_class_{metric}": as_measured(metric, scores[task])}}
+    return {"paper" if recipe == "t5_base" else "paper (mean of 5 seeds)": {metric: as_measured(metric, scores[task])}}
+
+
+def method_options(recipe: str, method: str) -> dict[str, Any]:
+    """The options that the paper gives a method, such as its rank; none where it gives none.
+
+    Args:
+        recipe: As for :func:`hyperparameter`.
+        method: Class name of the method.
+    """
+    return dict(_recipe(recipe)["methods"].get(method, {}).get("options", {}))
+
+
+def unresolved(error: OmegaConfBaseException) -> UsageError:
+    """The complaint about a value of a config that refers to another one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UsageError):
+        cause = cause.__context__  # omegaconf hides the cause
+    return cause or UsageError(f"the config cannot be resolved: {str(error).splitlines()[0]}")
 
 
 def register_resolvers() -> None:
@@ -82,8 +112,8 @@ def register_resolvers() -> None:
 
     def scores(recipe: str, *, _root_: DictConfig) -> Any:
         method, task, backbone = _choices(_root_)
-        same = Path(backbone).name.replace("-", "_") == recipe and not _is_ablation(_root_)
-        return published(recipe, method, task) if same else {}
+        same = Path(backbone).name.replace("-", "_") == recipe
+        return published(recipe, method, task) if same and _is_as_published(_root_, recipe, method) else {}
 
     # omegaconf 2.4 gave the new function the name of the oldest one
     renamed = "replace" in inspect.signature(OmegaConf.register_resolver).parameters
@@ -116,11 +146,15 @@ def _parts(root: DictConfig) -> Mapping[str, Any]:
     return next((c for c in (config, *config.values()) if isinstance(c, dict) and "model" in c), {})
 
 
-def _is_ablation(root: DictConfig) -> bool:
-    """Whether RED is set otherwise than in the paper's main tables."""
-    options = _at(_parts(root), "model", "init_args", "method", "init_args") or {}
-    papers = {"sites": ["ffn"], "vectors": "both", "layers": None}
-    return any(key in options and options[key] != value for key, value in papers.items())
+def _is_as_published(root: DictConfig, recipe: str, method: str) -> bool:
+    """Whether a method is set as in the paper's main tables."""
+    given = _at(_parts(root), "model", "init_args", "method", "init_args") or {}
+    papers = method_options(recipe, method)
+    if method == "RED":
+        papers = {"sites": ["ffn"], "vectors": "both", "layers": None}
+    klass = getattr(red_lightning.methods, method, None)
+    defaults = {name: of.default for name, of in inspect.signature(klass).parameters.items()} if klass else {}
+    return all({**defaults, **given}.get(key) == value for key, value in papers.items())
 
 
 def _choices(root: DictConfig) -> tuple[str, str | None, str]:

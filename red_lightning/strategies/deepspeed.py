@@ -84,7 +84,8 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
         self._engine = self.model
         if self._engine.optimizer.optimizer._optimizer_step_post_hooks:
             raise UsageError(
-                "model.decay_towards identity does not work with DeepSpeed; choose another trainer.strategy"
+                "DeepSpeed allows nothing after an optimizer step, so model.decay_towards identity and model.method "
+                "AdaLoRA do not work with it; choose another trainer.strategy"
             )
 
     def _initialize_deepspeed_inference(self, model: nn.Module) -> None:

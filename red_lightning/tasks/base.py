@@ -9,15 +9,16 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from red_lightning.backbones.fingerprint import fingerprint
-from red_lightning.backbones.loading import BackboneOptions, find, load_tokenizer
+from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.backbones.sharding import trained
 from red_lightning.backbones.surgery import edited_columns
+from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.data import RowsDataModule
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
 from red_lightning.methods.limits import refuse
 from red_lightning.tasks.checkpoints import RECORD, belonging, recount, refuse_other_rows
-from red_lightning.tasks.optimization import build_optimizer, build_schedule, check_names
+from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
 from red_lightning.tasks.seeding import first_values, seed_batch
 
 
@@ -68,7 +69,7 @@ class BackboneTask(LightningModule):
         refuse(method, self.source.config, type(self).__name__)
         self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
         self.backbone: Any = None
-        self.backbone_fingerprint = ""
+        self.backbone_fingerprint, self.restored = "", False
         self.trainable_shapes: dict[str, list[int]] = {}
         self.size: dict[str, int] = {}
         self.held_out_by: dict[str, Any] = {}
@@ -150,10 +151,9 @@ class BackboneTask(LightningModule):
 
     def _measure(self) -> dict[str, int]:
         """Numbers of the backbone, those of it that the method trains, in how many tensors, and those of the head."""
-        backbone = list(self.backbone.parameters())
-        trained = [parameter for parameter in backbone if parameter.requires_grad]
+        trained = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
         return {
-            "backbone": sum(parameter.numel() for parameter in backbone),
+            "backbone": self.backbone.num_parameters(),
             "trained": sum(parameter.numel() for parameter in trained),
             "tensors": len(trained),
             "head": sum(p.numel() for name, p in self.named_parameters() if not name.startswith("backbone.")),
@@ -164,23 +164,38 @@ class BackboneTask(LightningModule):
         trainable = self.trainable_parameters()
         if not trainable:
             raise UsageError(f"model.method {type(self.method).__name__} trains nothing, and there is no head to train")
+        rate = self.learning_rate
+        if self.method.computed:  # the head alone is trained; without one, the one step that a run takes does nothing
+            head = {name: p for name, p in trainable.items() if not name.startswith("backbone.")}
+            trainable, rate = (head, rate) if head else (trainable, 0.0)
         optimizer = build_optimizer(
-            trainable,
-            self.optimizer_name,
-            self.learning_rate,
-            self.weight_decay,
-            self.adam_epsilon,
-            self.decay_towards,
+            trainable, self.optimizer_name, rate, self.weight_decay, self.adam_epsilon, self.decay_towards
         )
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise UsageError("the run has no end: give trainer.max_epochs or trainer.max_steps")
+        after = self.method.after_step
+        if type(self.method).after_step is not Method.after_step:  # DeepSpeed takes no such hooks
+            optimizer.register_step_post_hook(
+                lambda own, *_: after(self.backbone, own.state, self.trainer.global_step + 1, int(steps))
+            )
         schedule = build_schedule(optimizer, self.schedule, int(steps), self.warmup_steps, self.warmup_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Let the method compute what it does not train, unless a checkpoint held it."""
+        if not self.restored:
+            self.method.compute(self.backbone, self.tokenizer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout a function of the run's seed and the step, so that a resumed run draws the same numbers."""
         seed_batch(self.current_epoch, batch_idx, self.global_rank)
+        if self.method.computed and not self.size["head"]:
+            self.trainer.should_stop = True  # after a validation, which keeps the checkpoint
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Follow the method's penalty too: here and not in the loss, so that it counts once per optimizer step."""
+        add_gradient(self.method.penalty(self.backbone), trained(self.backbone).values())
 
     def share(self, total: Tensor, batch: Mapping[str, Any], weight: int | Tensor = 1) -> Tensor:
         """What a training step returns, so that an optimizer step follows the mean loss over all its labels.
@@ -212,6 +227,7 @@ class BackboneTask(LightningModule):
             "backbone": self.source.name,
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,
+            "quantization": self.backbone_options.quantization,
             "method": self.method.describe(),
             "held_out_by": self.held_out_by,
             "shapes": self.trainable_shapes,
@@ -233,6 +249,7 @@ class BackboneTask(LightningModule):
             UsageError: Another backbone, other sites, or a file that another program wrote.
         """
         self.configure_model()
+        self.restored = True
         record = belonging(checkpoint, self.record())
         if self._trainer is not None and self.trainer.state.fn == "fit":
             if not record["whole_step"]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from red_lightning.backbones.quantization import backbone_of
 from red_lightning.errors import UsageError
 
 RECORD = "red_lightning"
@@ -24,8 +25,8 @@ def belonging(checkpoint: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[st
         raise UsageError("the checkpoint was not written by red_lightning: it does not say what it belongs to")
     if record["fingerprint"] != mine["fingerprint"]:
         raise UsageError(
-            f"the checkpoint belongs to another backbone: it was trained on '{record['backbone']}', "
-            f"whose weights are not those of model.backbone '{mine['backbone']}'"
+            f"the checkpoint belongs to another backbone: it was trained on {backbone_of(record)}, "
+            f"whose weights are not those of model.backbone {backbone_of(mine)}"
         )
     theirs, ours = record["shapes"], mine["shapes"]
     if theirs != ours:

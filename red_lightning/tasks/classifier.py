@@ -9,12 +9,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from red_lightning.backbones.loading import position_limit
 from red_lightning.data import ClassificationDataModule
 from red_lightning.errors import UsageError
 from red_lightning.methods import Method
 from red_lightning.metrics import CLASS_METRICS, NUMBER_METRICS, Confusion, MeanLoss, check_metrics, per_class
 from red_lightning.tasks.base import RECORD, BackboneTask
+from red_lightning.tasks.positions import positions_left
 
 Batch = dict[str, Any]
 
@@ -94,11 +94,9 @@ class ClassifierTask(BackboneTask):
         if data is None:  # plain loaders; take_labels was called before
             require_labels(self.labels)
             return
-        limit = position_limit(self.source.config)
+        limit, said = positions_left(self.source.config, self.method)
         if limit is not None and data.max_length > limit:
-            raise UsageError(
-                f"data.max_length is {data.max_length}, but the backbone '{self.source.name}' has {limit} positions"
-            )
+            raise UsageError(f"data.max_length is {data.max_length}, but the backbone '{self.source.name}' has {said}")
         if data.labels is not None:
             self.take_labels(data.labels, data.metrics)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
-from red_lightning.backbones.loading import load_generator, position_limit
+from red_lightning.backbones.loading import load_generator
 from red_lightning.data import PairsDataModule
 from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError, nearest, require_range
@@ -15,6 +15,7 @@ from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
 from red_lightning.metrics import E2E_METRICS, MeanLoss, meteor_missing
 from red_lightning.tasks.base import BackboneTask
+from red_lightning.tasks.positions import positions_left
 
 
 class DataToText(BackboneTask):
@@ -67,7 +68,8 @@ class DataToText(BackboneTask):
     def setup(self, stage: str) -> None:
         """Refuse data of another kind, and lengths that the backbone has no positions for."""
         super().setup(stage)
-        limit, data = position_limit(self.source.config), getattr(self.trainer, "datamodule", None)
+        limit, said = positions_left(self.source.config, self.method)
+        data = getattr(self.trainer, "datamodule", None)
         if limit is None or self.encoder_decoder or data is None:
             return
         wanted = {
@@ -78,7 +80,7 @@ class DataToText(BackboneTask):
             if data.max_source_length + tokens > limit:
                 raise UsageError(
                     f"data.max_source_length {data.max_source_length} and {option} {tokens} together exceed the "
-                    f"{limit} positions of the backbone '{self.source.name}'; lower one of them"
+                    f"{said} of the backbone '{self.source.name}'; lower one of them"
                 )
 
     def loss(self, batch: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.architectures import can_pack
-from red_lightning.backbones.loading import load_generator, position_limit
+from red_lightning.backbones.loading import load_generator
 from red_lightning.data import ConversationsDataModule
 from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError
@@ -18,6 +18,7 @@ from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
 from red_lightning.metrics import MeanLoss
 from red_lightning.tasks.base import BackboneTask
+from red_lightning.tasks.positions import positions_left
 
 Batch = Mapping[str, Any]
 
@@ -82,7 +83,12 @@ class InstructionTuning(BackboneTask):
                 f"'{self.source.name}' is not known to keep packed examples apart; give --data.packing false "
                 "(data.group_by_length saves padding too)"
             )
-        limit = position_limit(config)
+        if data.packing and not self.method.packs:
+            raise UsageError(
+                f"data.packing is true, but model.method {type(self.method).__name__} cannot tell the examples of a "
+                "packed row apart; give --data.packing false (data.group_by_length saves padding too)"
+            )
+        limit, said = positions_left(config, self.method)
         if limit is None:
             return
         what, tokens = ("data.max_length is", data.max_length)
@@ -90,8 +96,8 @@ class InstructionTuning(BackboneTask):
             what, tokens = "the longest prompt has", data.longest_prompt
         if tokens > limit - (stage == "predict"):
             raise UsageError(
-                f"{what} {tokens}{' tokens' * (stage == 'predict')}, but the backbone '{self.source.name}' has {limit} "
-                f"positions; {'shorten it' if stage == 'predict' else 'lower it'}"
+                f"{what} {tokens}{' tokens' * (stage == 'predict')}, but the backbone '{self.source.name}' has "
+                f"{said}; {'shorten it' if stage == 'predict' else 'lower it'}"
             )
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -166,8 +172,8 @@ class InstructionTuning(BackboneTask):
         Args:
             batch: ``input_ids`` and ``attention_mask``: int64, shape (rows, tokens), padded on the left.
         """
-        inputs, limit = (batch["input_ids"], batch["attention_mask"]), position_limit(self.source.config)
-        decoding = self.decoding
+        inputs, decoding = (batch["input_ids"], batch["attention_mask"]), self.decoding
+        limit, _ = positions_left(self.source.config, self.method)
         if limit is not None:  # the last token is not read any more
             room = limit - batch["input_ids"].shape[1] + 1
             decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room))

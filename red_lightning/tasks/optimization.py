@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import get_scheduler
 
 from red_lightning.errors import UsageError, nearest
@@ -57,6 +57,23 @@ def build_optimizer(
     optimizer.register_state_dict_post_hook(names.save)
     optimizer.register_load_state_dict_pre_hook(names.load)
     return optimizer
+
+
+def add_gradient(term: Tensor | None, parameters: Iterable[nn.Parameter]) -> None:
+    """Add the gradient of another term of the loss to those that there are; a skipped step has none.
+
+    Args:
+        term: A scalar; None if there is no other.
+        parameters: What it depends on, and maybe others.
+    """
+    if term is None:
+        return
+    present = [parameter for parameter in parameters if parameter.grad is not None]
+    if not present:
+        return
+    for parameter, gradient in zip(present, torch.autograd.grad(term, present, allow_unused=True), strict=True):
+        if gradient is not None:
+            parameter.grad.add_(gradient)  # type: ignore[union-attr]
 
 
 class _Names:

@@ -25,9 +25,9 @@ from red_lightning.backbones.loading import (
     find,
     load_encoder,
     load_generator,
-    load_tokenizer,
     position_limit,
 )
+from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import FAMILIES, MASKED, build, save_backbone
 

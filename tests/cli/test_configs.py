@@ -13,7 +13,8 @@ from tests.cli.conftest import CLI
 
 EXPERIMENTS = sorted(configs.experiments())
 FOLDER = configs.folder()
-PARTS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/*.yaml"))
+STUDIES = sorted(configs.studies())
+PARTS = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/*.yaml") if path.stem not in STUDIES)
 LOCAL = [name for name in EXPERIMENTS if "backbone: quickstart" in configs.experiments()[name].read_text()]
 
 
@@ -70,6 +71,7 @@ def test_listing_has_one_line_per_experiment(cli: CLI) -> None:
     lines = shown.out.split("\n\n")[0].splitlines()
     assert [line.split()[0] for line in lines] == EXPERIMENTS
     assert all(configs.about(configs.experiments()[line.split()[0]]) in line for line in lines)
+    assert all(study in shown.out.split("\n\n")[1] for study in STUDIES)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

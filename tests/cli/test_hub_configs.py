@@ -90,7 +90,8 @@ def configs_beside(name: str) -> list[str]:
     import yaml
 
     config = yaml.safe_load(configs.experiments()[name].read_text(encoding="utf-8"))
-    return list(config.get("run", {}).get("beside", {}))
+    beside = config.get("run", {}).get("beside", {})
+    return ["paper"] if isinstance(beside, str) else list(beside)
 
 
 def test_experiments_with_rows_of_the_users_own() -> None:

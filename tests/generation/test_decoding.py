@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from red_lightning import RED
-from red_lightning.backbones.loading import BackboneOptions, find, load_generator, load_tokenizer
+from red_lightning.backbones.loading import BackboneOptions, find, load_generator
+from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.data.collation import collate_for_decoding
 from red_lightning.generation import Decoding, decode
 from tests.backbones_zoo import FAMILIES, MASKED, build, build_tokenizer

@@ -8,9 +8,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+import red_lightning.methods
 from red_lightning.errors import UsageError
 from red_lightning.reproduction import register_resolvers
-from red_lightning.reproduction.paper import hyperparameter, published, recipes
+from red_lightning.reproduction.paper import hyperparameter, method_options, published, recipes
+from red_lightning.reproduction.published import results as published_results
 
 RECIPES = ["roberta_base", "roberta_large", "t5_base"]
 TASKS = ["mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb"]
@@ -22,9 +24,20 @@ NAMES = {  # ours, and that of the transcribed tables
     "batch_size": "batch_size",
 }
 METHODS = {"RED": "RED", "FullFineTuning": "FT"}
+RIVALS = {"LoRA": "LoRA", "Adapter": "Adapter", "AdapterFFN": "Adapter_FFN", "BitFit": "BitFit"}
 CASES = [
-    (recipe, method) for recipe in RECIPES for method in METHODS if (recipe, method) != ("t5_base", "FullFineTuning")
+    *((recipe, method) for recipe in ("roberta_base", "roberta_large") for method in {**METHODS, **RIVALS}),
+    ("t5_base", "RED"),
 ]
+CASES.remove(("roberta_large", "BitFit"))
+GPT2 = {
+    "FullFineTuning": "FT",
+    "LastBlocks": "FT_top2",
+    "Adapter": "Adapter",
+    "AdapterFFN": "Adapter_FFN",
+    "LoRA": "LoRA",
+    "PrefixTuning": "Prefix_Tuning",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,30 +58,93 @@ def test_tasks_are_in_the_order_of_the_tables(tables: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("recipe", "method"), CASES)
 def test_every_hyperparameter_is_the_papers(recipe: str, method: str, name: str, tables: dict[str, Any]) -> None:
     table = tables[recipe]
-    value = table[METHODS[method]].get(NAMES[name], table.get(NAMES[name], 0.0 if name == "weight_decay" else None))
+    value = table[{**METHODS, **RIVALS}[method]].get(
+        NAMES[name], table.get(NAMES[name], 0.0 if name == "weight_decay" else None)
+    )
     values = value if isinstance(value, list) else [value] * 8
     assert None not in values
     assert [hyperparameter(recipe, name, method, task) for task in TASKS] == values
 
 
-def test_nothing_is_there_beyond_the_tables(tables: dict[str, Any]) -> None:
+def test_nothing_is_there_beyond_the_tables() -> None:
     """Every value of ``paper.yaml`` is compared by the other tests."""
-    assert set(recipes()) == {"tasks", *RECIPES, "llama2_7b"}
+    assert set(recipes()) == {"tasks", *RECIPES, "gpt2_medium", "gpt2_large", "llama2_7b"}
     for recipe in RECIPES:
         found = recipes()[recipe]
-        assert set(found) == {*NAMES, "methods", "published"} - {"learning_rate"}
-        methods = {"RED"} if recipe == "t5_base" else {"RED", "FullFineTuning", "RED+"}
-        assert set(found["methods"]) == methods
-        assert set(found["published"]) == {"RED", "FullFineTuning"}
-        assert all(set(values) <= set(NAMES) for values in found["methods"].values())
+        assert set(found) == {*NAMES, "methods", "table"} - {"learning_rate"}
+        assert set(found["methods"]) - {"RED+"} == {method for where, method in CASES if where == recipe}
+        assert all(set(values) <= {*NAMES, "options"} for values in found["methods"].values())
+
+
+def test_gpt2_has_the_values_of_its_table(tables: dict[str, Any]) -> None:
+    table, plus = tables["gpt2_e2e"], tables["red_plus"]
+    for recipe in ("gpt2_medium", "gpt2_large"):
+        found = recipes()[recipe]
+        assert set(found) == {"data", "table", "methods", *NAMES, "label_smoothing"} - {"learning_rate", "warmup_ratio"}
+        assert set(found["methods"]) == {*GPT2, "RED", "RED+"}
+        columns = {**{method: table[name] for method, name in GPT2.items()}, "RED": table[f"RED_{recipe[5:]}"]}
+        for method, column in columns.items():
+            for name, theirs in {**NAMES, "label_smoothing": "label_smoothing"}.items():
+                if name in ("batch_size", "warmup_ratio"):
+                    continue
+                misprint = (recipe, method, name) == ("gpt2_large", "RED", "learning_rate")
+                assert hyperparameter(recipe, name, method) == (6e-3 if misprint else column[theirs])
+            assert hyperparameter(recipe, "batch_size", method) == table["batch_size"]
+        for name in ("learning_rate", "weight_decay", "max_epochs"):
+            assert hyperparameter(recipe, name, "RED+") == plus[recipe][NAMES[name]]
+
+
+@pytest.mark.parametrize("recipe", ["roberta_base", "roberta_large", "gpt2_medium", "gpt2_large", "llama2_7b"])
+def test_options_are_those_of_the_tables(recipe: str, tables: dict[str, Any]) -> None:
+    sections = {"gpt2_medium": "gpt2_e2e", "gpt2_large": "gpt2_e2e", "llama2_7b": "llama2_7b_ultrafeedback"}
+    table = tables[sections.get(recipe, recipe)]
+    lora = method_options(recipe, "LoRA")
+    sites = [name.removeprefix("r_") for name in table["LoRA"] if name.startswith("r_")]
+    assert lora["sites"] == (sites or ["query", "value"])
+    assert lora["alpha"] == table["LoRA"]["alpha"]
+    ranks = {table["LoRA"][f"r_{site}"] for site in sites} or {table["LoRA"]["rank"]}
+    assert {lora["rank"]} == ranks
+    assert lora.get("dropout", 0) == table["LoRA"].get("dropout", 0)
+    for method, name in {"Adapter": "Adapter", "AdapterFFN": "Adapter_FFN"}.items():
+        assert method_options(recipe, method) == ({"rank": table[name]["rank"]} if name in table else {})
+    prefix = table.get("Prefix_Tuning")
+    assert method_options(recipe, "PrefixTuning") == ({"length": prefix["prefix_length"]} if prefix else {})
+    assert method_options(recipe, "RED") == {}
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, "gpt2_medium", "gpt2_large", "llama2_7b"])
+def test_options_exist(recipe: str) -> None:
+    for name in set(recipes()[recipe]["methods"]) - {"RED+"}:
+        getattr(red_lightning.methods, name)(**method_options(recipe, name))
+
+
+def test_published_results_are_the_transcribed_ones(results: dict[str, Any]) -> None:
+    tables = {name: rows for name, rows in published_results().items() if isinstance(rows, list)}
+    assert {f"table{number}" for number in (1, 2, 3, 5, 6, 7, 14, 15)} <= {name.split("_")[0] for name in tables}
+    assert tables == {name: results[name] for name in tables}
+
+
+def test_a_run_on_gpt2_is_shown_beside_its_own_row() -> None:
+    def beside(method: str, **options: Any) -> Any:
+        settings = config(method, task=None, recipe="gpt2_medium", backbone="openai-community/gpt2-medium")
+        settings.model.init_args.method.init_args = options
+        return settings.run.beside
+
+    assert beside("LoRA", sites=["query", "key", "value"], rank=8, alpha=32) == {
+        "paper (mean of 3 seeds)": {"BLEU": 0.6743, "NIST": 8.65, "METEOR": 0.4601, "ROUGE_L": 0.6964, "CIDEr": 2.42}
+    }
+    assert beside("LoRA", sites=["query", "key", "value"], rank=1, alpha=32) == {}
+    assert beside("LoRA") == {}  # its own defaults adapt no keys
+    assert beside("IA3") == {}
+    assert beside("RED")["paper (mean of 3 seeds)"]["CIDEr"] == 2.28
 
 
 def test_instruction_tuning_has_the_values_of_its_table(tables: dict[str, Any]) -> None:
     table, found = tables["llama2_7b_ultrafeedback"], recipes()["llama2_7b"]
     assert set(found) == {"data", "methods", *NAMES} - {"learning_rate", "max_epochs"}
-    assert set(found["methods"]) == set(METHODS)
-    for method, column in METHODS.items():
-        assert set(found["methods"][method]) == {"learning_rate", "max_epochs"}
+    assert set(found["methods"]) == {*METHODS, "LoRA"}
+    for method, column in {**METHODS, "LoRA": "LoRA"}.items():
+        assert set(found["methods"][method]) - {"options"} == {"learning_rate", "max_epochs"}
         assert hyperparameter("llama2_7b", "learning_rate", method) == table[column]["lr"]
         assert hyperparameter("llama2_7b", "max_epochs", method) == table[column]["epochs"]
         for name in ("warmup_ratio", "batch_size"):
@@ -123,12 +199,11 @@ def test_what_the_paper_leaves_open_is_asked_for(recipe: str, method: str) -> No
         hyperparameter(recipe, "learning_rate", method, "rte")
 
 
-@pytest.mark.parametrize("recipe", ["roberta_bass", "tasks", "gpt2"])
+@pytest.mark.parametrize("recipe", ["roberta_bass", "tasks", "bert"])
 def test_an_unknown_recipe_is_refused(recipe: str) -> None:
     for ask in (lambda: hyperparameter(recipe, "batch_size", "RED", "rte"), lambda: published(recipe, "RED", "rte")):
-        with pytest.raises(
-            UsageError, match=rf"no recipe '{recipe}': .*known: llama2_7b, roberta_base, roberta_large, t5_base"
-        ):
+        known = "known: gpt2_large, gpt2_medium, llama2_7b, roberta_base, roberta_large, t5_base"
+        with pytest.raises(UsageError, match=rf"no recipe '{recipe}': .*{known}"):
             ask()
 
 
@@ -243,7 +318,7 @@ def test_scores_are_shown_beside_the_same_backbone_only(backbone: str, shown: bo
 
 
 def test_what_a_config_asks_in_vain() -> None:
-    assert "no learning_rate for LoRA on roberta_base and mrpc" in refusal(config("peft.LoRA"))
+    assert "no learning_rate for IA3 on roberta_base and mrpc" in refusal(config("peft.IA3"))
     assert "no learning_rate for RED+ on roberta_base and cola" in refusal(
         config(sites=["query", "key", "value", "attention", "ffn"], task="cola")
     )

@@ -69,6 +69,15 @@ def test_bfloat16_backbone_with_float32_vectors(runs: Runs, strategy: str) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_layers_around_divided_linears(runs: Runs, strategy: str) -> None:
+    half = runs(f"lora_half_{strategy}", lora=True, epochs=1, strategy=strategy, devices=2)
+    assert_same(
+        runs(f"lora_{strategy}", lora=True, strategy=strategy, devices=2, resume=half.path), runs("lora", lora=True)
+    )
+
+
+@pytest.mark.slow
 def test_full_fine_tuning_under_fsdp2(runs: Runs) -> None:
     half = runs("full_half", full=True, epochs=1, strategy="fsdp2", devices=2)
     seen = runs("full_rest", full=True, strategy="fsdp2", devices=2, resume=half.path)

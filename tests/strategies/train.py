@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from red_lightning import RED
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.sharding import full_parameters
-from red_lightning.methods import FullFineTuning
+from red_lightning.methods import FullFineTuning, LoRA
 from tests.strategies.on_cpu import STRATEGIES
 from tests.training import make_data, make_task, make_trainer
 
@@ -34,6 +34,7 @@ def train(
     epochs: int = 2,
     resume: str | None = None,
     full: bool = False,
+    lora: bool = False,
     dtype: str = "float32",
     baseline: bool = False,
     data: dict[str, Any] = {},  # noqa: B006 - never changed
@@ -43,7 +44,7 @@ def train(
     folder, losses = Path(out).parent, Losses()
     task = make_task(
         Path(backbone),
-        method=FullFineTuning() if full else RED(["ffn", "residual"]),
+        method=FullFineTuning() if full else LoRA(None, rank=2) if lora else RED(["ffn", "residual"]),
         learning_rate=1e-3 if full else 1e-2,
         schedule="constant",
         backbone_options=BackboneOptions(dtype=dtype),  # type: ignore[arg-type]

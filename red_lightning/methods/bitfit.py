@@ -1,0 +1,69 @@
+"""BitFit: only the biases train, ``h2 = h1 + d`` with ``d = b - b0`` (arXiv 2106.10199, section 3).
+
+A trained bias ``b`` is the pretrained ``b0`` plus what was learned, ``d``. Only ``d`` is made, float32 and after the
+module that adds ``b0``: the gradients are the bias's own, small steps are not lost beside a 16-bit ``b0``, and the
+backbone stays bit for bit what it was.
+"""
+
+from torch import nn
+
+from red_lightning.backbones.sites import Site, linears, norms
+from red_lightning.backbones.surgery import attach, freeze, require_unedited, trainable
+from red_lightning.errors import UsageError
+from red_lightning.methods.base import Method
+from red_lightning.methods.red import RepresentationEditor, fold_editors
+
+
+class BitFit(Method):
+    """Train every bias of the backbone's linears and norms, and nothing else.
+
+    Weight decay pulls a bias towards its pretrained value, not towards 0.
+
+    Args:
+        add_biases: Give a bias that starts at zero to each linear and norm that has none, the language-model head
+            included; T5, Llama, Mistral and Gemma have no biases at all. T5-base gets 282,496 numbers so: 202,752 in
+            the linears of the blocks, 47,616 (62 x 768) in the norms and 32,128 in the head, one for each token.
+    """
+
+    def __init__(self, add_biases: bool = False) -> None:
+        self.add_biases = add_biases
+
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and attach what is added to each bias; the output is at first bit for bit unchanged.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            What is added, by names such as ``encoder.layer.0.output.dense.editor.bias``: float32, shape (width,).
+
+        Raises:
+            UsageError: The backbone has no biases and may not be given any, or it is edited already.
+        """
+        require_unedited(backbone)
+        every = [*linears(backbone), *norms(backbone)]
+        chosen = every if self.add_biases else [site for site in every if _has_bias(backbone, site)]
+        if not chosen:
+            raise UsageError(
+                "this backbone has no biases for BitFit to train; model.method.add_biases: true gives each linear and "
+                "norm one that starts at zero"
+            )
+        freeze(backbone)
+        for site in chosen:
+            attach(backbone, site, RepresentationEditor(site.width, scaling=False))
+        return trainable(backbone)
+
+    def fold(self, backbone: nn.Module) -> None:
+        """Add what was learned to the biases, and detach.
+
+        A linear that had no bias gets one, in memory: ``save_pretrained`` cannot carry it.
+
+        Raises:
+            UsageError: A bias was added to an RMSNorm, which cannot hold one, or to a quantised linear; nothing was
+                changed then.
+        """
+        fold_editors(backbone)
+
+
+def _has_bias(backbone: nn.Module, site: Site) -> bool:
+    return getattr(backbone.get_submodule(site.module), "bias", None) is not None

@@ -1,0 +1,60 @@
+"""The last blocks alone: they train whole, and nothing else does (``FT_top2`` in the tables of arXiv 2402.15179)."""
+
+import torch
+from torch import nn
+
+from red_lightning.backbones.architectures import architecture_of
+from red_lightning.backbones.surgery import freeze, trainable
+from red_lightning.errors import UsageError, require_range
+from red_lightning.methods.full import FullFineTuning
+
+
+class LastBlocks(FullFineTuning):
+    """Train all the weights of the last blocks (``FT_top2`` in the paper's tables).
+
+    What comes after the blocks (the last norm, the language-model head) does not train.
+
+    Args:
+        blocks: How many. In an encoder-decoder they are the decoder's last; ALBERT has one block, used at each layer.
+    """
+
+    def __init__(self, blocks: int = 2) -> None:
+        require_range("model.method.blocks", blocks, 1)
+        self.blocks = blocks
+
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """Let the parameters of the last blocks train.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            Those parameters, by name.
+
+        Raises:
+            UsageError: There are fewer blocks, their weights are not float32, or no record says what the family's
+                blocks are called.
+        """
+        every = _last_stack(backbone)
+        if self.blocks > len(every):
+            raise UsageError(f"model.method.blocks is {self.blocks}, but the backbone has {len(every)} to choose from")
+        chosen = every[-self.blocks :]
+        if any(p.dtype not in (torch.float32, torch.float64) for block in chosen for p in block.parameters()):
+            raise UsageError(
+                "model.method LastBlocks trains the backbone's own weights, and in fewer than 32 bits they lose small "
+                "steps; give model.backbone_options.dtype: float32 and no quantization"
+            )
+        freeze(backbone)
+        for block in chosen:
+            block.requires_grad_(True)
+        return trainable(backbone)
+
+
+def _last_stack(backbone: nn.Module) -> list[nn.Module]:
+    """The backbone's blocks in order; those of the decoder, if it has an encoder too."""
+    pattern = architecture_of(getattr(backbone, "config", None)).block_pattern()
+    stacks: dict[str, list[nn.Module]] = {}
+    for name, module in backbone.named_modules():
+        if match := pattern.fullmatch(name):
+            stacks.setdefault(name[: match.start("layer")], []).append(module)
+    return list(stacks.values())[-1]

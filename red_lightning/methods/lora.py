@@ -1,0 +1,47 @@
+"""LoRA, Low-Rank Adaptation: ``h = W x + (alpha / rank) * B A x`` (arXiv 2106.09685, section 4.1, equation 3)."""
+
+from typing import Any
+
+from torch import nn
+
+from red_lightning.errors import require_range
+from red_lightning.methods.peft_layers import PeftLayers
+
+
+class LoRA(PeftLayers):
+    """Low-Rank Adaptation: the product of two thin learned matrices is added to each adapted weight.
+
+    ``A`` (rank x inputs) starts random, ``B`` (outputs x rank) at zeros. GPT-2's fused query, key and value get one
+    pair, as in the paper; so does a fused projection of which no part is a site (Phi-3, GPT-NeoX), and ``query``,
+    ``key`` and ``value`` of T5 are those of its cross-attention too.
+
+    Args:
+        sites: Which linears are adapted: names of sites (``query`` and ``value``: the paper's), module-name patterns
+            such as ``*.mlp.down_proj``, or null for every linear of the blocks.
+        rank: Rows of ``A`` and columns of ``B``.
+        alpha: The product is multiplied by ``alpha / rank``.
+        dropout: Probability with which an entry of the input of ``A`` is dropped in training.
+        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+    """
+
+    def __init__(
+        self,
+        sites: list[str] | None = ["query", "value"],  # noqa: B006 - never changed; a literal default shows in --help
+        rank: int = 8,
+        alpha: float = 8,
+        dropout: float = 0.0,
+        layers: list[int] | None = None,
+    ) -> None:
+        require_range("model.method.rank", rank, 1)
+        require_range("model.method.dropout", dropout, 0, 1)
+        self.sites = None if sites is None else list(sites)
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.layers = None if layers is None else list(layers)
+
+    def config(self, backbone: nn.Module) -> Any:
+        """Peft's configuration."""
+        from peft import LoraConfig
+
+        return LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)  # type: ignore[arg-type]

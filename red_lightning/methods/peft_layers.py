@@ -1,0 +1,159 @@
+"""What the methods have in common that peft implements as layers around linears (github.com/huggingface/peft)."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from red_lightning.backbones.architectures import record_of
+from red_lightning.backbones.sites import find_sites, inside_blocks, linears
+from red_lightning.backbones.surgery import EDITOR, fold, freeze, require_unedited, trainable
+from red_lightning.errors import UsageError
+from red_lightning.methods.base import Learned, Method
+
+
+class PeftLayers(Method):
+    """A method whose layers are peft's, each around one linear of the backbone, which it computes with.
+
+    The linear moves to ``base_layer`` inside its layer, and back when the method is detached. An adapted linear is
+    adapted whole: GPT-2's fused query, key and value, of which a site may be a third, have one layer.
+
+    Attributes:
+        sites: Names of sites or of modules; None for every linear of the blocks.
+        layers: Layer numbers to keep; None for all.
+    """
+
+    sites: list[str] | None
+    layers: list[int] | None
+
+    @abstractmethod
+    def config(self, backbone: nn.Module) -> Any:
+        """Peft's configuration of the method, without the linears that it adapts."""
+
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and put a layer around each linear; the output is at first unchanged.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            What the layers learn, by name, such as ``...attention.self.query.lora_A.editor.weight``: float32.
+
+        Raises:
+            UsageError: A site is unknown, matches nothing or is no linear, or the backbone is edited already.
+        """
+        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING  # slow to import
+
+        require_unedited(backbone)
+        if next(adapted(backbone), None):
+            raise UsageError("the backbone is adapted already; detach or fold that method first")
+        chosen: dict[str, Any] = {name: backbone.get_submodule(name) for name in self.targets(backbone)}
+        config = self.config(backbone)
+        config.target_modules = one_of(list(chosen))
+        config.fan_in_fan_out = isinstance(next(iter(chosen.values())), Conv1D)
+        freeze(backbone)
+        for name, linear in chosen.items():
+            _put(backbone, name, _stand_in(linear))
+        meta = next(backbone.parameters()).is_meta  # nothing is drawn for what is only counted
+        PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, EDITOR, low_cpu_mem_usage=meta)
+        for name, linear in chosen.items():
+            backbone.get_submodule(name).base_layer = linear
+        del backbone.peft_config  # peft would take the next method for a second one
+        kept: dict[nn.Module, nn.Module] = {}
+        for _, layer in adapted(backbone):
+            layer.train(layer.base_layer.training)
+            for name, part in list(layer.named_children()):
+                if name != "base_layer":
+                    kept[part] = kept[part] if part in kept else _learned(type(part), dict(part.items()))
+                    setattr(layer, name, kept[part])  # VeRA's layers share theirs
+        return trainable(backbone)
+
+    def targets(self, backbone: nn.Module) -> list[str]:
+        """The names of the linears that are adapted, in the backbone's order.
+
+        Raises:
+            UsageError: A site is unknown, matches nothing or is no linear.
+        """
+        if self.sites is None:
+            sites = [site.module for site in inside_blocks(backbone, linears(backbone))]
+        else:
+            sites = list(_whole(backbone, self.sites))
+        names = [site.module for site in find_sites(backbone, sites, self.layers)]
+        for name in names:
+            if not isinstance(module := backbone.get_submodule(name), nn.Linear | Conv1D):
+                raise UsageError(
+                    f"{type(self).__name__} adapts linears, but '{name}' is a {type(module).__name__}; choose other "
+                    "sites"
+                )
+        return names
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Put each linear back under its own name; the backbone is bit for bit what it was."""
+        for name, layer in list(adapted(backbone)):
+            _put(backbone, name, layer.base_layer)
+
+    @torch.no_grad()
+    def fold(self, backbone: nn.Module) -> None:
+        """Merge what was learned into the weights of each linear, rounded once to their dtype, and detach.
+
+        Raises:
+            UsageError: A linear's weights are quantised; nothing was changed then.
+        """
+        layers: list[Any] = [layer for _, layer in adapted(backbone)]
+        for layer in layers:
+            fold(layer.base_layer, None, None)  # refuses before anything is changed
+        for layer in layers:
+            layer.merge()
+        self.detach(backbone)
+
+
+def adapted(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Peft's layers in a backbone, with their names."""
+    return ((name, module) for name, module in backbone.named_modules() if hasattr(module, "base_layer"))
+
+
+def one_of(names: Sequence[str]) -> str:
+    """A regular expression, which peft matches in full, for some modules."""
+    return "|".join(map(re.escape, names))
+
+
+def _whole(backbone: nn.Module, sites: Sequence[str]) -> Iterator[str]:
+    """The sites, and those modules that a record says they stand for where linears are adapted whole."""
+    record = record_of(getattr(backbone, "config", None))
+    for site in sites:
+        wider = record.wider.get(site) if record else None
+        if record is None or wider is None or site in record.sites:
+            yield site
+        if wider is not None:
+            yield wider
+
+
+def _put(backbone: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(backbone.get_submodule(parent), child, module)
+
+
+def _stand_in(linear: Any) -> nn.Module:
+    """A float32 linear of the same sizes without memory, for peft to build a layer around.
+
+    It takes the size of a divided weight's part for the weight's, rounds what it draws to the weight's dtype, and has
+    layers for quantised weights whose output is not of their input's dtype ((IA)3).
+    """
+    with torch.device("meta"):
+        if isinstance(linear, Conv1D):
+            like: Any = Conv1D(linear.nf, linear.nx)
+        else:
+            like = nn.Linear(linear.in_features, linear.out_features)
+    one = torch.zeros(1, device=linear.weight.device)
+    like.weight, like.bias = nn.Parameter(one.expand(like.weight.shape)), None
+    return like
+
+
+def _learned(kind: Any, tensors: dict[str, Any]) -> nn.Module:
+    """A container of peft's, of tensors by adapter, as what is learned: it stays float32 wherever the backbone goes."""
+    container: nn.Module = type(kind.__name__, (Learned, kind), {})(tensors)
+    return container

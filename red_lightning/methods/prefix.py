@@ -1,0 +1,114 @@
+"""Prefix tuning: ``softmax(q [P_k; K]^T) [P_v; V]`` in every layer (Li and Liang, arXiv 2101.00190, section 4)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from red_lightning.backbones.surgery import freeze, trainable
+from red_lightning.backbones.virtual_tokens import attach_cache, cache_shape, detach
+from red_lightning.errors import require_range
+from red_lightning.methods.base import Learned, Method
+
+
+class Prefix(Learned):
+    """The learned keys and values, whose first values have the standard deviation 1 (peft).
+
+    Args:
+        shape: Layers, heads, virtual tokens, columns of a head.
+
+    Attributes:
+        keys: float32, of that shape.
+        values: float32, of that shape.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.keys = nn.Parameter(torch.randn(shape, device="cpu"))
+        self.values = nn.Parameter(torch.randn(shape, device="cpu"))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The keys and the values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
+        return self.keys[:, None], self.values[:, None]
+
+
+class ProjectedPrefix(Learned):
+    """Keys and values that a small network makes of learned embeddings (equation 3 of the paper).
+
+    Args:
+        shape: Layers, heads, virtual tokens, columns of a head.
+        width: Columns of the embeddings.
+        hidden: Columns of the network's hidden layer.
+
+    Attributes:
+        embeddings: float32, shape (virtual tokens, width).
+        inner: Linear of ``width`` to ``hidden``, float32.
+        outer: Linear of ``hidden`` to all keys and values of a virtual token, float32.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], width: int, hidden: int) -> None:
+        super().__init__()
+        self.shape = shape
+        layers, heads, length, columns = shape
+        self.embeddings = nn.Parameter(torch.randn(length, width, device="cpu"))
+        self.inner = nn.Linear(width, hidden, device="cpu", dtype=torch.float32)
+        self.outer = nn.Linear(hidden, 2 * layers * heads * columns, device="cpu", dtype=torch.float32)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The keys and the values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
+        layers, heads, length, columns = self.shape
+        made = self.outer(torch.tanh(self.inner(self.embeddings)))
+        keys, values = made.view(length, 2, layers, heads, columns).permute(1, 2, 3, 0, 4)
+        return keys[:, None], values[:, None]
+
+
+class PrefixTuning(Method):
+    """Prefix tuning: keys and values of virtual tokens, learned directly in every attention layer.
+
+    They stand before the keys and values of each text, and take up positions, as other tokens do; in an
+    encoder-decoder before those of what the decoder has written, as in peft. The output is not at first unchanged.
+
+    Args:
+        length: Virtual tokens.
+        projection: Learn them through a network with a hidden layer of so many columns (paper, equation 3), which is
+            saved with them: steadier, but far more numbers; null learns the keys and values themselves.
+    """
+
+    packs = False
+
+    def __init__(self, length: int = 16, projection: int | None = None) -> None:
+        require_range("model.method.length", length, 1)
+        if projection is not None:
+            require_range("model.method.projection", projection, 1)
+        self.length, self.projection = length, projection
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many positions of the backbone the method takes up."""
+        return self.length
+
+    def apply(self, backbone: Any) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and put the prefix before each text.
+
+        Args:
+            backbone: A Hugging Face model whose attention reads a cache of keys and values.
+
+        Returns:
+            ``virtual_tokens.keys`` and ``virtual_tokens.values`` behind the name of the module that runs the blocks:
+            each float32, shape (layers, heads, length, columns of a head). Heads that queries share count once.
+
+        Raises:
+            UsageError: The model has no such cache, or gradient checkpointing would drop it.
+        """
+        layers, heads, columns = cache_shape(backbone.config)
+        shape = (layers, heads, self.length, columns)
+        width = backbone.config.hidden_size
+        prefix = Prefix(shape) if self.projection is None else ProjectedPrefix(shape, width, self.projection)
+        attach_cache(backbone, prefix)
+        freeze(backbone)
+        prefix.requires_grad_(True)
+        return trainable(backbone)
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Remove the prefix; the backbone is bit for bit what it was."""
+        detach(backbone)

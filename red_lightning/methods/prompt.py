@@ -1,0 +1,95 @@
+"""Prompt tuning: learned embeddings before the text, ``[P; X]`` (Lester et al., arXiv 2104.08691, section 2)."""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from red_lightning.backbones.sharding import is_divided, whole
+from red_lightning.backbones.surgery import freeze, trainable
+from red_lightning.backbones.virtual_tokens import attach_embeddings, detach, stack_of
+from red_lightning.errors import UsageError, require_range
+from red_lightning.methods.base import Learned, Method
+
+COMMON = 5000
+"""How many tokens of the vocabulary count as common (section 3.2)."""
+
+
+class PromptEmbeddings(Learned):
+    """The learned embeddings.
+
+    Args:
+        embeddings: First values: shape (length, columns of the input embeddings).
+
+    Attributes:
+        embeddings: float32, of that shape.
+    """
+
+    def __init__(self, embeddings: torch.Tensor) -> None:
+        super().__init__()
+        self.embeddings = nn.Parameter(embeddings.float())
+
+    def forward(self) -> torch.Tensor:
+        """The embeddings of one text: float32, shape (1, length, columns)."""
+        return self.embeddings[None]
+
+
+class PromptTuning(Method):
+    """Prompt tuning: embeddings of virtual tokens, learned directly, stand before the input embeddings of each text.
+
+    An encoder-decoder's encoder reads them, and its decoder attends to what the encoder makes of them. They take up
+    positions, as other tokens do. The output is not at first unchanged.
+
+    Args:
+        length: Virtual tokens (paper: 100).
+        init: First values: ``vocabulary``, the embeddings of tokens drawn from the 5,000 first ones of the vocabulary,
+            which are the commonest in most (paper, section 3.2), or ``random``, uniform between -0.5 and 0.5 (same).
+    """
+
+    packs = False
+
+    def __init__(self, length: int = 100, init: Literal["vocabulary", "random"] = "vocabulary") -> None:
+        require_range("model.method.length", length, 1)
+        if init not in ("vocabulary", "random"):
+            raise UsageError(f"unknown init '{init}': choose vocabulary or random")
+        self.length, self.init = length, init
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many positions of the backbone the method takes up."""
+        return self.length
+
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and put the virtual tokens before each text.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            ``virtual_tokens.embeddings`` behind the name of the module that reads the text: float32, shape (length,
+            columns of the input embeddings).
+
+        Raises:
+            UsageError: There are virtual tokens already.
+        """
+        prompt = PromptEmbeddings(self._first_values(stack_of(backbone).get_input_embeddings()))
+        attach_embeddings(backbone, prompt)
+        freeze(backbone)
+        prompt.requires_grad_(True)
+        return trainable(backbone)
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Remove the virtual tokens; the backbone is bit for bit what it was."""
+        detach(backbone)
+
+    @torch.no_grad()
+    def _first_values(self, embedding: Any) -> torch.Tensor:
+        """Shape (length, columns)."""
+        rows, width = embedding.weight.shape
+        if self.init == "random":
+            return torch.empty(self.length, width, device="cpu").uniform_(-0.5, 0.5)
+        drawn = torch.randint(min(rows, COMMON), (self.length,), device="cpu")
+        if is_divided(embedding.weight):
+            return functional_call(embedding, {"weight": whole(embedding.weight)}, (drawn,))
+        return embedding(drawn.to(embedding.weight.device))

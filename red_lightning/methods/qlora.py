@@ -1,0 +1,47 @@
+"""QLoRA: LoRA at every linear of a frozen backbone of 4-bit weights (arXiv 2305.14314, section 3, equation 5)."""
+
+from torch import nn
+
+from red_lightning.backbones.quantization import is_quantized
+from red_lightning.errors import UsageError
+from red_lightning.methods.lora import LoRA
+
+
+class QLoRA(LoRA):
+    """LoRA on a backbone whose weights are quantised, with the paper's settings.
+
+    The weights are unpacked to ``model.backbone_options.dtype`` wherever they are computed with (paper: bfloat16).
+
+    Args:
+        sites: Which linears are adapted: null for every linear of the blocks (the paper's), or names of sites or
+            module-name patterns.
+        rank: Rows of ``A`` and columns of ``B`` (paper, appendix B.2: 64).
+        alpha: The product is multiplied by ``alpha / rank`` (paper: 16).
+        dropout: Probability with which an entry of the input of ``A`` is dropped in training (paper: 0.1 up to 13B
+            parameters, 0.05 beyond).
+        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+    """
+
+    def __init__(
+        self,
+        sites: list[str] | None = None,
+        rank: int = 64,
+        alpha: float = 16,
+        dropout: float = 0.1,
+        layers: list[int] | None = None,
+    ) -> None:
+        super().__init__(sites, rank, alpha, dropout, layers)
+
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """See :meth:`LoRA.apply`.
+
+        Raises:
+            UsageError: The backbone is not quantised, or as there.
+        """
+        meta = any(parameter.is_meta for parameter in backbone.parameters())  # it is counted only
+        if not meta and not is_quantized(backbone):
+            raise UsageError(
+                "QLoRA adapts a backbone of quantised weights, and this one's are not; give "
+                "--model.backbone_options.quantization nf4, or choose model.method LoRA"
+            )
+        return super().apply(backbone)

@@ -1,0 +1,148 @@
+"""LoReFT: ``h + R^T (W h + b - R h)`` at chosen tokens, the rows of R orthonormal (arXiv 2404.03592, equation 2)."""
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from red_lightning.backbones.sites import find_sites
+from red_lightning.backbones.surgery import attach, detach, freeze, require_unedited, trainable
+from red_lightning.backbones.virtual_tokens import arguments, remove_hooks, seen_tokens, stack_of
+from red_lightning.errors import UsageError, require_range
+from red_lightning.methods.base import Learned, Method
+
+
+class SubspaceEditor(Learned):
+    """Edits hidden states in a learned subspace: there they become a learned linear function of themselves.
+
+    The orthonormal rows are those of the QR decomposition of a free matrix.
+
+    Args:
+        width: Columns of the hidden states.
+        rank: Dimensions of the subspace.
+
+    Attributes:
+        rotation: What spans the subspace (R before it is made orthonormal): float32, shape (rank, width).
+        weight: W: float32, shape (rank, width).
+        bias: b: float32, shape (rank,).
+        where: Which tokens are edited: bool, shape (rows, tokens, 1); None for all of them.
+        idle: Whether none is, as in the steps of a generation.
+    """
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.rotation = nn.Parameter(nn.init.orthogonal_(torch.empty(rank, width, dtype=torch.float32, device="cpu")))
+        source = nn.Linear(width, rank, device="cpu", dtype=torch.float32)  # pyreft's first values
+        self.weight, self.bias = source.weight, source.bias
+        self.where: Tensor | None = None
+        self.idle = False
+
+    def subspace(self) -> Tensor:
+        """R: float32, shape (rank, width), its rows orthonormal."""
+        return torch.linalg.qr(self.rotation.T).Q.T
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Edit hidden states.
+
+        Args:
+            hidden: Floating point, shape (rows, tokens, width).
+
+        Returns:
+            The edited hidden states; shape and dtype of ``hidden``.
+        """
+        if self.idle:
+            return hidden
+        with torch.autocast(hidden.device.type, enabled=False):
+            states, subspace = hidden.float(), self.subspace()
+            edited = states + (states @ (self.weight - subspace).T + self.bias) @ subspace
+        edited = edited.to(hidden.dtype)
+        return edited if self.where is None else torch.where(self.where, edited, hidden)
+
+
+class LoReFT(Method):
+    """Low-rank linear subspace ReFT: edits the blocks' outputs at the first and last tokens of each text.
+
+    Only what a text brings is edited, not the tokens that are generated after it. In an encoder-decoder that is what
+    the encoder reads. With a decoder that writes, training has prompt and answer in one row, so that the last tokens
+    of the prompt are not known: there ``last`` must be 0. The output is not at first unchanged: W and b start at
+    random, as in pyreft.
+
+    Args:
+        rank: Dimensions of the subspace of each layer.
+        first: How many tokens are edited at the beginning of each text (pyreft: 1 for GLUE, 5 for instructions).
+        last: How many at its end; padding never counts.
+        positions: ``ends`` for those, or ``all`` for every token, those that are generated too.
+        layers: The layers to edit, counted from 0 (negative: from the last); null for all.
+    """
+
+    packs = False
+
+    def __init__(
+        self,
+        rank: int = 4,
+        first: int = 5,
+        last: int = 0,
+        positions: Literal["ends", "all"] = "ends",
+        layers: list[int] | None = None,
+    ) -> None:
+        require_range("model.method.rank", rank, 1)
+        require_range("model.method.first", first, 0)
+        require_range("model.method.last", last, 0)
+        if positions not in ("ends", "all"):
+            raise UsageError(f"unknown positions '{positions}': choose ends or all")
+        if positions == "ends" and first == last == 0:
+            raise UsageError("model.method.first and last are both 0, so that no token would be edited")
+        self.rank, self.first, self.last, self.positions = rank, first, last, positions
+        self.layers = None if layers is None else list(layers)
+
+    def apply(self, backbone: Any) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and attach an editor to each block's output.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            ``rotation`` and ``weight``, each float32 of shape (rank, width), and ``bias``, float32 of shape (rank,), of
+            each block, such as ``transformer.h.0.editor.rotation``.
+
+        Raises:
+            UsageError: A layer does not exist or is narrower than the rank, or the last tokens cannot be known.
+        """
+        require_unedited(backbone)
+        sites = find_sites(backbone, ["residual"], self.layers)
+        if self.positions == "ends" and backbone.config.is_encoder_decoder:
+            sites = [site for site in sites if site.module.startswith("encoder.")]
+        elif self.positions == "ends" and self.last and backbone.get_output_embeddings() is not None:
+            raise UsageError(
+                "LoReFT cannot edit the last tokens of a prompt here, for in training the answer follows in the same "
+                "row; give --model.method.last 0, or --model.method.positions all"
+            )
+        if (narrow := min(site.width for site in sites)) < self.rank:
+            raise UsageError(f"model.method.rank is {self.rank}, but the hidden states have {narrow} columns")
+        freeze(backbone)
+        for site in sites:
+            attach(backbone, site, SubspaceEditor(site.width, self.rank))
+        if self.positions == "ends":
+            choose = partial(_choose_ends, self.first, self.last)
+            stack_of(backbone).register_forward_pre_hook(choose, with_kwargs=True)
+        return trainable(backbone)
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Remove the editors; the backbone is bit for bit what it was."""
+        detach(backbone)
+        remove_hooks(stack_of(backbone), _choose_ends)
+
+
+def _choose_ends(first: int, last: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Forward pre-hook of the stack: tell its editors which tokens are the first and last ones of their text."""
+    named = arguments(module, args, kwargs)
+    generating = seen_tokens(named) > 0
+    text = named["inputs_embeds"] if named.get("input_ids") is None else named["input_ids"]
+    mask = named.get("attention_mask")
+    real = torch.ones(text.shape[:2], dtype=torch.int64, device=text.device) if mask is None else mask.long()
+    before, after = real.cumsum(1), real.flip(1).cumsum(1).flip(1)  # counted from 1
+    where = (real > 0) & ((before <= first) | (after <= last))
+    for editor in module.modules():
+        if isinstance(editor, SubspaceEditor):
+            editor.where, editor.idle = where[..., None], generating

@@ -1,0 +1,125 @@
+"""Steering vector: ``h + v``, v the mean difference of paired texts' activations (arXiv 2312.06681, section 3)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from red_lightning.backbones.loading import position_limit
+from red_lightning.backbones.sites import find_sites
+from red_lightning.backbones.surgery import attach, edited_modules, freeze, require_unedited, trainable
+from red_lightning.errors import UsageError
+from red_lightning.methods.base import Method
+from red_lightning.methods.red import RepresentationEditor
+
+SIDES = ("positive", "negative")
+"""The columns of the file of pairs."""
+
+
+class SteeringVector(Method):
+    """Contrastive activation addition: a vector that is computed from pairs of texts, not trained.
+
+    It is the mean over the pairs of what a block says at the last token of the positive text, less what it says at that
+    of the negative one, and is added to the block's output at every token. ``fit`` computes it, validates once, and
+    tests; a classification head is trained on top of it as ever.
+
+    Args:
+        pairs: A JSONL file with a ``positive`` and a ``negative`` text in each line. They differ in what is to be
+            steered alone: in the paper a question with either answer.
+        layer: The block whose output is steered, counted from 0 (negative: from the last). Those in the middle do best
+            (paper, section 4: 13 for Llama 2 7B).
+        strength: What the mean difference is multiplied by; a negative number steers away.
+    """
+
+    computed = True
+
+    def __init__(self, pairs: str, layer: int, strength: float = 1.0) -> None:
+        self.pairs, self.layer, self.strength = pairs, layer, strength
+
+    def apply(self, backbone: Any) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and attach the vector, which is zero until it is computed.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            The vector, such as ``model.layers.13.editor.bias``: float32, shape (width,).
+
+        Raises:
+            UsageError: The layer does not exist, or the backbone is an encoder-decoder.
+        """
+        require_unedited(backbone)
+        if backbone.config.is_encoder_decoder:
+            raise UsageError("SteeringVector steers the decoder that reads a text, not an encoder-decoder")
+        sites = find_sites(backbone, ["residual"], [self.layer])
+        freeze(backbone)
+        for site in sites:
+            attach(backbone, site, RepresentationEditor(site.width, scaling=False))
+        return trainable(backbone)
+
+    @torch.no_grad()
+    def compute(self, backbone: nn.Module, tokenizer: Any) -> None:
+        """Compute the vector from the pairs.
+
+        Raises:
+            UsageError: The file cannot be read, or one of its texts is too long.
+        """
+        pairs = _read(Path(self.pairs))
+        ((_, module),) = edited_modules(backbone)
+        (vector,) = trainable(backbone).values()
+        vector.zero_()
+        training = backbone.training
+        backbone.eval()
+        differences = []
+        for number, pair in enumerate(pairs, start=1):
+            where = f"line {number} of '{self.pairs}'"
+            positive, negative = (_last_state(backbone, module, tokenizer, pair[side], where) for side in SIDES)
+            differences.append(positive - negative)
+        backbone.train(training)
+        vector.copy_(self.strength * torch.stack(differences).mean(0))
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """The pairs of texts."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise UsageError(f"model.method.pairs '{path}' cannot be read: {reason}") from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            pair = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"line {number} of model.method.pairs '{path}' is no JSON: {error}") from error
+        for side in SIDES:
+            text = pair.get(side) if isinstance(pair, dict) else None
+            if not isinstance(text, str) or not text:
+                raise UsageError(
+                    f"line {number} of model.method.pairs '{path}' has no text '{side}'; each line needs both, as in "
+                    '{"positive": "...", "negative": "..."}'
+                )
+        pairs.append(pair)
+    if not pairs:
+        raise UsageError(f"model.method.pairs '{path}' is empty; give a pair of texts in each line")
+    return pairs
+
+
+def _last_state(backbone: Any, module: nn.Module, tokenizer: Any, text: str, where: str) -> Tensor:
+    """A module's output at the last token of a text: float32, shape (width,)."""
+    tokens = tokenizer(text, return_tensors="pt")["input_ids"].to(backbone.device)
+    limit = position_limit(backbone.config)
+    if limit is not None and tokens.shape[1] > limit:
+        raise UsageError(
+            f"{where} has a text of {tokens.shape[1]} tokens, but the backbone has {limit} positions; shorten it"
+        )
+    seen: list[Tensor] = []
+    hook = module.register_forward_hook(lambda _, args, output: seen.append(output))
+    try:
+        backbone(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    finally:
+        hook.remove()
+    hidden = seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+    return hidden[0, -1].float()

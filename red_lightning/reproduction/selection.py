@@ -1,0 +1,134 @@
+"""The choice of a setting on the validation split: runs that never test, the same number for every row."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from red_lightning.errors import UsageError
+from red_lightning.reproduction.cells import Cell, Files, folder_name, make_cell, refuse_same_names, setting
+from red_lightning.reproduction.runs import State
+from red_lightning.reproduction.study import Labels, Study, labels_of
+
+Group = tuple[tuple[str, str], ...]
+"""The labels of a cell but for those of the axis that is averaged over."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one group of cells.
+
+    Attributes:
+        labels: The labels that they share.
+        scores: Value -> mean validation score; None for a value all of whose runs failed.
+        monitor: The validation metric.
+        value: The best; None while runs are missing, or if all failed.
+        missing: Number of runs that have not ended yet.
+    """
+
+    labels: Labels
+    scores: dict[Any, float | None]
+    monitor: str
+    value: Any
+    missing: int
+
+
+def trials(study: Study, cells: Iterable[Cell], files: Files, changes: Mapping[str, Any] | None = None) -> list[Cell]:
+    """The runs by which a setting is chosen for some cells.
+
+    Args:
+        study: Their study; it has ``select``.
+        cells: Those whose setting is to be chosen.
+        files: Finds the experiments.
+        changes: Settings of every run that come last.
+    """
+    assert study.select is not None
+    seeds = labels_of(study.axes, study.report.over, study.select.seed)
+    made = []
+    for group in dict.fromkeys(group_of(study, cell) for cell in cells):
+        for seed in seeds:
+            labels = {**dict(group), study.report.over: seed}
+            labels = {axis: labels[axis] for axis in study.axes}
+            for value in _values(study, labels):
+                name = folder_name([*labels.values(), f"{study.select.over.rsplit('.', 1)[-1]}={value}"])
+                tried = {**(changes or {}), study.select.over: value}
+                made.append(replace(make_cell(study, labels, files, tried, name=name), tried=value))
+    refuse_same_names(made)
+    return made
+
+
+def choose(study: Study, tried: Sequence[Cell], state: Callable[[Cell], State]) -> dict[Group, Choice]:
+    """Choose by what the runs have found so far.
+
+    A value all of whose runs failed has lost: it was tried. Of equally good ones the first of the file wins.
+
+    Args:
+        study: The study.
+        tried: Its :func:`trials`.
+        state: What became of one.
+    """
+    groups: dict[Group, list[Cell]] = {}
+    for cell in tried:
+        groups.setdefault(group_of(study, cell), []).append(cell)
+    return {group: _choice(dict(group), cells, [state(cell) for cell in cells]) for group, cells in groups.items()}
+
+
+def with_choice(
+    study: Study,
+    cells: Iterable[Cell],
+    tried: Sequence[Cell],
+    choices: Mapping[Group, Choice],
+    files: Files,
+    changes: Mapping[str, Any] | None = None,
+) -> list[Cell]:
+    """The cells whose setting has been chosen, with it.
+
+    Args:
+        study: Their study.
+        cells: All cells.
+        tried: Their :func:`trials`.
+        choices: Those of :func:`choose`.
+        files: Finds the experiments.
+        changes: Settings of every run that come last.
+    """
+    assert study.select is not None
+    ready = []
+    for cell in cells:
+        choice = choices[group_of(study, cell)]
+        if choice.value is not None:
+            chosen = {**(changes or {}), study.select.over: choice.value}
+            trained = next((t.name for t in tried if t.labels == cell.labels and t.tried == choice.value), None)
+            ready.append(replace(make_cell(study, cell.labels, files, chosen), trained=trained))
+    return ready
+
+
+def group_of(study: Study, cell: Cell) -> Group:
+    """The group to which a cell belongs."""
+    return tuple((axis, label) for axis, label in cell.labels.items() if axis != study.report.over)
+
+
+def _values(study: Study, labels: Labels) -> list[Any]:
+    assert study.select is not None
+    values = study.select.values
+    if isinstance(values, list):
+        return values
+    found = [of for label, of in values.items() if str(label) in labels.values()]
+    if len(found) != 1:
+        row = ", ".join(labels.values())
+        raise UsageError(f"{study.path}: select.values must have the values of one label of {row}, not of {len(found)}")
+    return found[0]
+
+
+def _choice(labels: Labels, cells: Sequence[Cell], states: Sequence[State]) -> Choice:
+    monitor = setting(cells[0].experiment, "checkpoint.monitor") or "val_loss"
+    sign = 1 if setting(cells[0].experiment, "checkpoint.mode") == "max" else -1
+    found: dict[Any, list[float]] = {cell.tried: [] for cell in cells}
+    for cell, state in zip(cells, states, strict=True):
+        score = state.result["selection"]["score"] if state.result else None
+        if score is not None:
+            found[cell.tried].append(score)
+    scores = {value: fmean(of) if of else None for value, of in found.items()}
+    missing = sum(state.kind not in ("done", "failed") for state in states)
+    measured = {value: sign * score for value, score in scores.items() if score is not None}
+    best = max(measured, key=measured.__getitem__) if measured and not missing else None
+    return Choice(labels, scores, monitor, best, missing)

@@ -1,0 +1,22 @@
+"""How long a text may be: the backbone's positions, less those that the method takes up."""
+
+from typing import Any
+
+from red_lightning.backbones.loading import position_limit
+from red_lightning.methods import Method
+
+
+def positions_left(config: Any, method: Method) -> tuple[int | None, str]:
+    """The most tokens of a text and its answer.
+
+    Args:
+        config: The backbone's Hugging Face configuration.
+        method: How it is adapted.
+
+    Returns:
+        So many, and the same in words; None if the backbone's positions are relative.
+    """
+    limit, taken = position_limit(config), method.virtual_tokens
+    if limit is None:
+        return None, ""
+    return limit - taken, f"{limit - taken} positions" + (f" beside its {taken} virtual tokens" if taken else "")
