@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import get_scheduler
 
 from red_lightning.errors import UsageError, nearest
 
@@ -134,5 +133,7 @@ def build_schedule(
         warmup_ratio: The same as a share of the run, used if ``warmup_steps`` is 0; a fraction of a step is kept, as
             in the authors' code.
     """
+    from transformers import get_scheduler  # slow to import: it brings peft
+
     warmup: Any = warmup_steps or warmup_ratio * total_steps
     return get_scheduler(SCHEDULES[name], optimizer, num_warmup_steps=warmup, num_training_steps=total_steps)
