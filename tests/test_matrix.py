@@ -105,7 +105,7 @@ def batch_of(task: Any, name: str, folder: Path) -> dict[str, Any]:
     if name.endswith("Classification"):
         data: Any = make_labeled_data(folder)
     else:
-        data = make_data(folder) if name == "DataToText" else Conversations()
+        data = make_data(folder) if name == "DataToText" else Conversations(max_length=60, overlong="cut")
     data.connect(task.tokenizer, task.encoder_decoder)
     data.setup("fit")
     if name.endswith("Classification"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from red_lightning.errors import UsageError
 
@@ -74,6 +74,7 @@ def attach_cache(backbone: Any, tokens: nn.Module) -> None:
         )
     _add(stack, tokens)
     stack.register_forward_pre_hook(_fill_cache, with_kwargs=True)
+    stack.register_forward_hook(_withhold_cache, with_kwargs=True)
 
 
 def cache_shape(config: Any) -> tuple[int, int, int]:
@@ -90,7 +91,7 @@ def detach(backbone: nn.Module) -> None:
     for module in backbone.modules():
         if TOKENS in module._modules:
             delattr(module, TOKENS)
-        remove_hooks(module, _prepend_embeddings, _show_to_decoder, _strip, _fill_cache)
+        remove_hooks(module, _prepend_embeddings, _show_to_decoder, _strip, _fill_cache, _withhold_cache)
 
 
 def remove_hooks(module: nn.Module, *functions: Any) -> None:
@@ -189,6 +190,15 @@ def _fill_cache(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     if named.get("position_ids") is not None:
         named["position_ids"] = named["position_ids"] + count
     return (), named
+
+
+def _withhold_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """Forward hook of a stack: return no cache where none is wanted: ``generate`` would give it the text again."""
+    if arguments(module, args, kwargs).get("use_cache") is not False:
+        return output
+    if isinstance(output, tuple):
+        return tuple(part for part in output if not isinstance(part, Cache))
+    return type(output)(**{name: part for name, part in output.items() if not isinstance(part, Cache)})
 
 
 def _extend_mask(named: dict[str, Any], count: int, rows: int, width: int, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""``configs``: list the experiments that ship with the package, and copy one to start from."""
+"""``configs``: list the experiments and studies that ship with the package, and copy one to start from."""
 
 import re
 from collections.abc import Sequence
@@ -95,11 +95,11 @@ def self_contained(path: Path) -> str:
 
 
 def configs(copy: str | None = None, to: Path | None = None) -> None:
-    """List the experiments that ship with the package, or copy one to start from.
+    """List the experiments and studies that ship with the package, or copy one to start from.
 
     Args:
-        copy: Name of the experiment to copy.
-        to: The file to write; by default the experiment's name in this folder. An existing file is never overwritten.
+        copy: Name of the experiment or study to copy; studies/NAME is a study that is called as an experiment is.
+        to: The file to write; by default the same name in this folder. An existing file is never overwritten.
     """
     if copy is None:
         width = max(len(name) for name in experiments())
@@ -109,13 +109,16 @@ def configs(copy: str | None = None, to: Path | None = None) -> None:
         print("copy one: python -m red_lightning configs --copy NAME")
         print(f"studies:  python -m red_lightning study run NAME ({', '.join(studies())})")
         return
-    if copy not in experiments():
-        raise UsageError(f"unknown experiment '{copy}': {nearest(copy, experiments())}")
-    target = to or Path(f"{copy}.yaml")
+    plans = {f"studies/{name}": path for name, path in studies().items()}
+    known = {**studies(), **plans, **experiments()}
+    if copy not in known:
+        raise UsageError(f"unknown experiment or study '{copy}': {nearest(copy, {**studies(), **experiments()})}")
+    target = to or Path(f"{Path(copy).name}.yaml")
     if target.exists():
         raise UsageError(f"'{target}' exists already; give another file with --to")
     try:
-        target.write_text(self_contained(experiments()[copy]), encoding="utf-8")
+        target.write_text(self_contained(known[copy]), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"'{target}' cannot be written: {error.strerror}") from error
-    print(f"wrote {target}; run it with: python -m red_lightning fit --config {target}")
+    command = "fit --config" if copy in experiments() else "study run"
+    print(f"wrote {target}; run it with: python -m red_lightning {command} {target}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from red_lightning.cli.launch import launch
 from red_lightning.cli.parameters import ParametersCLI
-from red_lightning.errors import UsageError
+from red_lightning.errors import usage_error_in
 from red_lightning.reproduction.cells import Cell, setting
 
 DECIDING = ("model.class_path", "model.backbone", "model.backbone_options", "model.method")
@@ -46,7 +46,9 @@ class Counter:
 
         try:
             launch(Count, ["fit", *cell.options(), "--seed_everything=false"])
-        except UsageError as error:
-            if str(error) not in self.reasons:
-                self.reasons.append(str(error))
+        except Exception as error:  # jsonargparse wraps what the task's own checks raise
+            if (reason := usage_error_in(error)) is None:
+                raise
+            if str(reason) not in self.reasons:
+                self.reasons.append(str(reason))
         return found[0] if found else None

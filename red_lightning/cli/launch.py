@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -32,6 +33,9 @@ QUIET = [
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a disk, a quota or the largest allowed file is full."""
+
+NAMES_METHOD = re.compile(r"--model(\.init_args)?\.method(\.class_path)?(=|$)")
+"""An option that names a method, in each of its spellings."""
 
 MISSING = re.compile(r"class_path '(?:\w+\.)*(\w+)':\s+(?:Requirement '([^']+)' not met|Neither `(\w+)`)")
 """How jsonargparse passes on that a logger of Lightning lacks its package."""
@@ -91,14 +95,26 @@ def with_fresh_method(args: Sequence[str]) -> list[str]:
     RED's sites. A method without options in between makes it forget them.
 
     Args:
-        args: The command line; ``--model.method NAME`` may be in it.
+        args: The command line; ``--model.method NAME`` may be in it, or a second ``--config=FILE`` that names a method.
     """
     result: list[str] = []
+    configured = False
     for arg in args:
-        if arg == "--model.method" or arg.startswith("--model.method="):
+        if NAMES_METHOD.match(arg) or (configured and arg.startswith("--config=") and _names_method(Path(arg[9:]))):
             result.append("--model.method=HeadOnly")
+        configured |= arg.startswith("--config=")
         result.append(arg)
     return result
+
+
+def _names_method(config: Path) -> bool:
+    """Whether a config names a method, and not some of its options alone."""
+    try:
+        model = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+        method = {**model, **model.get("init_args", {})}["method"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return False  # there is none, or the parser will complain
+    return isinstance(method, str) or (isinstance(method, dict) and "class_path" in method)
 
 
 def _unwritable(error: BaseException) -> UsageError | None:

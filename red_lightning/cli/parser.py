@@ -29,6 +29,12 @@ INNERMOST = re.compile(r"Subtypes: \[(.+)\]\s+Errors:(?:(?!Subtypes:)[\s\S])*?Gi
 class RedParser(LightningArgumentParser):
     """LightningCLI's parser with complaints that a user can act on."""
 
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Parse, where jsonargparse hands the null of a nested option on as the text ``None``."""
+        if args is not None and not self.exit_on_error:
+            args = [f"{arg[:-4]}null" if arg.endswith("=None") else arg for arg in args]
+        return super().parse_args(args, *rest, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Complain.
 

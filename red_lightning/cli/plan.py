@@ -50,7 +50,10 @@ class Plan:
 
 
 def files_beside(study: Path) -> Files:
-    """Finds experiments and parts for a study: beside its file, here, or among those that ship."""
+    """Finds an experiment beside the study's file, here, or among those that ship; a part here, or among those.
+
+    The runs themselves find a part so: they are run from here.
+    """
     return Files(cache(lambda name: _experiment(name, study.parent)), cache(_part))
 
 

@@ -43,7 +43,7 @@ def _parser() -> RedParser:
     about = {
         "run": "Run the cells that are not done yet; the same command again resumes.",
         "status": "Show how many cells are done, running, failed and waiting.",
-        "report": "Write the table as Markdown, CSV and LaTeX, and a picture.",
+        "report": "Write the table as Markdown, CSV and LaTeX, and a picture; with --only, print it alone.",
     }
     for name, what in about.items():
         command = RedParser(description=what)
@@ -91,7 +91,8 @@ def _run(plan: Plan, options: Any) -> None:
         print(f"failed: {name}: {reason}")
     for choice in plan.choices().values():
         if choice.value is None:
-            print(f"nothing could be chosen for {', '.join(choice.labels.values())}: no run has a validation score")
+            why = f"{choice.missing} runs have not ended" if choice.missing else "no run has a validation score"
+            print(f"nothing could be chosen for {', '.join(choice.labels.values())}: {why}")
     if failed:
         raise UsageError(f"{len(failed)} of {len(cells)} runs failed; the same command tries them again")
 
@@ -208,6 +209,9 @@ def _report(plan: Plan, options: Any) -> None:
     cells = [*plan.trials, *ready.values()]
     failures = {cell.name: found.reason for cell in cells if (found := plan.folder.state(cell)).kind == "failed"}
     text = markdown(results, plan.folder.runs, choices.values(), failures)
+    if options.only:
+        print(f"{text}\nnot written: these are some cells of the study alone")
+        return
     target = plan.folder.path / "report"
     try:
         target.mkdir(parents=True, exist_ok=True)

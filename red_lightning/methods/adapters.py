@@ -59,7 +59,8 @@ class Bottleneck(Learned):
         Returns:
             The edited representation; shape and dtype of ``hidden``.
         """
-        change = self.up(ACTIVATIONS[self.activation](self.down(hidden.float())))
+        with torch.autocast(hidden.device.type, enabled=False):
+            change = self.up(ACTIVATIONS[self.activation](self.down(hidden.float())))
         return (hidden + change).to(hidden.dtype)
 
 
@@ -100,10 +101,11 @@ class TrainedNorm(Learned):
             Shape and dtype of ``output``.
         """
         shape, hidden = self.weight.shape, hidden.float()
-        if self.centres:
-            change = functional.layer_norm(hidden, shape, self.weight, self.bias, self.epsilon)
-        else:
-            change = functional.rms_norm(hidden, shape, self.weight, self.epsilon)
+        with torch.autocast(hidden.device.type, enabled=False):
+            if self.centres:
+                change = functional.layer_norm(hidden, shape, self.weight, self.bias, self.epsilon)
+            else:
+                change = functional.rms_norm(hidden, shape, self.weight, self.epsilon)
         return (output + change).to(output.dtype)
 
 

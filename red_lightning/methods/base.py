@@ -32,10 +32,11 @@ class Method(ABC):
 
     @abstractmethod
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Freeze the backbone and attach what trains, so that the output is at first unchanged.
+        """Freeze the backbone and attach what trains.
 
-        First values that are random are drawn from torch's generator of the CPU, which the task seeds. What is
-        attached is float32, whatever the backbone's dtype, on the backbone's device.
+        The output is at first unchanged, but for SSF, LoReFT, prefix and prompt tuning, whose first values are random.
+        Those are drawn from torch's generator of the CPU, which the task seeds. What is attached is float32, whatever
+        the backbone's dtype and torch's default dtype, on the backbone's device.
 
         Args:
             backbone: A Hugging Face model.

@@ -1,5 +1,8 @@
 """Full fine-tuning: every weight of the backbone trains. The yardstick of the paper's tables (``FT``)."""
 
+from collections.abc import Iterable
+
+import torch
 from torch import nn
 
 from red_lightning.backbones.surgery import trainable
@@ -8,7 +11,10 @@ from red_lightning.methods.base import Method
 
 
 class FullFineTuning(Method):
-    """Train all the weights of the backbone (``FT`` in the paper's tables)."""
+    """Train all the weights of the backbone (``FT`` in the paper's tables).
+
+    They must be float32; with ``trainer.precision`` bf16-mixed, what is computed with them is 16-bit all the same.
+    """
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Let every parameter train.
@@ -18,9 +24,26 @@ class FullFineTuning(Method):
 
         Returns:
             All its parameters, by name.
+
+        Raises:
+            UsageError: They are not float32.
         """
+        self.require_float32(backbone.parameters())
         backbone.requires_grad_(True)
         return trainable(backbone)
+
+    def require_float32(self, weights: Iterable[nn.Parameter]) -> None:
+        """Refuse to train weights of fewer than 32 bits; those on the meta device are counted only.
+
+        Raises:
+            UsageError: Some are quantised or 16-bit.
+        """
+        if any(p.dtype not in (torch.float32, torch.float64) and not p.is_meta for p in weights):
+            raise UsageError(
+                f"model.method {type(self).__name__} trains the backbone's own weights, and in fewer than 32 bits they "
+                "lose small steps; give model.backbone_options.dtype float32 and no quantization (with "
+                "trainer.precision bf16-mixed the computation stays 16-bit)"
+            )
 
     def detach(self, backbone: nn.Module) -> None:
         """Refuse.

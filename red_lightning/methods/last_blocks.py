@@ -1,6 +1,5 @@
 """The last blocks alone: they train whole, and nothing else does (``FT_top2`` in the tables of arXiv 2402.15179)."""
 
-import torch
 from torch import nn
 
 from red_lightning.backbones.architectures import architecture_of
@@ -39,11 +38,7 @@ class LastBlocks(FullFineTuning):
         if self.blocks > len(every):
             raise UsageError(f"model.method.blocks is {self.blocks}, but the backbone has {len(every)} to choose from")
         chosen = every[-self.blocks :]
-        if any(p.dtype not in (torch.float32, torch.float64) for block in chosen for p in block.parameters()):
-            raise UsageError(
-                "model.method LastBlocks trains the backbone's own weights, and in fewer than 32 bits they lose small "
-                "steps; give model.backbone_options.dtype: float32 and no quantization"
-            )
+        self.require_float32(parameter for block in chosen for parameter in block.parameters())
         freeze(backbone)
         for block in chosen:
             block.requires_grad_(True)

@@ -3,6 +3,7 @@
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,7 +60,8 @@ class PeftLayers(Method):
         for name, linear in chosen.items():
             _put(backbone, name, _stand_in(linear))
         meta = next(backbone.parameters()).is_meta  # nothing is drawn for what is only counted
-        PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, EDITOR, low_cpu_mem_usage=meta)
+        with _float32():
+            PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, EDITOR, low_cpu_mem_usage=meta)
         for name, linear in chosen.items():
             backbone.get_submodule(name).base_layer = linear
         del backbone.peft_config  # peft would take the next method for a second one
@@ -148,9 +150,20 @@ def _stand_in(linear: Any) -> nn.Module:
             like: Any = Conv1D(linear.nf, linear.nx)
         else:
             like = nn.Linear(linear.in_features, linear.out_features)
-    one = torch.zeros(1, device=linear.weight.device)
+    one = torch.zeros(1, device=linear.weight.device, dtype=torch.float32)
     like.weight, like.bias = nn.Parameter(one.expand(like.weight.shape)), None
     return like
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    """Make float32 torch's default dtype, in which peft draws first values: Lightning's bf16-true makes it bfloat16."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _learned(kind: Any, tensors: dict[str, Any]) -> nn.Module:

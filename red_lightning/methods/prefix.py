@@ -24,8 +24,8 @@ class Prefix(Learned):
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         super().__init__()
-        self.keys = nn.Parameter(torch.randn(shape, device="cpu"))
-        self.values = nn.Parameter(torch.randn(shape, device="cpu"))
+        self.keys = nn.Parameter(torch.randn(shape, device="cpu", dtype=torch.float32))
+        self.values = nn.Parameter(torch.randn(shape, device="cpu", dtype=torch.float32))
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """The keys and the values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
@@ -50,7 +50,7 @@ class ProjectedPrefix(Learned):
         super().__init__()
         self.shape = shape
         layers, heads, length, columns = shape
-        self.embeddings = nn.Parameter(torch.randn(length, width, device="cpu"))
+        self.embeddings = nn.Parameter(torch.randn(length, width, device="cpu", dtype=torch.float32))
         self.inner = nn.Linear(width, hidden, device="cpu", dtype=torch.float32)
         self.outer = nn.Linear(hidden, 2 * layers * heads * columns, device="cpu", dtype=torch.float32)
 

@@ -88,7 +88,7 @@ class PromptTuning(Method):
         """Shape (length, columns)."""
         rows, width = embedding.weight.shape
         if self.init == "random":
-            return torch.empty(self.length, width, device="cpu").uniform_(-0.5, 0.5)
+            return torch.empty(self.length, width, device="cpu", dtype=torch.float32).uniform_(-0.5, 0.5)
         drawn = torch.randint(min(rows, COMMON), (self.length,), device="cpu")
         if is_divided(embedding.weight):
             return functional_call(embedding, {"weight": whole(embedding.weight)}, (drawn,))

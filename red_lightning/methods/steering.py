@@ -22,8 +22,9 @@ class SteeringVector(Method):
     """Contrastive activation addition: a vector that is computed from pairs of texts, not trained.
 
     It is the mean over the pairs of what a block says at the last token of the positive text, less what it says at that
-    of the negative one, and is added to the block's output at every token. ``fit`` computes it, validates once, and
-    tests; a classification head is trained on top of it as ever.
+    of the negative one, and is added to the block's output at every token: the paper adds it at those after the user's
+    prompt alone, but a text that is classified has no such place. ``fit`` computes it, validates once, and tests; a
+    classification head is trained on top of it as ever.
 
     Args:
         pairs: A JSONL file with a ``positive`` and a ``negative`` text in each line. They differ in what is to be

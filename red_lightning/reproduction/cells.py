@@ -67,12 +67,13 @@ class Cell:
         """A hash of all that the result depends on: another one makes a finished run stale."""
         relevant = {key: self.experiment.get(key) for key in SECTIONS}
         relevant["trainer"] = {k: v for k, v in (relevant["trainer"] or {}).items() if k != "logger"}
+        relevant["data"] = _without_workers(relevant["data"])
         text = json.dumps([relevant, self.tried], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def options(self) -> list[str]:
         """The options of ``fit`` that make this run what it is."""
-        return [f"--config={self.config}", *(f"--{key}={_written(value)}" for key, value in self.settings.items())]
+        return [f"--config={self.config}", *(f"--{key}={written(value)}" for key, value in self.settings.items())]
 
     def command(self, folder: Path, *more: str) -> list[str]:
         """The command line of the run.
@@ -95,12 +96,14 @@ def expand(study: Study, files: Files, changes: Mapping[str, Any] | None = None)
         changes: Settings of every run that come last.
 
     Raises:
-        UsageError: A setting cannot be resolved, no experiment is given, or two cells would share a folder.
+        UsageError: A setting cannot be resolved, no experiment is given, no cell is left, or two would share a folder.
     """
     if study.select is not None:
         changes = {**(changes or {}), study.select.over: OPEN}
     every = [dict(zip(study.axes, labels, strict=True)) for labels in itertools.product(*study.axes.values())]
     cells = [make_cell(study, labels, files, changes) for labels in every if not _is_skipped(study, labels)]
+    if not cells:
+        raise UsageError(f"{study.path}: skip removes every cell; leave some")
     refuse_same_names(cells)
     return cells
 
@@ -188,12 +191,12 @@ def pick(cells: Iterable[Cell], axes: Mapping[str, Mapping[str, Any]], only: Seq
     Raises:
         UsageError: An axis or a label is unknown, or no cell is left.
     """
-    wanted = {}
+    wanted: dict[str, list[str]] = {}
     for text in only:
         axis, equals, labels = text.partition("=")
         if not equals:
             raise UsageError(f"--only takes AXIS=LABEL,LABEL, not '{text}'")
-        wanted[axis] = labels_of(axes, axis, labels.split(","))
+        wanted.setdefault(axis, []).extend(labels_of(axes, axis, labels.split(",")))
     picked = [cell for cell in cells if all(cell.labels[axis] in labels for axis, labels in wanted.items())]
     if not picked:
         raise UsageError(f"the study has no cell with {' '.join(only)}: those combinations are skipped")
@@ -227,6 +230,13 @@ def _inside(node: dict[str, Any]) -> dict[str, Any]:
     return node["init_args"]
 
 
+def _without_workers(data: Any) -> Any:
+    """The settings of the data without the one that changes nothing but the speed."""
+    if not isinstance(data, dict):
+        return data
+    return {key: _without_workers(value) for key, value in data.items() if key != "num_workers"}
+
+
 def _set(experiment: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     node = experiment
@@ -240,7 +250,8 @@ def _set(experiment: dict[str, Any], key: str, value: Any) -> None:
     place[last] = {"class_path": value} if is_class and isinstance(value, str) else value
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
 from red_lightning.reproduction.cells import Cell
+from red_lightning.reproduction.layout import METRICS
 from red_lightning.reproduction.published import PublishedRow, column_key, published_row, scale, slips
 from red_lightning.reproduction.runs import State
-from red_lightning.reproduction.study import METRICS, Study
+from red_lightning.reproduction.study import Study
 
 AVERAGE = "Avg"
 SMALLER_IS_BETTER = ("loss", "perplexity", "mse")
@@ -64,7 +66,7 @@ class Results:
 
     Attributes:
         study: Whose it is.
-        rows: Its rows in the order of the file.
+        rows: Its rows, the first axis of the report outermost, labels in the order of the file.
         columns: Its columns.
         entries: (Row, column) -> what was found.
         parameters: Row -> number of trained parameters, that of the head not counted; several where runs differ.
@@ -87,10 +89,15 @@ class Results:
         means = [self.entries[row, each].mean for each in self.columns if each != AVERAGE]
         return None if None in means else fmean(mean for mean in means if mean is not None)
 
-    def best(self, column: str) -> float | None:
-        """The best mean of a column."""
+    def groups(self) -> list[list[Row]]:
+        """Rows that are compared with each other: they share all labels but that of the last axis."""
+        return [list(rows) for _, rows in groupby(self.rows, lambda row: row[:-1])]
+
+    def best(self, row: Row, column: str) -> float | None:
+        """The best mean of a column in the group of a row."""
         metrics = {entry.metric for (_, name), entry in self.entries.items() if name == column and entry.metric}
-        means = [mean for row in self.rows if (mean := self.mean(row, column)) is not None]
+        group = [other for other in self.rows if other[:-1] == row[:-1]]
+        means = [mean for other in group if (mean := self.mean(other, column)) is not None]
         choose = min if metrics & {*SMALLER_IS_BETTER} else max
         return choose(means) if means else None
 
@@ -112,7 +119,8 @@ def collect(study: Study, cells: Iterable[Cell], state: Callable[[Cell], State])
         state: What became of one.
     """
     report, states = study.report, [(cell, state(cell)) for cell in cells]
-    rows = list(dict.fromkeys(_row(study, cell) for cell, _ in states))
+    order = [list(study.axes[axis]) for axis in report.rows]
+    rows = sorted({_row(study, cell) for cell, _ in states}, key=lambda row: [*map(list.index, order, row)])
     columns = _columns(study, states)
     entries = {(row, column): Entry(best_of=report.best_of.get(column)) for row in rows for column in columns}
     parameters: dict[Row, set[int]] = {row: set() for row in rows}

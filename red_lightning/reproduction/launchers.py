@@ -88,11 +88,12 @@ def submit(
         given = {"name": folder.path.name, "gpus_per_node": 1, **({"slurm_array_parallelism": jobs} if jobs else {})}
         executor.update_parameters(**{**given, **options})
         for cell in cells:  # a job may begin before its number is known here
+            folder.set_aside(cell)
             folder.note(cell, status="queued")
         tasks = executor.map_array(_run_there, [folder.path.resolve()] * len(cells), cells, [Path.cwd()] * len(cells))
     except (RuntimeError, NameError, TypeError, ValueError, OSError, submitit.core.utils.FailedJobError) as error:
         for cell in cells:
-            folder.note(cell, status="failed", reason="SLURM did not take it")
+            folder.note(cell, status="failed", reason="SLURM did not take it", killed=True)
         raise UsageError(f"SLURM did not take the jobs: {' '.join(str(error).split())}") from error
     numbers = {cell.name: task.job_id for cell, task in zip(cells, tasks, strict=True)}
     write_whole(folder.path / JOBS, json.dumps({**_jobs(folder), **numbers}, indent=2) + "\n")
@@ -109,7 +110,7 @@ def note_lost_jobs(cells: Sequence[Cell], folder: StudyFolder) -> None:
     for cell in queued:
         job = submitit.SlurmJob(folder.path / "slurm", jobs[cell.name])
         if (state := job.state.split()[0]) not in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "UNKNOWN"):
-            folder.note(cell, status="failed", reason=f"SLURM job {jobs[cell.name]} ended as {state}")
+            folder.note(cell, status="failed", reason=f"SLURM job {jobs[cell.name]} ended as {state}", killed=True)
 
 
 def _submitit() -> Any:

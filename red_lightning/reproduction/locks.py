@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+from red_lightning.artifacts.files import write_whole
 
 SILENCE = 600.0
 """Seconds after which the lock of another machine counts as left behind; its owner renews it far more often."""
@@ -30,7 +31,7 @@ class Lock:
 
     def name_child(self, pid: int) -> None:
         """Hold the lock as long as a child process lives, too: it may outlive its parent."""
-        _write(self.path, pid)
+        _write(self.path, os.getpid(), pid)
 
     def renew(self) -> None:
         """Show other machines that the owner lives."""
@@ -51,9 +52,7 @@ def lock(path: Path) -> Iterator[Lock]:
         fcntl.flock(door, fcntl.LOCK_EX)
         if (owner := owner_of(path)) is not None:
             raise HeldError(owner)
-        path.unlink(missing_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        _write(path)
+        _write(path, os.getpid())
     try:
         yield Lock(path)
     finally:
@@ -69,20 +68,27 @@ def owner_of(path: Path) -> str | None:
         return None
     except ValueError:  # its owner died while it wrote
         return None
-    alive = any(map(_lives, _pids(content))) if content["host"] == socket.gethostname() else age < SILENCE
-    return f"process {content['pid']} on {content['host']}" if alive else None
+    here = content["host"] == socket.gethostname()
+    alive = any(_lives(*process) for process in content["processes"]) if here else age < SILENCE
+    return f"process {content['processes'][0][0]} on {content['host']}" if alive else None
 
 
-def _write(path: Path, child: int | None = None) -> None:
-    content = {"host": socket.gethostname(), "pid": os.getpid(), "child": child}
-    path.write_text(json.dumps(content), encoding="utf-8")
+def _write(path: Path, *pids: int) -> None:
+    content = {"host": socket.gethostname(), "processes": [[pid, began(pid)] for pid in pids]}
+    write_whole(path, json.dumps(content))
 
 
-def _pids(content: dict[str, Any]) -> list[int]:
-    return [content[key] for key in ("pid", "child") if content.get(key)]
+def began(pid: int) -> str | None:
+    """When a process began, in the system's own ticks; None where it cannot be found out (no ``/proc``)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
 
 
-def _lives(pid: int) -> bool:
+def _lives(pid: int, then: str | None) -> bool:
+    if began(pid) != then:  # another process has got its number since
+        return False
     with suppress(ProcessLookupError):
         try:
             os.kill(pid, 0)

@@ -1,11 +1,12 @@
 """The folder of a study: what became of each cell, and how one is run.
 
-``study.json`` says whose folder it is, ``runs/CELL`` is a run's own folder, and ``cells/`` holds a record, a log and
-(while it runs) a lock of each cell.
+``study.json`` says whose folder it is, ``runs/CELL`` is a run's own folder, ``cells/`` holds a record, a log and (while
+it runs) a lock of each cell, and ``earlier/CELL`` is the run that another one is to replace, until that has ended.
 """
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,13 @@ from red_lightning.reproduction.study import Study
 Kind = Literal["done", "running", "queued", "failed", "stale", "waiting"]
 NOT_ITS_OWN = ("RED_LIGHTNING_RUN", "PL_GLOBAL_SEED", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_")
 """Beginnings of the variables that would make a run part of another one."""
+INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+"""How a run ends that was told to: by the signals themselves, or in order (128 + their number)."""
+OUTSIDE = re.compile("no space left|disk quota|file too large|out of memory|cannot be written", re.IGNORECASE)
+"""What is said of a failure for which the settings of a run are not to blame."""
+SAID = re.compile(r"(?:^|\])(?:error: |(?=stopped by ))(.+)")
+"""The sentence with which a run ends; a progress bar may stand before it on its line."""
+PROGRESS = re.compile(r"\d%\||it/s|━")
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,15 @@ class State:
         reason: Why it failed, what it waits for, or who runs it.
         seconds: How long it took, if it is done.
         result: The contents of its ``results.json``, if it is done.
+        killed: Whether it failed for something other than its settings (a signal, no memory, a full disk), so that
+            nothing is known of these.
     """
 
     kind: Kind
     reason: str = ""
     seconds: float | None = None
     result: dict[str, Any] | None = None
+    killed: bool = False
 
 
 class StudyFolder:
@@ -52,7 +63,7 @@ class StudyFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.runs, self.cells = path, path / "runs", path / "cells"
+        self.path, self.runs, self.cells, self.earlier = path, path / "runs", path / "cells", path / "earlier"
 
     def claim(self, study: Study) -> None:
         """Create the folder, or see that it is the study's own.
@@ -77,8 +88,13 @@ class StudyFolder:
             return
         theirs = Path(identity.get("file", ""))
         moved = not theirs.exists() or theirs == study.path.resolve()
-        if not moved or identity.get("name") != study.name or identity.get("axes") != list(study.axes):
+        if not moved or identity.get("name") != study.name:
             raise UsageError(f"'{self.path}' is the folder of another study, '{theirs}'; choose another --folder")
+        if (axes := identity.get("axes") or []) != list(study.axes):
+            raise UsageError(
+                f"'{self.path}' holds runs of this study with the axes {', '.join(axes)}, but now it has "
+                f"{', '.join(study.axes)}; choose another --folder"
+            )
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """What was written down about a cell; empty where it never ran."""
@@ -103,21 +119,26 @@ class StudyFolder:
             return State("stale", "its settings have changed since it ran")
         if record["status"] == "queued":
             return State("queued", "waits in SLURM")
-        if record["status"] in ("failed", "interrupted"):
-            return State("failed" if record["status"] == "failed" else "waiting", record.get("reason", ""))
+        if record["status"] == "interrupted":
+            return State("waiting", record.get("reason", ""))
+        if record["status"] == "failed":
+            return State("failed", record.get("reason", ""), killed=record.get("killed", False))
         results = run / "results.json"
         if record["status"] == "running" and not (results.exists() and results.stat().st_mtime >= record["started"]):
             return State("waiting", "its process ended before it did")
         result = _read(results)
         if result is None or not {"scores", "selection"} <= {*result}:
-            return State("failed", f"'{results}' is missing or half-written")
+            return State("failed", f"'{results}' is missing or half-written", killed=True)
         return State("done", seconds=record.get("seconds"), result=result)
 
     def command(self, cell: Cell) -> list[str]:
         """The command line that runs a cell: from the beginning, or from where it was interrupted."""
-        record, run = self.record(cell), self.runs / cell.name
-        replaced = (run / "results.json").exists() or record.get("digest", cell.digest) != cell.digest
-        return cell.command(self.runs, "--run.overwrite=true" if replaced else "--ckpt_path=auto")
+        return cell.command(self.runs, "--run.overwrite=true" if self._is_replaced(cell) else "--ckpt_path=auto")
+
+    def _is_replaced(self, cell: Cell) -> bool:
+        """Whether what is in a run's folder cannot be continued."""
+        other = self.record(cell).get("digest", cell.digest) != cell.digest
+        return other or (self.runs / cell.name / "results.json").exists()
 
     def execute(self, cell: Cell, env: Mapping[str, str], stop: threading.Event | None = None) -> State:
         """Run a cell in a process of its own, unless it is done or another process runs it.
@@ -131,50 +152,77 @@ class StudyFolder:
             with lock(self.cells / f"{cell.name}.lock") as held:
                 if (already := self._left(cell)).kind == "done":
                     return already
+                self.set_aside(cell)
+                started = time.time()
+                self.note(cell, status="running", started=started, reason="")  # from here on, what is there goes on
                 self._take_over(cell)
                 command = self.command(cell)
-                started = time.time()
-                self.note(cell, status="running", started=started, reason="", command=command)
                 with (self.cells / f"{cell.name}.log").open("wb") as log:
                     process = subprocess.Popen(
                         command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=_environment(env)
                     )
                     held.name_child(process.pid)
+                    told = False
                     while process.poll() is None:
-                        if stop is not None and stop.is_set():
+                        if stop is not None and stop.is_set() and not told:
                             process.send_signal(signal.SIGINT)
-                            stop = None  # once
+                            told = True
                         try:
                             process.wait(1)
                         except subprocess.TimeoutExpired:
                             held.renew()
-                self._note_end(cell, process.returncode, time.time() - started)
+                status = process.returncode
+                if status and stop is not None and stop.is_set():  # whatever an interrupt does to a run that begins
+                    status = -signal.SIGINT
+                self._note_end(cell, status, time.time() - started)
+                if (ended := self._left(cell)).kind == "done":
+                    shutil.rmtree(self.earlier / cell.name, ignore_errors=True)
         except HeldError as owner:
             return State("running", str(owner))
-        return self.state(cell)
+        return ended
+
+    def set_aside(self, cell: Cell) -> None:
+        """Keep what is in a run's folder but cannot be continued, before a note of the new settings hides that.
+
+        A finished run is worth more than one that was broken off.
+        """
+        run, earlier = self.runs / cell.name, self.earlier / cell.name
+        if not (run.exists() and self._is_replaced(cell)):
+            return
+        if (earlier / "results.json").exists() and not (run / "results.json").exists():
+            shutil.rmtree(run)
+            return
+        shutil.rmtree(earlier, ignore_errors=True)
+        earlier.parent.mkdir(exist_ok=True)
+        run.rename(earlier)
 
     def _take_over(self, cell: Cell) -> None:
         """Give a run the checkpoints of the one that trained with its settings, so that it begins with its test."""
         run, trained = self.runs / cell.name, self.runs / (cell.trained or "")
         if cell.trained is None or run.exists() or not (trained / "results.json").exists():
             return
-        (run / "checkpoints").mkdir(parents=True)
-        shutil.copy(trained / "config.yaml", run)
+        whole = run.with_name(f".{run.name}.taken")
+        shutil.rmtree(whole, ignore_errors=True)
+        (whole / "checkpoints").mkdir(parents=True)
+        shutil.copy(trained / "config.yaml", whole)
         for file in trained.glob("checkpoints/*.ckpt"):
             if file.is_file():
-                target = run / "checkpoints" / file.name
+                target = whole / "checkpoints" / file.name
                 try:
                     target.hardlink_to(file)  # they are written anew under another name, never changed
                 except OSError:  # not on every file system
                     shutil.copy2(file, target)
+        whole.rename(run)
 
     def _note_end(self, cell: Cell, status: int, seconds: float) -> None:
         if status == 0:
             self.note(cell, status="done", seconds=round(seconds, 1))
-        elif status in (130, -signal.SIGINT, -signal.SIGTERM):
+        elif status in INTERRUPTED:
             self.note(cell, status="interrupted", reason="interrupted")
         else:
-            self.note(cell, status="failed", reason=_reason(self.cells / f"{cell.name}.log", status))
+            reason = _reason(self.cells / f"{cell.name}.log", status)
+            killed = status not in (1, 2) or OUTSIDE.search(reason) is not None
+            self.note(cell, status="failed", reason=reason, killed=killed)
 
 
 def _reason(log: Path, status: int) -> str:
@@ -184,8 +232,9 @@ def _reason(log: Path, status: int) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 100_000))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("error: ")] or lines
-    return said[-1].removeprefix("error: ") if said else f"ended with status {status}"
+    said = [found[1] for line in lines if (found := SAID.search(line))]
+    said = said or [line for line in lines if not PROGRESS.search(line)]
+    return said[-1] if said else f"ended with status {status}"
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from red_lightning.errors import UsageError
-from red_lightning.reproduction.cells import Cell, Files, folder_name, make_cell, refuse_same_names, setting
+from red_lightning.reproduction.cells import Cell, Files, folder_name, make_cell, refuse_same_names, setting, written
 from red_lightning.reproduction.runs import State
 from red_lightning.reproduction.study import Labels, Study, labels_of
 
@@ -20,14 +20,14 @@ class Choice:
 
     Attributes:
         labels: The labels that they share.
-        scores: Value -> mean validation score; None for a value all of whose runs failed.
+        scores: Value, as written on the command line -> mean validation score; None if all its runs failed.
         monitor: The validation metric.
         value: The best; None while runs are missing, or if all failed.
         missing: Number of runs that have not ended yet.
     """
 
     labels: Labels
-    scores: dict[Any, float | None]
+    scores: dict[str, float | None]
     monitor: str
     value: Any
     missing: int
@@ -50,7 +50,7 @@ def trials(study: Study, cells: Iterable[Cell], files: Files, changes: Mapping[s
             labels = {**dict(group), study.report.over: seed}
             labels = {axis: labels[axis] for axis in study.axes}
             for value in _values(study, labels):
-                name = folder_name([*labels.values(), f"{study.select.over.rsplit('.', 1)[-1]}={value}"])
+                name = folder_name([*labels.values(), f"{study.select.over.rsplit('.', 1)[-1]}={written(value)}"])
                 tried = {**(changes or {}), study.select.over: value}
                 made.append(replace(make_cell(study, labels, files, tried, name=name), tried=value))
     refuse_same_names(made)
@@ -60,7 +60,8 @@ def trials(study: Study, cells: Iterable[Cell], files: Files, changes: Mapping[s
 def choose(study: Study, tried: Sequence[Cell], state: Callable[[Cell], State]) -> dict[Group, Choice]:
     """Choose by what the runs have found so far.
 
-    A value all of whose runs failed has lost: it was tried. Of equally good ones the first of the file wins.
+    A value all of whose runs failed has lost: it was tried. A run that was killed has tried nothing: it is missing. Of
+    equally good values the first of the file wins.
 
     Args:
         study: The study.
@@ -122,13 +123,14 @@ def _values(study: Study, labels: Labels) -> list[Any]:
 def _choice(labels: Labels, cells: Sequence[Cell], states: Sequence[State]) -> Choice:
     monitor = setting(cells[0].experiment, "checkpoint.monitor") or "val_loss"
     sign = 1 if setting(cells[0].experiment, "checkpoint.mode") == "max" else -1
-    found: dict[Any, list[float]] = {cell.tried: [] for cell in cells}
+    values = {written(cell.tried): cell.tried for cell in cells}
+    found: dict[str, list[float]] = {value: [] for value in values}
     for cell, state in zip(cells, states, strict=True):
         score = state.result["selection"]["score"] if state.result else None
         if score is not None:
-            found[cell.tried].append(score)
+            found[written(cell.tried)].append(score)
     scores = {value: fmean(of) if of else None for value, of in found.items()}
-    missing = sum(state.kind not in ("done", "failed") for state in states)
+    missing = sum(state.kind not in ("done", "failed") or state.killed for state in states)
     measured = {value: sign * score for value, score in scores.items() if score is not None}
-    best = max(measured, key=measured.__getitem__) if measured and not missing else None
+    best = values[max(measured, key=measured.__getitem__)] if measured and not missing else None
     return Choice(labels, scores, monitor, best, missing)

@@ -19,8 +19,8 @@ A label may also say ``config`` (another experiment) and ``recipe`` (the options
 see ``paper.yaml``).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from red_lightning.errors import UsageError, nearest
-from red_lightning.reproduction.published import published_row
+from red_lightning.reproduction.layout import Report, read_report
+from red_lightning.reproduction.parts import labels_of, listed, mapping, refuse_unknown
 
 Labels = dict[str, str]
 """Axis -> label."""
-
-METRICS = "metrics"
-"""In place of an axis, the columns of a table whose runs measure several metrics."""
 
 
 @dataclass(frozen=True)
@@ -55,32 +53,6 @@ class Select:
     budget: int
     seed: Any
     on: str = "validation"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the table looks like.
-
-    Attributes:
-        rows: The axes whose labels are its rows.
-        columns: The axis whose labels are its columns, or ``metrics``.
-        over: The axis that is averaged over.
-        metrics: The metrics shown; the first that a run measured counts where ``columns`` is an axis. None takes the
-            runs' own.
-        average: Whether a last column holds the mean of the others.
-        against: The label of a row to which the others are compared.
-        published: ``table`` (of ``published.yaml``) and ``row``, a pattern such as ``"{method} ({backbone})"``.
-        best_of: Column -> [k, n]: the mean of the best k of n seeds by the test score (the authors' rule).
-    """
-
-    rows: tuple[str, ...]
-    columns: str
-    over: str = "seed"
-    metrics: tuple[str, ...] | None = None
-    average: bool = False
-    against: str | None = None
-    published: dict[str, str] | None = None
-    best_of: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,66 +98,46 @@ def read_study(path: Path) -> Study:
     if not isinstance(content, dict) or "axes" not in content:
         raise UsageError(f"'{path}' is not a study file: it has no axes")
     known = ("title", "config", "set", "axes", "skip", "select", "report")
-    content = _mapping(content, str(path))
-    _refuse_unknown(content, known, str(path))
+    content = mapping(content, str(path))
+    refuse_unknown(content, known, str(path))
     axes = _axes(content["axes"], path)
     return Study(
         path,
-        content.get("title") or path.stem,
+        str(content.get("title") or path.stem),
         content.get("config"),
-        _mapping(content.get("set") or {}, f"{path}: set"),
+        mapping(content.get("set") or {}, f"{path}: set"),
         axes,
-        tuple(_skipped(entry, axes, path) for entry in content.get("skip") or ()),
+        tuple(_skipped(entry, axes, path) for entry in listed(content.get("skip") or [], f"{path}: skip")),
         _select(content["select"], axes, path) if content.get("select") else None,
-        _report(content.get("report") or {}, axes, path),
+        read_report(content.get("report") or {}, axes, path),
     )
-
-
-def labels_of(axes: Mapping[str, Mapping[str, Any]], axis: str, labels: Any) -> list[str]:
-    """The labels that someone means, all of them known.
-
-    Args:
-        axes: Axis -> its labels.
-        axis: The axis.
-        labels: One or several.
-
-    Raises:
-        UsageError: Axis or label is unknown; names the nearest.
-    """
-    if axis not in axes:
-        raise UsageError(f"the study has no axis '{axis}': {nearest(axis, axes)}")
-    meant = [str(label) for label in (labels if isinstance(labels, list | tuple) else [labels])]
-    for label in meant:
-        if label not in axes[axis]:
-            raise UsageError(f"the axis {axis} has no '{label}': {nearest(label, axes[axis])}")
-    return meant
 
 
 def _axes(content: Any, path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     axes = {}
-    for axis, labels in _mapping(content, f"{path}: axes").items():
+    for axis, labels in mapping(content, f"{path}: axes").items():
         place = f"{path}: the axis {axis}"
-        labels = _mapping(labels, place)
+        labels = mapping(labels, place)
         if {*labels} == {"key", "values"}:
-            labels = {str(value): {labels["key"]: value} for value in labels["values"] or ()}
-        axes[axis] = {str(name): _mapping(of or {}, f"{place}, {name}") for name, of in labels.items()}
+            labels = {str(value): {str(labels["key"]): value} for value in listed(labels["values"], place)}
+        axes[axis] = {str(name): mapping(of or {}, f"{place}, {name}") for name, of in labels.items()}
         if not axes[axis]:
             raise UsageError(f"{place} has no labels")
     return axes
 
 
 def _skipped(entry: Any, axes: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, list[str]]:
-    return {axis: labels_of(axes, axis, labels) for axis, labels in _mapping(entry, f"{path}: skip").items()}
+    return {axis: labels_of(axes, axis, labels) for axis, labels in mapping(entry, f"{path}: skip").items()}
 
 
 def _select(content: Any, axes: Mapping[str, Mapping[str, Any]], path: Path) -> Select:
     names = [part.name for part in fields(Select)]
-    content = _mapping(content, f"{path}: select")
-    _refuse_unknown(content, names, f"{path}: select")
+    content = mapping(content, f"{path}: select")
+    refuse_unknown(content, names, f"{path}: select")
     for name in ("over", "values", "budget", "seed"):
         if content.get(name) is None:
             raise UsageError(f"{path}: select needs {name}")
-    select = Select(**content)
+    select = Select(**{**content, "over": str(content["over"])})
     if select.on != "validation":
         raise UsageError(f"{path}: select.on is {select.on}, but settings are chosen on validation alone")
     lists = select.values.items() if isinstance(select.values, dict) else [("", select.values)]
@@ -197,59 +149,3 @@ def _select(content: Any, axes: Mapping[str, Mapping[str, Any]], path: Path) -> 
             of = f" of {label}" if label else ""
             raise UsageError(f"{path}: select.values{of} must be a list of {select.budget} values: the same for all")
     return select
-
-
-def _report(content: Any, axes: Mapping[str, Mapping[str, Any]], path: Path) -> Report:
-    names = [part.name for part in fields(Report)]
-    content = _mapping(content, f"{path}: report")
-    _refuse_unknown(content, names, f"{path}: report")
-    over = content.get("over", "seed")
-    columns = content.get("columns", METRICS)
-    rows = content.get("rows", [axis for axis in axes if axis not in (over, columns)])
-    rows = tuple([rows] if isinstance(rows, str) else rows)
-    used = [*rows, over, *([] if columns == METRICS else [columns])]
-    if unknown := [axis for axis in used if axis not in axes]:
-        raise UsageError(f"{path}: report names the axis '{unknown[0]}': {nearest(unknown[0], axes)}")
-    if idle := [axis for axis in axes if used.count(axis) != 1]:
-        raise UsageError(f"{path}: the axis {idle[0]} must be one of report.rows, report.columns and report.over")
-    against = content.get("against")
-    row_labels = [label for axis in rows for label in axes[axis]]
-    if against is not None and against not in row_labels:
-        raise UsageError(f"{path}: report.against is no label of a row: {nearest(against, row_labels)}")
-    best_of = content.get("best_of") or {}
-    for column, rule in best_of.items():
-        if columns != METRICS:
-            labels_of(axes, columns, column)
-        if not (isinstance(rule, list) and len(rule) == 2 and 0 < rule[0] <= rule[1]):
-            raise UsageError(f"{path}: report.best_of.{column} must be two numbers such as [5, 15]")
-    _check_published(content.get("published"), rows, path)
-    metrics = content.get("metrics")
-    return Report(**{**content, "rows": rows, "columns": columns, "metrics": metrics and tuple(metrics)})
-
-
-def _check_published(published: Any, rows: Sequence[str], path: Path) -> None:
-    if published is None:
-        return
-    place = f"{path}: report.published"
-    _refuse_unknown(_mapping(published, place), ("table", "row", "std"), place)
-    if not {"table", "row"} <= {*published}:
-        raise UsageError(f"{place} needs table and row")
-    for table in (published["table"], published.get("std", published["table"])):
-        published_row(table, "")
-    try:
-        published["row"].format(**dict.fromkeys(rows, ""))
-    except (KeyError, IndexError, ValueError) as error:
-        raise UsageError(f"{place}.row may name the axes {', '.join(rows)} in braces, not {error}") from error
-
-
-def _mapping(value: Any, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UsageError(f"{place} must be a mapping, not '{value}'")
-    words = {True: "on", False: "off"}  # what YAML 1.1 makes of these words
-    return {words[key] if isinstance(key, bool) else str(key): of for key, of in value.items()}
-
-
-def _refuse_unknown(content: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    for key in content:
-        if key not in known:
-            raise UsageError(f"{place} has no part '{key}': {nearest(str(key), known)}")

@@ -5,11 +5,12 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from red_lightning.reproduction.cells import written
 from red_lightning.reproduction.collect import AVERAGE, Results, Row
 from red_lightning.reproduction.compare import COVERAGE, Difference, compare
+from red_lightning.reproduction.layout import METRICS
 from red_lightning.reproduction.published import scale
 from red_lightning.reproduction.selection import Choice
-from red_lightning.reproduction.study import METRICS
 
 PAPER, DIFFERENCE = "paper", "ours - paper"
 Lines = list[list[str]]
@@ -27,10 +28,11 @@ def markdown(
         failures: Cell -> why it failed.
     """
     study = results.study
-    parts = [f"# {study.title}", _caption(results), _markdown_table(_header(results), _lines(results, "**{}**"))]
+    table = _markdown_table(_header(results), _lines(results, results.rows, "**{}**"))
+    parts = [f"# {study.title}", _caption(results), table]
     parts += ["\n".join(f"- {note}" for note in results.notes)] if results.notes else []
     if differences := against(results, runs):
-        parts += [f"## Against {study.report.against}", _about_intervals(differences)]
+        parts += [f"## Against {study.report.against}", _about_intervals(results, differences)]
         parts.append(_markdown_table(_header(results, counts=False), _difference_lines(results, differences)))
     if shown := list(choices):
         parts += ["## Chosen on the validation split", _about_choice(results), _markdown_table(*_choices(shown))]
@@ -40,11 +42,14 @@ def markdown(
 
 
 def latex(results: Results) -> str:
-    """The table for a paper, with booktabs' rules; rows between two rules share the label of the first axis."""
-    header, lines = _header(results), _lines(results, r"\textbf{{{}}}")
-    body = [" & ".join(_tex(text) for text in line) + r" \\" for line in lines]
+    """The table for a paper, with booktabs' rules; rows between two rules share all labels but the last."""
+    header = _header(results)
+    body: list[str] = []
+    for rows in results.groups():
+        lines = _lines(results, rows, r"\textbf{{{}}}")
+        body += [r"\midrule", *(" & ".join(_tex(text) for text in line) + r" \\" for line in lines)]
     columns = "l" * len(results.study.report.rows) + "r" * (len(header) - len(results.study.report.rows))
-    top = [r"\begin{tabular}{" + columns + "}", r"\toprule", " & ".join(map(_tex, header)) + r" \\", r"\midrule"]
+    top = [r"\begin{tabular}{" + columns + "}", r"\toprule", " & ".join(map(_tex, header)) + r" \\"]
     caption = f"% {_caption(results)}"
     notes = [f"% {note}" for note in results.notes]
     return "\n".join([caption, *notes, *top, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
@@ -64,7 +69,8 @@ def as_csv(results: Results) -> str:
         theirs = [published, results.published_deviation(row, column)]
         difference = None if mean is None or published is None else mean - published
         scores = " ".join(f"{seed}:{score:.6g}" for seed, score in entry.scores.items())
-        writer.writerow([*row, *found, _count(results, row), *theirs, difference, scores])
+        counts = " ".join(map(str, sorted(results.parameters[row])))
+        writer.writerow([*row, *found, counts, *theirs, difference, scores])
     return text.getvalue()
 
 
@@ -93,11 +99,13 @@ def _predictions(runs: Path, name: str) -> Path:
 
 def _caption(results: Results) -> str:
     report = results.study.report
-    seeds = len(results.study.axes[report.over])
+    seeds = max(entry.expected for entry in results.entries.values())
+    within = f" for each {' and '.join(report.rows[:-1])}" if len(report.rows) > 1 else ""
     what = {entry.metric for entry in results.entries.values() if entry.metric}
     measured = f" ({', '.join(sorted(what))})" if what and report.columns != METRICS else ""
     return (
-        f"Test split{measured}: mean ± standard deviation over {seeds} {report.over}s; the best of each column is bold."
+        f"Test split{measured}: mean ± standard deviation over {seeds} {report.over}{'s' * (seeds != 1)}; "
+        f"the best of each column{within} is bold."
     )
 
 
@@ -105,9 +113,9 @@ def _header(results: Results, counts: bool = True) -> list[str]:
     return [*results.study.report.rows, *(["# parameters"] if counts else []), *results.columns]
 
 
-def _lines(results: Results, bold: str) -> Lines:
+def _lines(results: Results, rows: Iterable[Row], bold: str) -> Lines:
     lines = []
-    for row in results.rows:
+    for row in rows:
         lines.append([*row, _count(results, row), *(_entry(results, row, column, bold) for column in results.columns)])
         if results.published[row].scores:
             lines += _published_lines(results, row)
@@ -129,7 +137,7 @@ def _published_lines(results: Results, row: Row) -> Lines:
 def _entry(results: Results, row: Row, column: str, bold: str) -> str:
     mean = results.mean(row, column)
     if column == AVERAGE:
-        return "" if mean is None else _marked(f"{mean:.2f}", mean == results.best(column), bold)
+        return "" if mean is None else _marked(f"{mean:.2f}", mean == results.best(row, column), bold)
     entry = results.entries[row, column]
     if entry.expected == 0:
         return ""
@@ -137,7 +145,7 @@ def _entry(results: Results, row: Row, column: str, bold: str) -> str:
     if mean is None:
         return f"missing{partial}"
     spread = "" if entry.deviation is None else f" ± {entry.deviation:.2f}"
-    return _marked(f"{mean:.2f}{spread}", mean == results.best(column), bold) + partial
+    return _marked(f"{mean:.2f}{spread}", mean == results.best(row, column), bold) + partial
 
 
 def _marked(text: str, best: bool, bold: str) -> str:
@@ -163,11 +171,19 @@ def _difference(found: Difference) -> str:
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]" + ("*" if found.is_clear else "")
 
 
-def _about_intervals(differences: Mapping[tuple[Row, str], Difference]) -> str:
-    drawn = {found.rows for found in differences.values() if found.low is not None}
-    over = {frozenset({True}): "seeds and test rows", frozenset({False}): "seeds"}
-    what = over.get(frozenset(drawn), "seeds, and over test rows where their metric can be measured again")
-    return f"Mean difference of runs with the same seed; {COVERAGE:.0%} bootstrap interval over {what}; * excludes 0."
+def _about_intervals(results: Results, differences: Mapping[tuple[Row, str], Difference]) -> str:
+    over, rule = results.study.report.over, ""
+    if results.study.report.best_of:
+        rule = f" All {over}s count here, not the best alone."
+    kinds = {
+        " and ".join([f"{over}s (Student's t)"] * (found.pairs > 1) + ["test rows (bootstrap)"] * found.rows)
+        for found in differences.values()
+        if found.low is not None
+    }
+    what = f"{COVERAGE:.0%} interval over {', or '.join(sorted(kinds))}; * excludes 0"
+    if not kinds:
+        what = f"no interval, which needs two {over}s, or the predictions of both runs"
+    return f"Mean difference of runs with the same {over}; {what}.{rule}"
 
 
 def _about_choice(results: Results) -> str:
@@ -182,8 +198,8 @@ def _about_choice(results: Results) -> str:
 def _choices(choices: Sequence[Choice]) -> tuple[list[str], Lines]:
     lines = []
     for choice in choices:
-        tried = "; ".join(f"{v:g}: {'failed' if s is None else f'{s:.4f}'}" for v, s in choice.scores.items())
-        chosen = f"{choice.value}" if choice.value is not None else f"open ({choice.missing} runs missing)"
+        tried = "; ".join(f"{v}: {'failed' if s is None else f'{s:.4f}'}" for v, s in choice.scores.items())
+        chosen = written(choice.value) if choice.value is not None else f"open ({choice.missing} runs missing)"
         lines.append([*choice.labels.values(), chosen, choice.monitor, tried])
     return [*choices[0].labels, "chosen", "by", "tried"], lines
 

@@ -79,8 +79,9 @@ class DataToText(BackboneTask):
         for option, tokens in wanted.items():
             if data.max_source_length + tokens > limit:
                 raise UsageError(
-                    f"data.max_source_length {data.max_source_length} and {option} {tokens} together exceed the "
-                    f"{said} of the backbone '{self.source.name}'; lower one of them"
+                    f"data.max_source_length {data.max_source_length} and {option} {tokens} make "
+                    f"{data.max_source_length + tokens} tokens together, but the backbone '{self.source.name}' has "
+                    f"{said}; lower one of them"
                 )
 
     def loss(self, batch: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

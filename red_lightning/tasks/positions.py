@@ -19,4 +19,4 @@ def positions_left(config: Any, method: Method) -> tuple[int | None, str]:
     limit, taken = position_limit(config), method.virtual_tokens
     if limit is None:
         return None, ""
-    return limit - taken, f"{limit - taken} positions" + (f" beside its {taken} virtual tokens" if taken else "")
+    return limit - taken, f"{limit - taken} positions" + (f" beside {taken} virtual tokens" if taken else "")

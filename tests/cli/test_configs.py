@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 from red_lightning.cli import configs
+from red_lightning.cli.plan import files_beside
 from red_lightning.errors import UsageError
+from red_lightning.reproduction.cells import expand, setting
+from red_lightning.reproduction.study import read_study
 from tests.cli.conftest import CLI
 
 EXPERIMENTS = sorted(configs.experiments())
@@ -83,6 +86,26 @@ def test_copy_is_whole(name: str, cli: CLI, tmp_path: Path) -> None:
     text = (tmp_path / "elsewhere/mine.yaml").read_text(encoding="utf-8")
     assert not re.search(r"[\w/]+\.yaml$", text, re.MULTILINE)
     assert printed(cli, "--config", "elsewhere/mine.yaml") == printed(cli, "--config", name)
+
+
+@pytest.mark.parametrize("name", ["table1", "studies/own_texts"])
+def test_a_study_can_be_copied(name: str, cli: CLI, tmp_path: Path) -> None:
+    copied = cli("configs", "--copy", name, "--to", "mine.yaml")
+    assert "run it with: python -m red_lightning study run mine.yaml" in copied.out
+    assert "has no axes" not in cli("study", "status", "mine.yaml").err
+
+
+def test_an_own_experiment_lies_beside_the_study(cli: CLI, tmp_path: Path) -> None:
+    cli("configs", "--copy", "own_texts")
+    cli("configs", "--copy", "studies/own_texts", "--to", "mine.yaml")
+    study = (tmp_path / "mine.yaml").read_text().replace("config: own_texts ", "config: own_texts.yaml ")
+    (tmp_path / "mine.yaml").write_text(study)
+    text = (tmp_path / "own_texts.yaml").read_text().replace("FacebookAI/roberta-base", "my/backbone")
+    (tmp_path / "own_texts.yaml").write_text(text)
+    cells = expand(read_study(tmp_path / "mine.yaml"), files_beside(tmp_path / "mine.yaml"))
+    assert {(cell.config, setting(cell.experiment, "model.backbone")) for cell in cells} == {
+        (str(tmp_path / "own_texts.yaml"), "my/backbone")
+    }
 
 
 def test_copy_never_overwrites(cli: CLI, tmp_path: Path) -> None:

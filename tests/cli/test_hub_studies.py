@@ -26,7 +26,7 @@ SAMPLES = {  # the cells, and what shortens the study besides
     "table6": ("vectors=RED task=cola seed=46", ""),
     "table7": ("position=Attn task=mrpc seed=45", ""),
     "llama": ("method=LoRA", WRITTEN),
-    "few_shot": ("method=RED task=sst2 examples=16 seed=43", "trainer.check_val_every_n_epoch=1"),
+    "few_shot": ("method=RED task=sst2 examples=16 seed=43", "trainer.check_val_every_n_epoch=1 trainer.max_steps=5"),
 }
 
 

@@ -61,3 +61,34 @@ def test_data_files_are_not_needed(cli: CLI, experiment: Path, tmp_path: Path) -
     (tmp_path / "train.jsonl").unlink()
     (tmp_path / "validation.jsonl").unlink()
     assert cli("parameters", "--config", "small.yaml").status == 0
+
+
+@pytest.mark.parametrize("spelling", ["model.method", "model.init_args.method"])
+@pytest.mark.parametrize("key", ["", ".class_path"])
+@pytest.mark.parametrize("between", [" ", "="])
+def test_a_named_method_has_its_own_defaults(
+    spelling: str, key: str, between: str, cli: CLI, experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = cli("parameters", "--config", "small.yaml", *f"--{spelling}{key}{between}IA3".split())
+    assert "IA3 (sites: ['key', 'value', 'ffn'], layers: None)" in shown.out, shown.err
+
+
+def test_a_second_config_can_name_a_method(
+    cli: CLI, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    for name, method in {"other": "class_path: LoRA", "more": "init_args: {rank: 3}"}.items():
+        text = f"model:\n  init_args:\n    method: {{{method}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    shown = cli("parameters", *(f"--config={name}.yaml" for name in ("small", "other", "more")))
+    assert "LoRA (sites: ['query', 'value'], rank: 3, alpha: 8" in shown.out, shown.err
+
+
+@pytest.mark.parametrize("spelling", ["model.method.layers", "model.init_args.method.init_args.layers"])
+def test_a_nested_option_can_be_null(
+    spelling: str, cli: CLI, experiment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = cli("parameters", "--config", "small.yaml", "--model.method.layers=[1]", f"--{spelling}", "null")
+    assert "RED (sites: ['ffn'], vectors: both, layers: None)" in shown.out, shown.err

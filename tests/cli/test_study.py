@@ -67,6 +67,16 @@ def test_a_dry_run_lists_commands_and_parameters(cli: CLI, study: Path, tmp_path
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_dry_run_goes_on_where_the_backbone_cannot_be_reached(study: Path, tmp_path: Path) -> None:
+    backbone = "model.backbone=nobody/nothing-at-all"
+    offline = environment(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
+    shown = run_apart(tmp_path, "study", "run", "mine.yaml", "--dry_run", "--set", backbone, env=offline)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("trains ? parameters") == 2
+    assert "# not counted: " in shown.stdout
+    assert "nobody/nothing-at-all" in shown.stdout.split("# not counted: ")[1]
+
+
 def test_a_dry_run_shows_what_is_still_to_be_chosen(cli: CLI, study: Path) -> None:
     study.write_text(STUDY + SELECT)
     shown = cli("study", "run", "mine.yaml", "--dry_run", "--only", "method=RED")
@@ -101,6 +111,10 @@ def test_a_study_runs_resumes_and_reports(cli: CLI, study: Path, tmp_path: Path)
     scores = json.loads(before)["scores"]
     with (report / "table.csv").open(encoding="utf-8") as file:
         rows = {(row["method"], row["column"]): row for row in csv.DictReader(file)}
+    table = (report / "table.md").read_bytes()
+    shown = cli("study", "report", "mine.yaml", "--only", "method=RED")
+    assert "not written: these are some cells of the study alone" in shown.out
+    assert (report / "table.md").read_bytes() == table
     for metric, score in scores.items():
         assert float(rows["RED", metric]["mean"]) == pytest.approx(100 * score)
 
@@ -171,7 +185,7 @@ def test_a_setting_is_chosen_and_two_commands_share_the_work(study: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     runs = tmp_path / "studies/mine/runs"
     assert len(list(runs.glob("*/results.json"))) == 2 * 2 + 2 * 2
-    assert not list((tmp_path / "studies/mine/cells").glob("*.lock"))
+    assert not list((tmp_path / "studies/mine/cells").glob("?*.lock"))
     for method in ("RED", "FT"):
         tried = {value: runs / f"{method}-42-learning_rate={value}" for value in (0.001, 0.01)}
         assert not any((path / "test_predictions.jsonl").exists() for path in tried.values())
@@ -202,7 +216,7 @@ def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path) -> None:
     process.communicate(timeout=120)
     assert process.returncode == 130
     assert not (last.parents[1] / "results.json").exists()
-    assert not list((tmp_path / "studies/mine/cells").glob("*.lock"))
+    assert not list((tmp_path / "studies/mine/cells").glob("?*.lock"))
     done = run_apart(tmp_path, *command[3:])
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "studies/mine/cells/RED-42.log").read_text()

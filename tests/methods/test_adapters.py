@@ -10,7 +10,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from red_lightning.backbones.sites import norms
 from red_lightning.errors import UsageError
-from red_lightning.methods import Adapter, AdapterDrop, AdapterFFN
+from red_lightning.methods import Adapter, AdapterDrop, AdapterFFN, RepresentationEditor
+from red_lightning.methods.adapters import Bottleneck, TrainedNorm
 from red_lightning.methods.base import Method
 from tests.backbones_zoo import FAMILIES, build
 from tests.methods.guarantees import check, output, size, train
@@ -148,6 +149,23 @@ def test_what_does_not_fit_is_refused_before_anything_changes(family: str, metho
     assert "\n" not in str(raised.value)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_edits_are_float32_under_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    hidden, output = torch.randn(2, 5, 64, dtype=dtype), torch.randn(2, 5, 64, dtype=dtype)
+    for module, inputs in [
+        (Bottleneck(64, 8), (hidden,)),
+        (TrainedNorm(nn.LayerNorm(64)), (output, hidden)),
+        (RepresentationEditor(64), (hidden,)),
+    ]:
+        for parameter in module.parameters():
+            nn.init.normal_(parameter)
+        plain = module(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(module(*inputs), plain)
+        assert plain.dtype == dtype
 
 
 def test_an_adapter_cannot_be_folded() -> None:

@@ -114,6 +114,22 @@ def test_steps_with_the_cache_are_those_without() -> None:
     assert tokens[:, -6:].tolist() == generated(model, TEXTS[:1], 1)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "t5"])
+def test_generates_the_same_without_the_cache(family: str) -> None:
+    model: Any = build(family)
+    randomise(PrefixTuning(5).apply(model))
+    batch = padded(TEXTS, left=family != "t5")
+
+    def logits(use_cache: bool) -> torch.Tensor:
+        options = {"output_logits": True, "return_dict_in_generate": True, "use_cache": use_cache}
+        written = model.generate(
+            **batch, **options, max_new_tokens=4, min_new_tokens=4, do_sample=False, pad_token_id=0
+        )
+        return torch.stack(written.logits)
+
+    assert torch.allclose(logits(False), logits(True), atol=1e-4)
+
+
 def test_attention_is_the_papers_equation() -> None:
     model: Any = build("gpt2", layers=1)
     parameters = PrefixTuning(3).apply(model)

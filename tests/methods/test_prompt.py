@@ -176,7 +176,7 @@ def test_edits_round_trip(family: str, tmp_path: Path) -> None:
 def test_positions_count_virtual_tokens(gpt2_folder: Path, tmp_path: Path) -> None:
     data = make_data(tmp_path, max_source_length=60, max_target_length=60)
     task = make_task(gpt2_folder, method=PromptTuning(200))
-    sentence = "together exceed the 56 positions beside its 200 virtual tokens of the backbone"
+    sentence = "make 120 tokens together, but the backbone '.*' has 56 positions beside 200 virtual tokens; lower one"
     with pytest.raises(UsageError, match=sentence):
         make_trainer(tmp_path).fit(task, datamodule=data)
 

@@ -14,6 +14,8 @@ def test_cells_are_the_product_without_what_is_skipped(tmp_path: Path) -> None:
     study = study_of(tmp_path, skip=[{"method": "FT", "task": "cola"}, {"method": "LoRA", "seed": [42, 43]}])
     names = list(cells_of(study))
     assert len(names) == 3 * 2 * 3 - 3 - 4
+    with pytest.raises(UsageError, match="skip removes every cell"):
+        cells_of(study_of(tmp_path, skip=[{"seed": [42, 43, 44]}]))
     assert names[:4] == ["FT-mrpc-42", "FT-mrpc-43", "FT-mrpc-44", "LoRA-mrpc-44"]
 
 
@@ -68,6 +70,7 @@ def test_the_digest_follows_what_the_result_depends_on(tmp_path: Path) -> None:
     same = digest()
     assert digest(title="another", set={"run.samples": 1}) == same
     assert digest(EXPERIMENT.replace("logger: false", "logger: true")) == same
+    assert digest(set={"data.num_workers": 2}) == same
     assert digest(EXPERIMENT.replace("FacebookAI/roberta-base", "x")) != same
     assert digest(set={"trainer.max_epochs": 4}) != same
     assert digest(set={"model.learning_rate": 5e-3}) == same  # Table 9's own
@@ -79,6 +82,7 @@ def test_only_picks_cells(tmp_path: Path) -> None:
     cells = list(cells_of(study).values())
     picked = pick(cells, study.axes, ["method=RED,LoRA", "seed=42"])
     assert [cell.name for cell in picked] == ["LoRA-mrpc-42", "LoRA-cola-42", "RED-mrpc-42", "RED-cola-42"]
+    assert len(pick(cells, study.axes, ["method=RED", "method=LoRA"])) == 2 * 2 * 3
     for only, said in {
         "metod=RED": "no axis 'metod': did you mean 'method'?",
         "method=RED,LoRRA": "the axis method has no 'LoRRA': did you mean 'LoRA'?",

@@ -12,7 +12,7 @@ import torch
 from torchmetrics.functional import matthews_corrcoef, pearson_corrcoef
 
 from red_lightning.reproduction.collect import Results, collect
-from red_lightning.reproduction.compare import accuracy, compare, matthews, pearson
+from red_lightning.reproduction.compare import accuracy, compare, interval, matthews, pearson, student
 from red_lightning.reproduction.pictures import draw_results
 from red_lightning.reproduction.runs import StudyFolder
 from red_lightning.reproduction.tables import against, as_csv, latex, markdown
@@ -63,7 +63,7 @@ def test_the_average_needs_every_column(tmp_path: Path) -> None:
     results = collect(results.study, cells_of(results.study).values(), folder.state)
     assert results.mean(("RED",), "Avg") == pytest.approx((90 + 50) / 2)
     assert results.mean(("LoRA",), "Avg") is None
-    assert results.best("Avg") == results.mean(("RED",), "Avg")
+    assert results.best(("FT",), "Avg") == results.mean(("RED",), "Avg")
 
 
 def test_the_authors_rule_is_named_and_needs_its_runs(tmp_path: Path) -> None:
@@ -72,7 +72,10 @@ def test_the_authors_rule_is_named_and_needs_its_runs(tmp_path: Path) -> None:
     assert "mrpc: mean of the best 2 of 3 seeds by the test score (the authors' rule)" in text
     assert results.mean(("RED",), "mrpc") == pytest.approx(91.0)
     assert ["LoRA", "7", "missing (2 of 3)", "missing (0 of 3)", ""] in table(text)
-    assert "authors' rule" not in markdown(*_with(filled(tmp_path)))
+    assert "All seeds count here, not the best alone." in text
+    plain = markdown(*_with(filled(tmp_path)))
+    assert "authors' rule" not in plain
+    assert "All seeds" not in plain
 
 
 def _with(found: tuple[Results, StudyFolder]) -> tuple[Results, Path]:
@@ -103,6 +106,8 @@ def test_csv_has_every_number(tmp_path: Path) -> None:
     assert float(red["difference"]) == pytest.approx(0.8)
     assert (red["published"], red["published_deviation"], red["seeds"], red["expected"]) == ("89.2", "0.98", "3", "3")
     assert red["scores"] == "42:88 43:90 44:92"
+    results.parameters["RED",] = {1234567, 9}
+    assert "9 1234567" in as_csv(results)
 
 
 def test_latex_escapes_what_is_special(tmp_path: Path) -> None:
@@ -129,12 +134,49 @@ def test_rows_are_compared_seed_by_seed(tmp_path: Path) -> None:
     assert lora.mean == pytest.approx(-7)
     assert full.mean == pytest.approx((7 + 3 + 2) / 3)
     assert full.low is not None and full.high is not None
-    assert (full.low, full.high) == (pytest.approx(2), pytest.approx(7))  # the extremes, of three
-    assert full.is_clear and not full.rows
+    half = 4.3027 * stdev([7, 3, 2]) / 3**0.5
+    assert (full.low, full.high) == (pytest.approx(4 - half, abs=1e-3), pytest.approx(4 + half, abs=1e-3))
+    assert not full.is_clear and not full.rows
     text = markdown(results, folder.runs)
     assert "## Against RED" in text
-    assert "bootstrap interval over seeds; * excludes 0" in text
-    assert "+4.00 [+2.00, +7.00]*" in text
+    assert "95% interval over seeds (Student's t); * excludes 0" in text
+    assert "+4.00 [-2.57, +10.57]" in text
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 16])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_an_interval_covers_the_truth_as_often_as_it_says(seeds: int, by_rows: bool) -> None:
+    """Differences of mean 0 that vary with the seed and, alike for all seeds, with the test rows."""
+    generator = np.random.default_rng(seeds)
+    covered = []
+    for _ in range(4000):
+        rows = generator.normal(size=400 if by_rows else 1)
+        found = generator.normal(scale=0.08, size=seeds) + by_rows * rows.mean()
+        draws = found[:, None] + generator.normal(scale=rows.std() / 20, size=(seeds, 100)) if by_rows else None
+        low, high = interval(found, draws) or (0, 0)
+        covered.append(low <= 0 <= high)
+    assert 0.938 <= fmean(covered) <= (0.99 if by_rows else 0.962)
+
+
+def test_students_t_is_that_of_the_tables() -> None:
+    for freedom, value in {1: 12.706, 2: 4.303, 10: 2.228, 11: 2.201, 15: 2.131, 30: 2.042, 120: 1.980}.items():
+        assert student(freedom) == pytest.approx(value, abs=2.5e-3)
+
+
+def test_rows_follow_the_report_and_are_marked_within_a_group(tmp_path: Path) -> None:
+    axes = {"method": {"b": {}, "a": {}}, "size": {"large": {}, "base": {}}, "seed": {"1": {}}}
+    study = study_of(tmp_path, axes=axes, report={"rows": ["size", "method"]})
+    folder = StudyFolder(tmp_path / "out")
+    for cell in cells_of(study).values():
+        better = (cell.labels["size"] == "large") / 2 + (cell.labels["method"] == "a") / 8
+        finish(folder, cell, scores={"accuracy": better})
+    results = collect(study, cells_of(study).values(), folder.state)
+    text = markdown(results, folder.runs)
+    assert [row[:2] for row in table(text)[1:]] == [["large", "b"], ["large", "a"], ["base", "b"], ["base", "a"]]
+    assert [row[3] for row in table(text)[1:]] == ["50.00", "**62.50**", "0.00", "**12.50**"]
+    assert "over 1 seed; the best of each column for each size is bold" in text
+    lines = latex(results).splitlines()
+    assert [index for index, line in enumerate(lines) if line == r"\midrule"] == [4, 7]
 
 
 def write(path: Path, labels: list[object], references: list[object]) -> Path:

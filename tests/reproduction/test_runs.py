@@ -18,7 +18,7 @@ from red_lightning.errors import UsageError
 from red_lightning.reproduction import launchers
 from red_lightning.reproduction.cells import Cell
 from red_lightning.reproduction.launchers import note_lost_jobs, run_here, submit
-from red_lightning.reproduction.locks import SILENCE, HeldError, lock, owner_of
+from red_lightning.reproduction.locks import SILENCE, HeldError, began, lock, owner_of
 from red_lightning.reproduction.runs import State, StudyFolder
 from tests.reproduction.study_files import cells_of, finish, study_of
 
@@ -78,14 +78,12 @@ def test_a_run_whose_parent_was_killed_counts_if_it_finished(cell: Cell, folder:
 
 def test_the_folder_of_another_study_is_refused(tmp_path: Path, folder: StudyFolder) -> None:
     folder.claim(study_of(tmp_path))
-    for other in (
-        study_of(tmp_path, "other"),
-        study_of(tmp_path, report={"rows": "x"}, axes={"x": {"1": {}}, "seed": {"1": {}}}),
-    ):
-        with pytest.raises(
-            UsageError, match=r"is the folder of another study, '.*mine\.yaml'; choose another --folder"
-        ):
-            folder.claim(other)
+    with pytest.raises(UsageError, match=r"is the folder of another study, '.*mine\.yaml'; choose another --folder"):
+        folder.claim(study_of(tmp_path, "other"))
+    other_axes = study_of(tmp_path, report={"rows": "x"}, axes={"x": {"1": {}}, "seed": {"1": {}}})
+    with pytest.raises(UsageError, match="with the axes method, task, seed, but now it has x, seed; choose another"):
+        folder.claim(other_axes)
+    study_of(tmp_path)
     twin = tmp_path / "twin"
     twin.mkdir()
     with pytest.raises(UsageError, match="of another study"):
@@ -126,12 +124,20 @@ def test_a_lock_that_was_left_behind_is_recognised(
     host: str, child: int | None, age: float, alive: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "x.lock"
-    path.write_text(json.dumps({"host": host, "pid": gone(), "child": child}))
+    processes = [[gone(), "1"], *([[child, began(child)]] if child else [])]
+    path.write_text(json.dumps({"host": host, "processes": processes}))
     os.utime(path, (time.time() - age, time.time() - age))
     assert (owner_of(path) is not None) == alive
     if not alive:
         with lock(path):
             assert str(os.getpid()) in str(owner_of(path))
+
+
+@pytest.mark.skipif(began(os.getpid()) is None, reason="the system does not say when a process began")
+def test_a_number_that_another_process_has_got_holds_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    path.write_text(json.dumps({"host": socket.gethostname(), "processes": [[os.getpid(), "1"]]}))
+    assert owner_of(path) is None
 
 
 def test_a_torn_lock_is_nobodys(tmp_path: Path) -> None:
@@ -156,8 +162,30 @@ def test_a_failed_run_says_why(cell: Cell, folder: StudyFolder) -> None:
     assert run_as(cell, folder, "raise ValueError('deep inside')") == State("failed", "ValueError: deep inside")
     assert run_as(cell, folder, "import os; os.kill(os.getpid(), 9)").reason == "killed by signal 9 (out of memory?)"
     assert run_as(cell, folder, "import sys; sys.exit(3)").reason == "ended with status 3"
+    bar = "print('Epoch 0:  50%|##   | 3/6 [00:01<00:01, 2.5it/s]'); "
+    assert run_as(cell, folder, f"print('no room'); {bar}raise SystemExit(1)").reason == "no room"
+    assert run_as(cell, folder, bar[:-4] + "error: odd'); raise SystemExit(2)").reason == "odd"
+    stopped = run_as(cell, folder, "print('stopped by SIGUSR1; so'); print('job 3'); raise SystemExit(138)")
+    assert stopped.reason == "stopped by SIGUSR1; so"
     assert "missing or half-written" in run_as(cell, folder, "").reason
     assert (folder.cells / f"{cell.name}.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "killed"),
+    [
+        ("print('error: data.task is odd'); raise SystemExit(2)", False),
+        ("raise ValueError('diverged')", False),
+        ("print('error: x cannot be written: No space left on device'); raise SystemExit(2)", True),
+        ("raise RuntimeError('CUDA out of memory')", True),
+        ("import os; os.kill(os.getpid(), 9)", True),
+        ("import os; os._exit(137)", True),
+    ],
+    ids=str,
+)
+def test_a_killed_run_says_nothing_of_its_settings(text: str, killed: bool, cell: Cell, folder: StudyFolder) -> None:
+    state = run_as(cell, folder, text)
+    assert (state.kind, state.killed) == ("failed", killed)
 
 
 def test_a_run_sees_its_own_environment(cell: Cell, folder: StudyFolder) -> None:
@@ -180,6 +208,36 @@ def test_an_interrupted_run_waits(cell: Cell, folder: StudyFolder) -> None:
     stop = threading.Event()
     stop.set()
     assert run_as(cell, folder, "import time; time.sleep(60)", stop) == State("waiting", "interrupted")
+    assert run_as(cell, folder, "raise SystemExit(1)", stop).kind == "waiting"  # as an interpreter that just begins
+    for end in ("import os; os.kill(os.getpid(), 15)", "raise SystemExit(143)"):  # as the callback ends a run
+        assert run_as(cell, folder, end) == State("waiting", "interrupted")
+
+
+def test_a_stale_run_is_kept_until_the_new_one_has_ended(cell: Cell, folder: StudyFolder) -> None:
+    finish(folder, cell, scores={"accuracy": 0.5})
+    run, earlier = folder.runs / cell.name, folder.earlier / cell.name
+    changed = replace(cell, experiment={**cell.experiment, "seed_everything": 5})
+    begun: list[str] = []
+
+    def execute(text: str) -> State:
+        command = StudyFolder.command
+        with patch.object(StudyFolder, "command", lambda *a: begun.append(command(*a)[-1]) or script(text)):
+            return folder.execute(changed, {})
+
+    assert execute("raise SystemExit(143)").kind == "waiting"  # before it has a folder
+    assert execute(f"import os; os.mkdir({str(run)!r}); raise SystemExit(143)").kind == "waiting"
+    assert json.loads((earlier / "results.json").read_text())["scores"] == {"accuracy": 0.5}
+    again = replace(cell, experiment={**cell.experiment, "seed_everything": 6})
+    with patch.object(StudyFolder, "command", lambda *_: script("raise SystemExit(143)")):
+        folder.execute(again, {})  # what was broken off is worth less than what had ended
+    assert (earlier / "results.json").exists()
+    assert not run.exists()
+    assert folder.state(changed).kind == "stale"
+    result = json.dumps({"scores": {}, "selection": {}})
+    made = f"import os; os.mkdir({str(run)!r}); open({str(run / 'results.json')!r}, 'w').write({result!r})"
+    assert execute(made).kind == "done"
+    assert not earlier.exists()
+    assert begun == ["--ckpt_path=auto"] * 3
 
 
 def test_what_was_trained_to_choose_is_taken_over(cell: Cell, folder: StudyFolder) -> None:
@@ -219,9 +277,16 @@ def test_a_job_array_runs_the_cells(tmp_path: Path, folder: StudyFolder) -> None
         assert len(jobs) == 1
         assert folder.state(cell) == State("queued", "waits in SLURM")
         assert json.loads((folder.path / "slurm_jobs.json").read_text()) == {cell.name: jobs[0]}
+    begun = folder.runs / cell.name
+    (begun / "checkpoints").mkdir(parents=True)
+    changed = replace(cell, experiment={**cell.experiment, "seed_everything": 5})
+    with patch.object(StudyFolder, "command", lambda *_: script("raise SystemExit('ran')")):
+        submit([changed], folder, None, {"gpus_per_node": 0}, cluster="debug")
+    assert not begun.exists()  # other settings cannot go on with it
+    assert (folder.earlier / cell.name / "checkpoints").is_dir()
     with pytest.raises(UsageError, match="SLURM did not take the jobs"):
         submit([cell], folder, None, {"slurm_partitoin": "x"}, cluster="debug")
-    assert folder.state(cell) == State("failed", "SLURM did not take it")
+    assert folder.state(cell) == State("failed", "SLURM did not take it", killed=True)
 
 
 def test_a_job_runs_its_cell_where_it_was_submitted(
@@ -244,5 +309,5 @@ def test_a_cancelled_job_is_noticed(tmp_path: Path, folder: StudyFolder) -> None
     states = {"7_0": "CANCELLED by 0", "7_1": "PENDING"}
     with patch.object(submitit.SlurmJob, "state", property(lambda job: states[job.job_id])):
         note_lost_jobs([lost, pending], folder)
-    assert folder.state(lost) == State("failed", "SLURM job 7_0 ended as CANCELLED")
+    assert folder.state(lost) == State("failed", "SLURM job 7_0 ended as CANCELLED", killed=True)
     assert folder.state(pending).kind == "queued"

@@ -1,5 +1,6 @@
 """A setting is chosen by validation scores, before anything is tested."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import pytest
 
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.cells import Cell, expand, setting
+from red_lightning.reproduction.collect import collect
 from red_lightning.reproduction.runs import State
 from red_lightning.reproduction.selection import choose, trials, with_choice
+from red_lightning.reproduction.tables import markdown
 from tests.reproduction.study_files import FILES, study_of
 
 SELECT: dict[str, Any] = {
@@ -61,7 +64,7 @@ def test_the_smallest_loss_is_best_and_seeds_are_averaged(tmp_path: Path) -> Non
     losses = {("42", 1e-3): 1.0, ("43", 1e-3): 5.0, ("42", 1e-2): 2.0, ("43", 1e-2): 2.0}
     choices = choose(study, tried, lambda cell: done(losses.get((cell.labels["seed"], cell.tried), 9.0)))
     assert {choice.value for choice in choices.values()} == {1e-2}
-    assert next(iter(choices.values())).scores == {1e-3: 3.0, 1e-2: 2.0, 1e-1: 9.0}
+    assert next(iter(choices.values())).scores == {"0.001": 3.0, "0.01": 2.0, "0.1": 9.0}
 
 
 def test_nothing_is_chosen_before_all_have_ended(tmp_path: Path) -> None:
@@ -76,12 +79,33 @@ def test_nothing_is_chosen_before_all_have_ended(tmp_path: Path) -> None:
 
     choices = choose(study, tried, state)
     for choice in choices.values():
-        assert choice.scores[1e-2] is None  # it was tried, and lost
+        assert choice.scores["0.01"] is None  # it was tried, and lost
         assert choice.value == (None if choice.labels["method"] == "RED" else 1e-3)
         assert choice.missing == (choice.labels["method"] == "RED")
     ready = with_choice(study, cells, tried, choices, FILES)
     assert {cell.labels["method"] for cell in ready} == {"FT", "LoRA"}
     assert all(c.value is None for c in choose(study, tried, lambda _: State("failed", "x")).values())
+    killed = choose(study, tried, lambda c: State("failed", "x", killed=True) if c.tried == 1e-2 else done(0.5))
+    assert {(c.value, c.missing) for c in killed.values()} == {(None, 1)}  # nothing is known of it
+
+
+@pytest.mark.parametrize(
+    ("over", "values"),
+    [("model.schedule", ["linear", "constant"]), ("model.method.sites", [["ffn"], ["ffn", "query"]])],
+)
+def test_any_setting_can_be_chosen(over: str, values: list[Any], tmp_path: Path) -> None:
+    axes = {"method": {"RED": {"model.method": "RED"}}, "seed": {"42": {}}}
+    select = {**SELECT, "over": over, "values": values, "budget": 2}
+    study = study_of(tmp_path, axes=axes, report={"rows": "method"}, select=select)
+    cells = expand(study, FILES)
+    tried = trials(study, cells, FILES)
+    choices = choose(study, tried, lambda cell: done(float(cell.tried == values[1])))
+    (cell,) = with_choice(study, cells, tried, choices, FILES)
+    assert setting(cell.experiment, over) == values[1]
+    (choice,) = choices.values()
+    text = markdown(collect(study, cells, lambda _: State("waiting")), tmp_path, [choice])
+    shown = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    assert f"| RED | {shown[1]} | val_score | {shown[0]}: 0.0000; {shown[1]}: 1.0000 |" in text
 
 
 def test_values_may_belong_to_a_label(tmp_path: Path) -> None:
