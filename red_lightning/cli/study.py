@@ -89,12 +89,14 @@ def _run(plan: Plan, options: Any) -> None:
     failed = {cell.name: state.reason for cell in cells if (state := plan.folder.state(cell)).kind == "failed"}
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")
-    for choice in plan.choices().values():
-        if choice.value is None:
-            why = f"{choice.missing} runs have not ended" if choice.missing else "no run has a validation score"
-            print(f"nothing could be chosen for {', '.join(choice.labels.values())}: {why}")
+    unchosen = [choice for choice in plan.choices().values() if choice.value is None]
+    for choice in unchosen:
+        why = f"{choice.missing} runs have not ended" if choice.missing else "no run has a validation score"
+        print(f"nothing could be chosen for {', '.join(choice.labels.values())}: {why}")
     if failed:
         raise UsageError(f"{len(failed)} of {len(cells)} runs failed; the same command tries them again")
+    if any(not choice.missing for choice in unchosen):
+        raise UsageError("not every run that chooses has validated; let them train longer, or validate more often")
 
 
 def _launch(plan: Plan, cells: list[Cell], options: Any) -> bool:

@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from red_lightning.cli.plan import files_beside
+from red_lightning.reproduction.cells import expand
+from red_lightning.reproduction.runs import StudyFolder
+from red_lightning.reproduction.selection import trials
+from red_lightning.reproduction.study import read_study
 from tests.backbones_zoo import save_backbone
 from tests.cli.commands import environment, run_apart, write_classifier
 from tests.cli.conftest import CLI, Outcome
+from tests.reproduction.study_files import finish
 
 STUDY = """
 title: My texts
@@ -124,6 +130,21 @@ def test_status_counts_and_names_failures(cli: CLI, study: Path, tmp_path: Path)
     assert "2 runs to go" in shown.out
     assert cli("study", "report", "mine.yaml").out.count("missing (0 of 1)") == 2
     assert not (tmp_path / "studies/mine/study.json").exists()
+
+
+def test_runs_that_never_validated_choose_nothing(cli: CLI, study: Path, tmp_path: Path) -> None:
+    study.write_text(STUDY + SELECT)
+    content, files, folder = read_study(study), files_beside(study), StudyFolder(tmp_path / "studies/mine")
+    folder.claim(content)
+    cells = [cell for cell in expand(content, files) if cell.labels["method"] == "RED"]
+    for cell in trials(content, cells, files):
+        finish(folder, cell, selection={"monitor": "val_score", "mode": "max", "score": None, "step": None})
+    ended = cli("study", "run", "mine.yaml", "--only", "method=RED")
+    assert "nothing could be chosen for RED: no run has a validation score" in ended.out
+    assert (ended.status, ended.err.strip()) == (
+        2,
+        "error: not every run that chooses has validated; let them train longer, or validate more often",
+    )
 
 
 def test_a_run_without_its_test_leaves_the_test_split_alone(cli: CLI, study: Path, tmp_path: Path) -> None:
