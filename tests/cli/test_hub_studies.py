@@ -37,16 +37,18 @@ def test_every_table_is_sampled() -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_cells_of_a_study_run_and_are_collected(name: str, hub: dict[str, str], tmp_path: Path) -> None:  # noqa: F811
     only, more = SAMPLES[name]
-    options = shlex.split(f"--only {only} --set {SHORT} {more}")
-    done = run_apart(tmp_path, "study", "run", name, *options, env=hub)
+    settings = shlex.split(f"--set {SHORT} {more}")
+    done = run_apart(tmp_path, "study", "run", name, "--only", *shlex.split(only), *settings, env=hub)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = run_apart(tmp_path, "study", "report", name, *options, env=hub)
+    report = run_apart(tmp_path, "study", "report", name, *settings, env=hub)
     assert report.returncode == 0, report.stderr
     assert "## Failed" not in report.stdout
-    assert name == "llama" or name == "few_shot" or "| paper |" in report.stdout
+    assert name in ("llama", "few_shot") or "| paper |" in report.stdout
     with (tmp_path / f"studies/{name}/report/table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert rows
+    ran = [row for row in rows if row["seeds"] == "1"]
+    assert ran
     for row in rows:
-        assert (row["seeds"], row["failed"]) == (row["expected"], "0") or row["column"] == "METEOR"  # needs Java
+        assert row["failed"] == "0" and (row in ran or row["seeds"] == "0")
+    for row in ran:
         assert int(row["parameters"]) > 0
