@@ -63,5 +63,5 @@ def _draw_panel(panel: Any, results: Results, column: str, looks: dict[Row, tupl
     panel.set_title(column, fontsize=9, parse_math=False)
     panel.set_xlabel("trained parameters", fontsize=8)
     panel.set_ylabel(metric, fontsize=8, parse_math=False)
-    panel.tick_params(labelsize=7)
+    panel.tick_params(which="both", labelsize=7)
     panel.spines[["top", "right"]].set_visible(False)
