@@ -5,6 +5,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from red_lightning.artifacts.picture import figure_class
 from red_lightning.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,10 +49,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     Raises:
         UsageError: matplotlib is missing, or the counts do not fit the labels.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("drawing needs matplotlib: python -m pip install matplotlib") from error
+    new_figure = figure_class()
     rows = _rows(counts, labels)
     names = short_names(labels)
     with_text = len(rows) <= MOST_WITH_TEXT
@@ -60,7 +58,7 @@ def confusion_figure(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> 
     # constrained layout shrinks the cells to make room, so the names and titles come on top of what the cells need
     name_width = LETTER * max(len(name) for name in names)
     margin = (name_width + (0.6 if with_text else 1.3), name_width * (0.75 if with_text else 1) + 0.6)
-    figure = Figure(figsize=(cell * columns + margin[0], cell * len(rows) + margin[1]), layout="constrained")
+    figure = new_figure(figsize=(cell * columns + margin[0], cell * len(rows) + margin[1]), layout="constrained")
     axis = figure.subplots()
     shares = [[count / max(sum(row), 1) for count in row] for row in rows]
     edges: dict[str, Any] = {"edgecolors": LINES, "linewidth": 0.8} if with_text else {"rasterized": True}

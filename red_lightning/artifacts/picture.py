@@ -12,6 +12,19 @@ from red_lightning.errors import UsageError
 INK, BAND = "#1f4e79", ("#c6dbef", "#6baed6")
 
 
+def figure_class() -> Any:
+    """Matplotlib's ``Figure``.
+
+    Raises:
+        UsageError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError("drawing needs matplotlib: python -m pip install matplotlib") from error
+    return Figure
+
+
 def draw_edits(tensors: Mapping[str, Tensor], title: str, target: Path) -> None:
     """Draw the learned vectors: one panel per site and vector, layers from left to right.
 
@@ -26,16 +39,13 @@ def draw_edits(tensors: Mapping[str, Tensor], title: str, target: Path) -> None:
     Raises:
         UsageError: matplotlib is missing, or the edits hold no scaling or bias vectors.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError("drawing needs matplotlib: python -m pip install matplotlib") from error
+    new_figure = figure_class()
     panels = _panels(tensors)
     if not panels:
         raise UsageError("these edits hold no scaling or bias vectors, so there is nothing to draw")
     sites = list(dict.fromkeys(site for site, _ in panels))
     vectors = [vector for vector in ("scaling", "bias") if any(kind == vector for _, kind in panels)]
-    figure = Figure(figsize=(5.2 * len(vectors), 2.6 * len(sites) + 0.6), layout="constrained")
+    figure = new_figure(figsize=(5.2 * len(vectors), 2.6 * len(sites) + 0.6), layout="constrained")
     axes = figure.subplots(len(sites), len(vectors), squeeze=False)
     for row, site in enumerate(sites):
         for column, vector in enumerate(vectors):

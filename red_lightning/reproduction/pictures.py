@@ -4,7 +4,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from red_lightning.errors import UsageError
+from red_lightning.artifacts.picture import figure_class
 from red_lightning.reproduction.collect import AVERAGE, Results, Row
 
 MOST_ACROSS = 4
@@ -20,15 +20,13 @@ def draw_results(results: Results, target: Path) -> None:
     Raises:
         UsageError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.lines import Line2D
-    except ImportError as error:
-        raise UsageError("drawing needs matplotlib: python -m pip install matplotlib") from error
+    new_figure = figure_class()
+    from matplotlib.lines import Line2D
+
     columns = [column for column in results.columns if column != AVERAGE]
     across = min(MOST_ACROSS, len(columns))
     down = ceil(len(columns) / across)
-    figure = Figure(figsize=(3.4 * across, 2.9 * down + 0.9), layout="constrained")
+    figure = new_figure(figsize=(3.4 * across, 2.9 * down + 0.9), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flatten()
     looks = {row: (f"C{index % 10}", "osD^vP*X"[index // 10 % 8]) for index, row in enumerate(results.rows)}
     for panel, column in zip(panels, columns, strict=False):
