@@ -1,9 +1,17 @@
 """What the tests of methods that act on sequences share: a batch of texts, and a model's outputs."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+
+from red_lightning.artifacts import apply_edits, save_edits
+from red_lightning.backbones.fingerprint import fingerprint
+from red_lightning.errors import UsageError
+from red_lightning.methods import Method
+from tests.backbones_zoo import build
 
 INPUT = torch.tensor([[5, 6, 7, 8, 21], [9, 10, 11, 12, 22], [13, 14, 15, 16, 23]])
 TEXTS = [[5, 6, 7], [9, 10, 11, 12, 13, 14], [20, 21, 22, 23]]
@@ -59,6 +67,40 @@ def two_steps(model: nn.Module, parameters: dict[str, nn.Parameter]) -> set[str]
         model(input_ids=INPUT, **extra)[0].float().square().mean().backward()
         optimizer.step()
     return {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+def check_round_trip(method: Method, family: str, folder: Path) -> None:
+    """Edits make a fresh backbone what the trained one was, and cannot be folded."""
+    model = build(family)
+    record = {"backbone": family, "commit": None, "fingerprint": fingerprint(model), "method": method.describe()}
+    parameters = method.apply(model)
+    randomise(parameters)
+    save_edits(folder, parameters, record)
+    fresh = build(family)
+    apply_edits(fresh, folder)
+    assert torch.equal(hidden(fresh), hidden(model))
+    with pytest.raises(UsageError, match=f"{type(method).__name__} cannot be folded"):
+        method.fold(fresh)
+
+
+def check_batch(method: Method, family: str, beams: int) -> None:
+    """A padded batch generates what its rows do alone, and something else than the unedited backbone."""
+    model = build(family)
+    unedited = generated(model, TEXTS, beams)
+    randomise(method.apply(model))
+    rows = generated(model, TEXTS, beams)
+    assert rows == [generated(model, [text], beams)[0] for text in TEXTS]
+    assert rows != unedited
+
+
+def check_cache(method: Method) -> None:
+    """Generating with the cache writes what whole passes without it do."""
+    model = build("llama")
+    randomise(method.apply(model))
+    tokens = torch.tensor(TEXTS[:1])
+    for _ in range(6):
+        tokens = torch.cat([tokens, hidden(model, tokens)[:, -1:].argmax(-1)], dim=1)
+    assert tokens[:, -6:].tolist() == generated(model, TEXTS[:1], 1)
 
 
 def hooks(model: nn.Module) -> int:

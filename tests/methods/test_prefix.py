@@ -9,8 +9,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
-from red_lightning.artifacts import apply_edits, save_edits
-from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
 from red_lightning.methods import PrefixTuning
@@ -18,7 +16,18 @@ from red_lightning.methods.limits import limit_of
 from red_lightning.tasks import Classification, InstructionTuning
 from tests.backbones_zoo import FAMILIES, build, save_backbone
 from tests.conversations import Conversations
-from tests.sequences import INPUT, TEXTS, generated, hidden, hooks, padded, randomise, two_steps
+from tests.sequences import (
+    INPUT,
+    TEXTS,
+    check_batch,
+    check_cache,
+    check_round_trip,
+    hidden,
+    hooks,
+    padded,
+    randomise,
+    two_steps,
+)
 from tests.training import make_data, make_task, make_trainer
 
 WITHOUT = {"albert": "ALBERT", "deberta": "DeBERTa-v3", "distilbert": "DistilBERT", "modernbert": "ModernBERT"}
@@ -97,21 +106,11 @@ def test_same_as_peft(family: str, task: str) -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "t5"])
 def test_generates_in_a_batch_what_it_does_alone(family: str, beams: int) -> None:
-    model = build(family)
-    unedited = generated(model, TEXTS, beams)
-    randomise(PrefixTuning(5).apply(model))
-    rows = generated(model, TEXTS, beams)
-    assert rows == [generated(model, [text], beams)[0] for text in TEXTS]
-    assert rows != unedited
+    check_batch(PrefixTuning(5), family, beams)
 
 
 def test_steps_with_the_cache_are_those_without() -> None:
-    model = build("llama")
-    randomise(PrefixTuning(5).apply(model))
-    tokens = torch.tensor(TEXTS[:1])
-    for _ in range(6):
-        tokens = torch.cat([tokens, hidden(model, tokens)[:, -1:].argmax(-1)], dim=1)
-    assert tokens[:, -6:].tolist() == generated(model, TEXTS[:1], 1)
+    check_cache(PrefixTuning(5))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2", "t5"])
@@ -187,16 +186,7 @@ def test_keys_that_queries_share_count_once() -> None:
 @pytest.mark.parametrize("family", ["gpt2", "t5", "bert"])
 @pytest.mark.parametrize("projection", [None, 8])
 def test_edits_round_trip(family: str, projection: int | None, tmp_path: Path) -> None:
-    model, method = build(family), PrefixTuning(5, projection)
-    record = {"backbone": family, "commit": None, "fingerprint": fingerprint(model), "method": method.describe()}
-    parameters = method.apply(model)
-    randomise(parameters)
-    save_edits(tmp_path, parameters, record)
-    fresh = build(family)
-    apply_edits(fresh, tmp_path)
-    assert torch.equal(hidden(fresh), hidden(model))
-    with pytest.raises(UsageError, match="PrefixTuning cannot be folded"):
-        method.fold(fresh)
+    check_round_trip(PrefixTuning(5, projection), family, tmp_path)
 
 
 def test_gradient_checkpointing_is_refused(gpt2_folder: Path, tmp_path: Path) -> None:

@@ -8,14 +8,23 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from red_lightning.artifacts import apply_edits, save_edits
-from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import PromptTuning
 from red_lightning.tasks import Classification, DataToText
 from tests.backbones_zoo import FAMILIES, build, save_backbone
 from tests.labeled import make_labeled_data
-from tests.sequences import INPUT, TEXTS, generated, hidden, hooks, padded, randomise, two_steps
+from tests.sequences import (
+    INPUT,
+    TEXTS,
+    check_batch,
+    check_cache,
+    check_round_trip,
+    hidden,
+    hooks,
+    padded,
+    randomise,
+    two_steps,
+)
 from tests.training import make_data, make_task, make_trainer
 
 
@@ -77,21 +86,11 @@ def test_same_as_peft(family: str, task: str) -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "opt", "t5"])
 def test_generates_in_a_batch_what_it_does_alone(family: str, beams: int) -> None:
-    model = build(family)
-    unedited = generated(model, TEXTS, beams)
-    randomise(PromptTuning(5).apply(model))
-    rows = generated(model, TEXTS, beams)
-    assert rows == [generated(model, [text], beams)[0] for text in TEXTS]
-    assert rows != unedited
+    check_batch(PromptTuning(5), family, beams)
 
 
 def test_steps_with_the_cache_are_those_without() -> None:
-    model = build("llama")
-    randomise(PromptTuning(5).apply(model))
-    tokens = torch.tensor(TEXTS[:1])
-    for _ in range(6):
-        tokens = torch.cat([tokens, hidden(model, tokens)[:, -1:].argmax(-1)], dim=1)
-    assert tokens[:, -6:].tolist() == generated(model, TEXTS[:1], 1)
+    check_cache(PromptTuning(5))
 
 
 def test_the_pooler_reads_the_text() -> None:
@@ -161,16 +160,7 @@ def test_count_of_the_paper() -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "t5", "bert", "electra"])
 def test_edits_round_trip(family: str, tmp_path: Path) -> None:
-    model, method = build(family), PromptTuning(5)
-    record = {"backbone": family, "commit": None, "fingerprint": fingerprint(model), "method": method.describe()}
-    parameters = method.apply(model)
-    randomise(parameters)
-    save_edits(tmp_path, parameters, record)
-    fresh = build(family)
-    apply_edits(fresh, tmp_path)
-    assert torch.equal(hidden(fresh), hidden(model))
-    with pytest.raises(UsageError, match="PromptTuning cannot be folded"):
-        method.fold(fresh)
+    check_round_trip(PromptTuning(5), family, tmp_path)
 
 
 def test_positions_count_virtual_tokens(gpt2_folder: Path, tmp_path: Path) -> None:

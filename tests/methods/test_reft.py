@@ -8,15 +8,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
-from red_lightning.artifacts import apply_edits, save_edits
-from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import LoReFT
 from red_lightning.methods.reft import SubspaceEditor
 from red_lightning.tasks import Classification
 from tests.backbones_zoo import FAMILIES, build, save_backbone
 from tests.labeled import make_labeled_data
-from tests.sequences import INPUT, TEXTS, generated, hidden, hooks, padded, randomise, two_steps
+from tests.sequences import INPUT, TEXTS, check_round_trip, generated, hidden, hooks, padded, randomise, two_steps
 from tests.training import make_trainer
 
 
@@ -125,16 +123,7 @@ def test_counts() -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "t5", "roberta"])
 def test_edits_round_trip(family: str, tmp_path: Path) -> None:
-    model, method = build(family), LoReFT(2, first=2)
-    record = {"backbone": family, "commit": None, "fingerprint": fingerprint(model), "method": method.describe()}
-    parameters = method.apply(model)
-    randomise(parameters)
-    save_edits(tmp_path, parameters, record)
-    fresh = build(family)
-    apply_edits(fresh, tmp_path)
-    assert torch.equal(hidden(fresh), hidden(model))
-    with pytest.raises(UsageError, match="LoReFT cannot be folded"):
-        method.fold(fresh)
+    check_round_trip(LoReFT(2, first=2), family, tmp_path)
 
 
 def test_refusals() -> None:
