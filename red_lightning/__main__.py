@@ -1,6 +1,7 @@
 """``python -m red_lightning COMMAND``: finds the command and runs it."""
 
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -44,6 +45,9 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return 141  # as a program that SIGPIPE ended
     except Exception as error:
         usage_error = usage_error_in(error)
         if usage_error is None:
@@ -60,11 +64,12 @@ def _run(args: list[str]) -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         importlib.import_module("red_lightning.cli.training").main(args)
     elif command in TOOLS:
-        module = importlib.import_module(f"red_lightning.cli.{command}")
+        name = f"{command}_" if keyword.iskeyword(command) else command
+        module = importlib.import_module(f"red_lightning.cli.{name}")
         if hasattr(module, "main"):
             module.main(args[1:])
         else:
-            importlib.import_module("red_lightning.cli.parser").run(getattr(module, command), args[1:])
+            importlib.import_module("red_lightning.cli.parser").run(getattr(module, name), args[1:])
     else:
         raise UsageError(f"unknown command '{command}': {nearest(command, {**TRAINING, **TOOLS})}")
 

@@ -2,6 +2,18 @@
 
 from red_lightning.artifacts.confusion import draw_confusion
 from red_lightning.artifacts.edits import apply_edits, load_head, read_edits, save_edits, site_name
+from red_lightning.artifacts.loading import Edited, find_edits, load
 from red_lightning.artifacts.picture import draw_edits
 
-__all__ = ["apply_edits", "draw_confusion", "draw_edits", "load_head", "read_edits", "save_edits", "site_name"]
+__all__ = [
+    "Edited",
+    "apply_edits",
+    "draw_confusion",
+    "draw_edits",
+    "find_edits",
+    "load",
+    "load_head",
+    "read_edits",
+    "save_edits",
+    "site_name",
+]

@@ -23,6 +23,9 @@ from red_lightning.errors import UsageError, nearest
 FORMAT = 1
 """Version of the format; raised when older readers could misread a file."""
 
+FILES = ("edits.safetensors", "edits.json")
+"""What edits are made of."""
+
 HEAD = "head."
 """How the names of a classification head's tensors begin."""
 
@@ -59,7 +62,7 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UsageError: A file is missing, damaged, or of a newer format.
     """
     folder = Path(folder)
-    for name in ("edits.safetensors", "edits.json"):
+    for name in FILES:
         if not (folder / name).is_file():
             raise UsageError(f"the folder '{folder}' holds no edits: it has no {name}")
     try:

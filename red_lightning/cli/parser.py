@@ -57,7 +57,7 @@ def run(function: Callable[..., None], args: Sequence[str]) -> None:
         function: The function; its docstring is the help.
         args: The command line, without the command's name.
     """
-    prog = f"python -m red_lightning {function.__name__}"
+    prog = f"python -m red_lightning {function.__name__.removesuffix('_')}"  # that of import is import_
     auto_cli(function, args=list(args), as_positional=False, parser_class=RedParser, prog=prog)
 
 
