@@ -20,6 +20,13 @@ TOOLS = {
     "configs": "list the experiments that ship with the package, and copy one to start from",
     "draw": "draw a run's learned scaling and bias by layer",
     "study": "run many cells from one file, and collect them in a table: study run|status|report FILE",
+    "generate": "write texts with a run's edits: generate EDITS --prompt TEXT, --file FILE, --compare EDITS ...",
+    "chat": "talk with a run's edits in the terminal: chat EDITS",
+    "evaluate": "score a model on a benchmark: evaluate --suite open_llm|alpaca_eval|mt_bench",
+    "import": "turn the authors' released delta_vector.pth into edits: import FILE --backbone ID --output DIR",
+    "combine": "add up, interpolate or stack edits of one backbone: combine EDITS EDITS --output DIR",
+    "export": "fold a run's edits into a plain checkpoint: export EDITS --format merged|gguf-ready|edits --output DIR",
+    "push": "push edits or the merged model to the hub, with a model card: push EDITS --to org/name",
     "score": "score predictions against references with the official E2E metrics",
 }
 
@@ -39,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         _run(args)
+        sys.stdout.flush()
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns Ctrl-C into an exit; argparse exits by itself after --help
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):

@@ -16,7 +16,7 @@ BELOW: dict[str, set[str]] = {
     "backbones": set(),
     "methods": {"backbones"},
     "artifacts": {"backbones", "methods"},
-    "generation": {"backbones", "methods", "artifacts"},
+    "generation": {"backbones", "methods", "artifacts", "data"},
     "tasks": {"backbones", "methods", "artifacts", "generation", "metrics", "data"},
     "evaluation": {"backbones", "methods", "artifacts", "generation", "tasks", "metrics", "data"},
     "callbacks": {"backbones", "artifacts"},
@@ -27,7 +27,7 @@ BELOW["quickstart"] = BELOW["benchmark"] = {*BELOW["reproduction"], "reproductio
 BELOW["cli"] = {*BELOW["quickstart"], "strategies"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"artifacts", "methods"}
-MAY_REACH_THE_HUB = {"backbones", "data", "artifacts"}
+MAY_REACH_THE_HUB = {"backbones", "data", "artifacts", "evaluation"}
 """Package part -> the parts below it; itself and the leaves may be imported besides."""
 
 

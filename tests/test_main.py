@@ -1,15 +1,17 @@
 """The way in: help at once, one exit status per outcome."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 
 import pytest
 
 from red_lightning import __main__ as way_in
 from red_lightning.errors import UsageError
-from tests.cli.commands import REPOSITORY, environment, run_apart
+from tests.cli.commands import REPOSITORY, command_line, environment, run_apart
 
 COMMANDS = {**way_in.TRAINING, **way_in.TOOLS}
 
@@ -25,13 +27,15 @@ def test_help_lists_every_command(args: list[str], capsys: pytest.CaptureFixture
 
 
 def test_every_command_has_a_file_and_every_file_a_command() -> None:
-    for name in way_in.TOOLS:
+    names = {f"{name}_" if iskeyword(name) else name for name in way_in.TOOLS}
+    for name in names:
         module = import_module(f"red_lightning.cli.{name}")
         assert hasattr(module, "main") or callable(getattr(module, name))
     shared = {"__init__", "continuing", "launch", "training", "parser", "report", "result", "run_folder"}
-    shared |= {"count", "plan"}  # of study
+    shared |= {"count", "plan", "side_by_side"}  # of study, of generate
+    shared |= {"alpaca_eval", "judging", "mt_bench", "open_llm"}  # of evaluate
     files = {path.stem for path in (REPOSITORY / "red_lightning/cli").glob("*.py")}
-    assert files - shared == set(way_in.TOOLS)
+    assert files - shared == names
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,3 +109,14 @@ def test_faults_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(way_in, "_run", lambda args: _raise(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         way_in.main(["fit"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command_line("configs"), cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, timeout=300
+    )
+    os.close(writer)
+    assert done.returncode == 141  # as a program that SIGPIPE ended
+    assert not done.stderr

@@ -18,10 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_trains_and_folds() -> None:
-    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert example is not None
+    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
-    exec(example[1], names)
+    exec(example, names)
     model, parameters = names["model"], names["parameters"]
     assert any((p != 1).any() for name, p in parameters.items() if name.endswith("scaling"))  # type: ignore[attr-defined]
     assert not any(module._forward_hooks for module in model.modules())  # type: ignore[attr-defined]
@@ -32,7 +31,7 @@ def test_the_classifiers_example_is_what_the_task_says(tmp_path: Path) -> None:
     task = configured_classifier(save_backbone("roberta", tmp_path / "roberta"))
     vectors = {name.removeprefix("backbone."): p for name, p in task.trainable_parameters().items()}
     save_edits(tmp_path / "edits", vectors, task.record())
-    _, example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example.replace("runs/RUN/edits", str(tmp_path / "edits")), names)
     with torch.no_grad():

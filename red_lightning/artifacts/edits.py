@@ -1,4 +1,41 @@
-"""The edits on disk: ``edits.safetensors`` (what was learned) and ``edits.json`` (what it belongs to)."""
+"""The edits on disk: ``edits.safetensors`` (what was learned) and ``edits.json`` (what it belongs to), format 1.
+
+``edits.safetensors`` holds one float32 tensor for each trained parameter, under its name in the backbone without the
+editor's own: RED's ``transformer.h.0.mlp.c_proj.scaling`` and ``.bias``, of shape (width,), edit the output of the
+module ``transformer.h.0.mlp.c_proj`` (of a part of its columns, where the method's sites say so). A classifier's head
+is ``head.out_proj.weight`` of shape (classes, width) and ``.bias``, and if it is hidden ``head.dense.weight`` and
+``.bias``. The metadata are ``{"format": "pt"}``. A name is at most 300 letters, digits, ``_``, ``-`` and dots between.
+
+``edits.json`` is one JSON object in UTF-8, of at most 16 MiB. The first four fields are required; a field that is not
+listed is ignored, and a new one does not raise the format.
+
+    ``format``                int; 1. Readers refuse a newer one.
+    ``backbone``              text; hub id or folder of the pretrained model. Read by :func:`red_lightning.load`.
+    ``fingerprint``           text; the backbone's :mod:`~red_lightning.backbones.fingerprint`: another is refused.
+    ``method``                object; ``name`` (of a class of :mod:`red_lightning.methods`) and its options: applied.
+    ``commit``                text or null; the backbone's commit on the hub, which ``load`` asks for.
+    ``architecture``          object; the backbone's ``model_type``, ``hidden_size``, ``num_hidden_layers`` and
+                              ``vocab_size``: to say in what another backbone differs.
+    ``dtype``                 text; the number format that the backbone was trained in, such as ``bfloat16``.
+    ``quantization``          text or null; ``nf4``, ``fp4`` or ``int8`` if it was quantised: ``load`` does so too.
+    ``task``                  text or null; a class of :mod:`red_lightning.tasks`: how the model is used.
+    ``labels``                list of texts or null; the classes in the order of their numbers, empty for a number.
+    ``head``                  object or null; a classifier's ``pooling``, ``hidden`` and ``dropout``: built again.
+    ``targets``               text; what TextToTextClassification writes for a class: its ``number`` or its ``name``.
+    ``max_new_tokens``        int; how many tokens it writes at most.
+    ``decoding``              object; how a model that writes text was asked to: the fields of
+                              :class:`red_lightning.generation.Decoding`.
+    ``scores``                object; the test score (or null) by metric.
+    ``unreadable``            int; how many of TextToTextClassification's test outputs were no label.
+    ``seed``                  int or null; the run's ``seed_everything``.
+    ``trainable_parameters``  int; how many numbers the method trained.
+    ``head_parameters``       int; how many numbers the head has.
+    ``held_out_by``           object; by which options of the data rows were held out.
+    ``data``                  object; the data module's ``class`` and where its rows came from.
+    ``imported``              object; of an imported file, its ``file`` name and ``sha256``, and the ``classifier``'s.
+    ``combined``              object; of edits that were made of others, ``how``, and their records as ``sources``.
+    ``libraries``             object; version by package, of those that wrote the file.
+"""
 
 import json
 from collections.abc import Mapping
@@ -13,12 +50,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
+from red_lightning.artifacts.checks import LARGEST_RECORD, wrong_field, wrong_tensor
 from red_lightning.artifacts.files import write_whole
-from red_lightning.backbones.fingerprint import fingerprint
+from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.backbones.quantization import backbone_of
-from red_lightning.backbones.surgery import EDITOR
-from red_lightning.errors import UsageError, nearest
+from red_lightning.backbones.surgery import EDITOR, require_unedited
+from red_lightning.errors import UsageError, first_line, nearest
 
 FORMAT = 1
 """Version of the format; raised when older readers could misread a file."""
@@ -59,23 +97,30 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         The tensors by site name, and the contents of ``edits.json``.
 
     Raises:
-        UsageError: A file is missing, damaged, or of a newer format.
+        UsageError: A file is missing, damaged, or of a newer format; or it holds NaN, infinite numbers, something else
+            than floats, names that no parameter has, or a field of another type than the format's.
     """
     folder = Path(folder)
     for name in FILES:
         if not (folder / name).is_file():
             raise UsageError(f"the folder '{folder}' holds no edits: it has no {name}")
     try:
+        if (folder / "edits.json").stat().st_size > LARGEST_RECORD:
+            raise UsageError(
+                f"the edits in '{folder}' are damaged: edits.json is larger than {LARGEST_RECORD >> 20} MiB"
+            )
         record = json.loads((folder / "edits.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "edits.safetensors")
-    except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"the edits in '{folder}' are damaged: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+    except (SafetensorError, ValueError, RecursionError) as error:  # what is no UTF-8 or JSON is a ValueError
+        raise UsageError(f"the edits in '{folder}' are damaged: {first_line(error)}") from error
+    except OSError as error:
+        raise UsageError(f"the edits in '{folder}' cannot be read: {error.strerror or first_line(error)}") from error
+    if not isinstance(record, dict) or type(record.get("format")) is not int or record["format"] < 1:
         raise UsageError(f"the edits in '{folder}' are damaged: edits.json does not say its format")
     if record["format"] > FORMAT:
         raise UsageError(f"the edits in '{folder}' have the newer format {record['format']}; update red-lightning")
-    if lacking := {"backbone", "fingerprint", "method"} - set(record):
-        raise UsageError(f"the edits in '{folder}' are damaged: edits.json does not say the {min(lacking)}")
+    if reason := wrong_field(record) or wrong_tensor(tensors):
+        raise UsageError(f"the edits in '{folder}' are damaged: {reason}")
     return tensors, record
 
 
@@ -94,24 +139,53 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
         UsageError: The files cannot be read, or they belong to another backbone.
     """
     tensors, record = read_edits(folder)
+    require_unedited(backbone)
     if record["fingerprint"] != fingerprint(backbone):
-        backbone = getattr(backbone, "base_model", backbone)  # inside a language-model or classification head
+        whole, backbone = backbone, getattr(backbone, "base_model", backbone)  # inside a language-model or other head
         if record["fingerprint"] != fingerprint(backbone):
-            raise UsageError(f"the edits in '{folder}' belong to another backbone: {backbone_of(record)}")
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
-    method = _method(record, folder)
-    parameters = method.apply(backbone)
-    wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
-    stored = {name: tensor.shape for name, tensor in tensors.items()}
-    if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
-        with suppress(UsageError):  # what trains the backbone's own weights has not changed them yet
-            method.detach(backbone)
-        raise UsageError(
-            f"the edits in '{folder}' do not fit their method: '{min(unfit)}' is missing, of another shape, or too many"
-        )
+            raise UsageError(f"the edits in '{folder}' belong to another backbone: {_other(record, whole)}")
+    _, parameters = attach_edits(backbone, tensors, record, folder)
     for key, parameter in parameters.items():
         parameter.data.copy_(tensors[site_name(key)])
     return parameters
+
+
+def attach_edits(
+    backbone: nn.Module, tensors: Mapping[str, Tensor], record: Mapping[str, Any], folder: str | Path
+) -> tuple[methods.Method, dict[str, nn.Parameter]]:
+    """Attach edits whose parameters still hold their first values.
+
+    Args:
+        backbone: The pretrained model, unedited.
+        tensors: What was learned, by site name; of a head, nothing is attached.
+        record: The contents of ``edits.json``.
+        folder: Where both are from, for complaints.
+
+    Returns:
+        The method, and the edited parameters by their name in the backbone: each has a tensor of its shape.
+
+    Raises:
+        UsageError: The method cannot be applied, or does not fit the tensors.
+    """
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+    method = _method(record, folder)
+    try:
+        parameters = method.apply(backbone)
+    except UsageError:
+        raise
+    except Exception as error:  # options of a wrong type fail anywhere
+        _detach(method, backbone)
+        raise UsageError(
+            f"the edits in '{folder}' are damaged: their method has odd options ({first_line(error)})"
+        ) from error
+    wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
+    stored = {name: tensor.shape for name, tensor in tensors.items()}
+    if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
+        _detach(method, backbone)
+        raise UsageError(
+            f"the edits in '{folder}' do not fit their method: '{min(unfit)}' is missing, of another shape, or too many"
+        )
+    return method, parameters
 
 
 def load_head(folder: str | Path) -> ClassificationHead:
@@ -127,13 +201,35 @@ def load_head(folder: str | Path) -> ClassificationHead:
     weights = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
     if "out_proj.weight" not in weights or not isinstance(record.get("head"), dict):
         raise UsageError(f"the edits in '{folder}' have no classification head")
-    outputs, width = weights["out_proj.weight"].shape
-    head = ClassificationHead(width, outputs, "dense.weight" in weights, record["head"].get("dropout", 0.5))
-    try:
-        head.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UsageError(f"the edits in '{folder}' are damaged: the head's tensors do not fit one another") from error
+    labels, shape = record.get("labels"), tuple(weights["out_proj.weight"].shape)
+    outputs, width = shape if len(shape) == 2 else (0, 0)
+    expected = {"out_proj.weight": (outputs, width), "out_proj.bias": (outputs,)}
+    if hidden := "dense.weight" in weights:
+        expected |= {"dense.weight": (width, width), "dense.bias": (width,)}
+    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != expected or not outputs:
+        raise UsageError(f"the edits in '{folder}' are damaged: the head's tensors do not fit one another")
+    if labels is not None and outputs != max(len(labels), 1):
+        raise UsageError(
+            f"the edits in '{folder}' are damaged: the head tells {outputs} classes, of {len(labels)} labels"
+        )
+    head = ClassificationHead(width, outputs, hidden, record["head"].get("dropout", 0.5))
+    head.load_state_dict(weights)
     return head.eval()
+
+
+def _other(record: Mapping[str, Any], backbone: nn.Module) -> str:
+    """The backbone that a record names, and in what the given one differs from it, as far as that is known."""
+    theirs, ours = record.get("architecture", {}), summary(getattr(backbone, "config", None))
+    for name, value in ours.items():
+        if theirs.get(name, value) != value:
+            return f"{backbone_of(record)}, whose {name} is {theirs[name]} and not {value}"
+    same = ", which has this architecture, but other weights or another auto class" if theirs else ""
+    return f"{backbone_of(record)}{same}"
+
+
+def _detach(method: methods.Method, backbone: nn.Module) -> None:
+    with suppress(Exception):  # what trains the backbone's own weights has not changed them yet
+        method.detach(backbone)
 
 
 def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
@@ -144,11 +240,11 @@ def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
         for name, value in every.items()
         if isinstance(value, type) and issubclass(value, methods.Method) and not isabstract(value)
     }
+    options = dict(record["method"])
+    name = options.pop("name")
+    if name not in known:
+        raise UsageError(f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}")
     try:
-        options = dict(record["method"])
-        name = options.pop("name")
-        if name in known:
-            return known[name](**options)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UsageError(f"the edits in '{folder}' are damaged: edits.json names no method ({error})") from error
-    raise UsageError(f"the edits in '{folder}' need the unknown method '{name}': {nearest(name, known)}")
+        return known[name](**options)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the edits in '{folder}' are damaged: their method has odd options ({error})") from error

@@ -1,8 +1,12 @@
 """Files that are whole or not there at all."""
 
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from red_lightning.errors import UsageError, cannot_write
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -26,3 +30,45 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def require_new(path: Path, what: str) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UsageError: It does, or it is a file.
+    """
+    path = path.expanduser()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"'{path}' holds something already; give a new or empty folder for {what}")
+
+
+@contextmanager
+def new_folder(path: Path, what: str) -> Iterator[Path]:
+    """Write a folder under another name, and give it its own when it is complete.
+
+    Args:
+        path: The folder; it must not exist or be empty.
+        what: What it will hold, in words.
+
+    Yields:
+        The folder to write into, beside the other. What a killed process left there is removed first.
+
+    Raises:
+        UsageError: The folder holds something already, or cannot be written.
+    """
+    require_new(path, what)
+    path = path.expanduser().absolute()
+    part = path.with_name(f".{path.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        part.rename(path)
+    except OSError as error:
+        raise cannot_write(f"{what} in '{path}'", error, "free some space, or give another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

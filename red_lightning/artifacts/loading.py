@@ -1,18 +1,23 @@
 """From what a run left behind to an edited model: :func:`load`."""
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from red_lightning import hub
 from red_lightning.artifacts.edits import FILES, apply_edits, load_head, read_edits
+from red_lightning.artifacts.files import new_folder
 from red_lightning.backbones import loading
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
+from red_lightning.errors import UsageError
 
 
 class Edited(NamedTuple):
@@ -21,7 +26,8 @@ class Edited(NamedTuple):
     Attributes:
         backbone: The pretrained model with the edits attached: hidden states for a classifier, else it writes text.
         tokenizer: Its tokenizer.
-        head: What tells a classifier's classes apart; None for a model that writes text.
+        head: What tells a classifier's classes apart; None for a model that writes text, or if the head is not among
+            the edits (of imported files).
         record: The contents of ``edits.json``.
     """
 
@@ -50,8 +56,8 @@ def load(
         edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
         backbone: Where the backbone is now, as a folder or hub id; None for where ``edits.json`` says.
         revision: Branch, tag or commit of the edits' hub repository.
-        options: How the backbone is loaded; None for the commit and the quantisation that it was trained with, and
-            float32.
+        options: How the backbone is loaded; None for the commit, the dtype and the quantisation that it was trained
+            with.
         device: Where the model goes, such as ``cuda``.
 
     Returns:
@@ -62,17 +68,15 @@ def load(
     """
     folder = find_edits(edits, revision)
     _, record = read_edits(folder)
-    options = options or BackboneOptions()
-    options = replace(options, quantization=options.quantization or record.get("quantization"))
-    if backbone is None and options.revision is None:
-        options = replace(options, revision=record.get("commit"))
-    source = loading.find(backbone or record["backbone"], options)
-    model = _load_backbone(source, options, record)
+    source, options = find_backbone(record, backbone, options)
+    model = load_backbone(source, options, record)
     apply_edits(model, folder)
     if options.quantization is None:  # bitsandbytes places quantised weights itself
         model.to(device)
     head = load_head(folder).to(device) if record.get("head") else None
-    tokenizer = load_tokenizer(source, options, needs_eos=head is None)
+    if head is not None and head.out_proj.in_features != source.config.hidden_size:
+        raise UsageError(f"the edits in '{folder}' are damaged: the head is not as wide as the backbone")
+    tokenizer = load_tokenizer(source, options, needs_eos=record.get("task") != "Classification" and head is None)
     return Edited(model.eval(), tokenizer, head, record)
 
 
@@ -91,7 +95,71 @@ def find_edits(edits: str | Path, revision: str | None = None) -> Path:
     return Path(paths[0]).parent
 
 
-def _load_backbone(source: loading.Source, options: BackboneOptions, record: dict[str, Any]) -> nn.Module:
-    if record.get("head"):
-        return loading.load_encoder(source, options, keep_pooler=record["head"].get("pooling") == "pooler")
-    return loading.load_generator(source, options)
+def copy_edits(edits: str | Path, output: str | Path, revision: str | None = None) -> None:
+    """Copy edits, after reading them whole.
+
+    Args:
+        edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
+        output: The folder to write, which must not exist or be empty. It appears when it is complete.
+        revision: Branch, tag or commit of the edits' hub repository.
+
+    Raises:
+        UsageError: The edits cannot be read, or the output holds something or cannot be written.
+    """
+    folder = find_edits(edits, revision)
+    read_edits(folder)
+    with new_folder(Path(output), "the edits") as part:
+        for name in FILES:
+            shutil.copyfile(folder / name, part / name)
+
+
+def has_edits(place: str, revision: str | None = None) -> bool:
+    """Whether a folder or hub repository holds edits, and not a model.
+
+    Args:
+        place: A run's folder, its ``edits`` folder, a folder with a model, or a hub repository of either.
+        revision: Branch, tag or commit of the hub repository.
+
+    Raises:
+        UsageError: There is no such place.
+    """
+    folder = hub.local_folder(place)
+    if folder is not None:
+        return any((folder / name).exists() for name in ("edits", *FILES)) or not (folder / "config.json").is_file()
+    with hub.explained("model", place, revision):
+        try:
+            hf_hub_download(place, FILES[1], revision=revision, local_files_only=hub.offline())
+        except EntryNotFoundError:  # or nothing of it is on this machine, and it cannot be asked for
+            return False
+    return True
+
+
+def trained_options(
+    record: Mapping[str, Any], backbone: str | None = None, options: BackboneOptions | None = None
+) -> BackboneOptions:
+    """How the backbone of edits is loaded; the arguments are those of :func:`load`."""
+    if options is None:
+        dtype = record.get("dtype")
+        options = BackboneOptions(dtype=dtype) if dtype in ("bfloat16", "float16") else BackboneOptions()
+    options = replace(options, quantization=options.quantization or record.get("quantization"))
+    if backbone is None and options.revision is None:
+        options = replace(options, revision=record.get("commit"))
+    return options
+
+
+def find_backbone(
+    record: Mapping[str, Any], backbone: str | None = None, options: BackboneOptions | None = None
+) -> tuple[loading.Source, BackboneOptions]:
+    """The backbone that edits were learned on, and how it is loaded; the arguments are those of :func:`load`."""
+    options = trained_options(record, backbone, options)
+    return loading.find(backbone or record["backbone"], options), options
+
+
+def load_backbone(
+    source: loading.Source, options: BackboneOptions, record: Mapping[str, Any], meta: bool = False
+) -> nn.Module:
+    """The pretrained model that edits were learned on, unedited; with ``meta`` without weights."""
+    head = record.get("head") or {}
+    if head or record.get("task") == "Classification":
+        return loading.load_encoder(source, options, bool(head) and head["pooling"] == "pooler", meta)
+    return loading.load_generator(source, options, meta)

@@ -48,6 +48,8 @@ class Architecture:
             what they are apart: transformers then masks them from each other.
         wider: For methods that adapt whole linears (LoRA), the modules that a site's name stands for besides the site
             of that name, if there is one, as a module-name pattern.
+        by_batch: Regular expression for the modules that compute something once for the whole batch, and not for each
+            row of it; empty for none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Architecture:
     sites: dict[str, Within] = field(default_factory=dict)
     packs: bool = False
     wider: dict[str, str] = field(default_factory=dict)
+    by_batch: str = ""
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""
@@ -108,6 +111,7 @@ ARCHITECTURES = [
             "key": Within(r"attention\.self\.key_proj"),
             "value": Within(r"attention\.self\.value_proj"),
         },
+        by_batch=r"(?:.*\.)?encoder\.(?:LayerNorm|.*\.(?:query|key)_proj)",  # they see the relative positions too
     ),
     Architecture(
         "DistilBERT",

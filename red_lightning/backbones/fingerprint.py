@@ -1,6 +1,7 @@
 """Tell one backbone from another by a short digest of its weights."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,15 +13,33 @@ COUNT = 256
 """How many values of each parameter count."""
 
 
+SUMMARY = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+"""What of a configuration says in which way two backbones differ."""
+
+
+def summary(config: Any) -> dict[str, Any]:
+    """Family and size of a backbone, by the names that transformers' configurations share.
+
+    Args:
+        config: Its Hugging Face configuration.
+    """
+    return {name: getattr(config, name) for name in SUMMARY if getattr(config, name, None) is not None}
+
+
 def fingerprint(backbone: nn.Module) -> str:
     """A short digest of a backbone: names, shapes and the signs of the first values of its parameters.
 
     Signs, because they alone survive every rounding: a backbone loaded in another dtype is still the same one. Where
     the weights are divided over processes, all of them must call this at once.
     """
+    parameters = dict(backbone.named_parameters())
+    return fingerprint_of(parameters, _signs(parameters))
+
+
+def fingerprint_of(parameters: Mapping[str, Tensor], signs: Mapping[str, bytes]) -> str:
+    """The fingerprint of parameters of which only the shapes are looked at, and the signs of first values."""
     digest = hashlib.sha256()
-    signs = _signs(dict(backbone.named_parameters()))
-    for name, parameter in backbone.named_parameters():
+    for name, parameter in parameters.items():
         if name.startswith("pooler."):  # a classifier's backbone may have been loaded without it
             continue
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
@@ -34,9 +53,9 @@ def _signs(parameters: dict[str, nn.Parameter]) -> dict[str, bytes]:
     parameter: Any
     for name, parameter in parameters.items():
         if is_divided(parameter):
-            divided[name] = _first(parameter.to_local())
+            divided[name] = first_signs(parameter.to_local())
         elif parameter.is_floating_point() and not parameter.is_meta:
-            signs[name] = _first(parameter)
+            signs[name] = first_signs(parameter)
     if divided:  # along the first dimension, so the first values lie in the first processes
         parts: list[dict[str, bytes]] = [{} for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather_object(parts, divided)
@@ -44,5 +63,6 @@ def _signs(parameters: dict[str, nn.Parameter]) -> dict[str, bytes]:
     return signs
 
 
-def _first(values: Tensor) -> bytes:
+def first_signs(values: Tensor) -> bytes:
+    """Whether each of the first values of a parameter is negative."""
     return torch.signbit(values.detach().flatten()[:COUNT]).cpu().numpy().tobytes()

@@ -14,6 +14,7 @@ from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import red_lightning.evaluation  # noqa: F401 - a config names its callback
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.cli import configs, run_folder
 from red_lightning.cli.parser import RedParser

@@ -50,15 +50,20 @@ class RedParser(LightningArgumentParser):
         return [option for action in self._actions for option in action.option_strings]
 
 
-def run(function: Callable[..., None], args: Sequence[str]) -> None:
+def run(function: Callable[..., None], args: Sequence[str], command: str | None = None) -> None:
     """Build a command line from a typed function, and call it.
 
     Args:
         function: The function; its docstring is the help.
-        args: The command line, without the command's name.
+        args: The command line, without the command's name. A first argument that is no option is the value of the
+            function's first parameter.
+        command: How the command is called; None for the function's name.
     """
-    prog = f"python -m red_lightning {function.__name__.removesuffix('_')}"  # that of import is import_
-    auto_cli(function, args=list(args), as_positional=False, parser_class=RedParser, prog=prog)
+    if args and not args[0].startswith("-"):
+        args = [f"--{next(iter(inspect.signature(function).parameters))}={args[0]}", *args[1:]]
+    prog = f"python -m red_lightning {command or function.__name__.removesuffix('_')}"  # that of import is import_
+    about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+    auto_cli(function, args=list(args), as_positional=False, parser_class=RedParser, prog=prog, description=about)
 
 
 def explain(message: str, options: list[str]) -> str:
@@ -89,7 +94,7 @@ def explain(message: str, options: list[str]) -> str:
         return f"unknown option '{option}'" + (f": did you mean '{near}'?" if near else "; see --help")
     if found := re.match(r"the following arguments are required: (.+)", message):
         missing = found[1].split(", ")
-        if {"model", "data"} & {name.rsplit(".", 1)[-1] for name in missing}:
+        if any(name.endswith((".model", ".data")) for name in missing):  # of a training command
             return "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)"
         return "give " + " and ".join(f"--{name}" for name in missing)
     if found := re.search(r"Interpolation key '([^']+)' not found", message):

@@ -167,8 +167,8 @@ class ConversationsDataModule(RowsDataModule):
         return lines
 
     def provenance(self) -> dict[str, Any]:
-        """Where the data come from, and how many rows were left out or cut."""
-        return {**super().provenance(), "left_out": self.dropped, "cut": self.cut}
+        """Where the data come from, how they became texts, and how many rows were left out or cut."""
+        return {**super().provenance(), "template": self.template, "left_out": self.dropped, "cut": self.cut}
 
     def _example(
         self, split: Split, row: Row, tokens: list[int], answers: list[tuple[int, int]]

@@ -1,6 +1,6 @@
 """Pairs of a source text and a reference text: what every data-to-text data set is made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,10 @@ class PairsDataModule(RowsDataModule):
             raise UsageError("data.max_source_length and data.max_target_length must be at least 2 (a token and EOS)")
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
 
+    def provenance(self) -> dict[str, Any]:
+        """Where the data come from, and how long a source may be."""
+        return {**super().provenance(), "max_source_length": self.max_source_length}
+
     def check(self, split: Split, rows: list[Row]) -> None:
         """Refuse empty texts."""
         require_text(rows, f"the {split} split")
@@ -74,10 +78,24 @@ class PairsDataModule(RowsDataModule):
 
     def _tokens(self, texts: list[str], limit: int, split: Split, special: bool) -> list[list[int]]:
         """Tokens of each text, cut to the limit and ended by EOS (which the authors' code loses where it cuts)."""
-        eos = self.tokenizer.eos_token_id
-        encoded = []
-        for tokens in self.tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]:
-            tokens = tokens[:-1] if tokens and tokens[-1] == eos else tokens
-            self.cut[split] += len(tokens) > limit - 1
-            encoded.append([*tokens[: limit - 1], eos])
-        return encoded
+        whole = ended(self.tokenizer, texts, special)
+        self.cut[split] += sum(len(tokens) > limit for tokens in whole)
+        return [cut_before_end(tokens, limit) for tokens in whole]
+
+
+def ended(tokenizer: Any, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+    """Tokens of each text, ended by one EOS.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with an EOS token.
+        texts: The texts.
+        special: Put the special tokens around a text that the tokenizer puts there.
+    """
+    eos = tokenizer.eos_token_id
+    rows = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+    return [[*(tokens[:-1] if tokens and tokens[-1] == eos else tokens), eos] for tokens in rows]
+
+
+def cut_before_end(tokens: list[int], limit: int) -> list[int]:
+    """At most ``limit`` tokens: the first ones, and the last, which ends the text."""
+    return tokens if len(tokens) <= limit else [*tokens[: limit - 1], tokens[-1]]

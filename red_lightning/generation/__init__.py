@@ -1,5 +1,8 @@
 """Decoding text with a backbone, edited or not."""
 
-from red_lightning.generation.decoding import Decoding, decode
+from red_lightning.generation.answers import Writer
+from red_lightning.generation.decoding import FOR_INSTRUCTIONS, Decoding, decode
+from red_lightning.generation.prompts import Prompt, PromptStyle
+from red_lightning.generation.switching import EditBank
 
-__all__ = ["Decoding", "decode"]
+__all__ = ["FOR_INSTRUCTIONS", "Decoding", "EditBank", "Prompt", "PromptStyle", "Writer", "decode"]

@@ -1,21 +1,23 @@
 """Batched decoding of a backbone, edited or not."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessorList
 
-from red_lightning.errors import require_range
+from red_lightning.errors import UsageError, require_range
+from red_lightning.generation.processors import RepetitionPenalty, Sampling
+from red_lightning.generation.streaming import Stream
 
 
 @dataclass
 class Decoding:
-    """How text is decoded: beam search, or greedy with one beam. The defaults are the paper's for E2E (Table 11).
+    """How text is decoded: beam search, greedily with one beam, or by sampling.
 
-    Those for instruction tuning are the defaults of :class:`~red_lightning.tasks.InstructionTuning`.
+    The defaults are the paper's for E2E (Table 11); :data:`FOR_INSTRUCTIONS` has those for instruction tuning.
 
     Attributes:
         num_beams: Beams kept; 1 is greedy decoding.
@@ -25,6 +27,9 @@ class Decoding:
             of a decoder's prompt count. 1 is no penalty.
         max_new_tokens: Most tokens to generate (authors' code: 256).
         stop_at_blank_line: Keep the text before the first blank line only (authors' code).
+        temperature: What divides the logits before a token is drawn; 0 draws nothing, but takes the likeliest.
+        top_p: Draw from the likeliest tokens alone whose probabilities reach this sum.
+        seed: Seeds what is drawn, together with the prompt: a prompt's text does not depend on those beside it.
     """
 
     num_beams: int = 10
@@ -33,13 +38,69 @@ class Decoding:
     repetition_penalty: float = 1.0
     max_new_tokens: int = 256
     stop_at_blank_line: bool = True
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that no decoding has."""
-        require_range("model.decoding.num_beams", self.num_beams, 1)
-        require_range("model.decoding.max_new_tokens", self.max_new_tokens, 1)
-        require_range("model.decoding.no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
-        require_range("model.decoding.repetition_penalty", self.repetition_penalty, 0.01)
+        require_range("decoding.num_beams", self.num_beams, 1)
+        require_range("decoding.max_new_tokens", self.max_new_tokens, 1)
+        require_range("decoding.no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
+        require_range("decoding.repetition_penalty", self.repetition_penalty, 0.01)
+        require_range("decoding.temperature", self.temperature, 0)
+        require_range("decoding.top_p", self.top_p, 1e-6, 1)
+        if self.temperature > 0 and self.num_beams > 1:
+            raise UsageError(
+                f"decoding.temperature {self.temperature:g} draws one text, but decoding.num_beams is "
+                f"{self.num_beams}; give num_beams 1, or temperature 0"
+            )
+
+
+FOR_INSTRUCTIONS = Decoding(
+    num_beams=1,
+    length_penalty=1.0,
+    no_repeat_ngram_size=5,
+    repetition_penalty=1.1,
+    max_new_tokens=768,
+    stop_at_blank_line=False,
+)
+"""The paper's decoding after instruction tuning (section 4.4; the authors' code: at most 768 new tokens)."""
+
+
+@dataclass
+class DecodingChanges:
+    """What is decoded otherwise than a run did; null leaves it as it was.
+
+    Attributes:
+        num_beams: Beams kept; 1 is greedy decoding, or sampling.
+        length_penalty: Exponent of the length by which a beam's log-probability is divided.
+        no_repeat_ngram_size: No n-gram of this size occurs twice; those of a decoder's prompt count. 0 allows all.
+        repetition_penalty: What divides the logit of a token that has occurred; 1 is no penalty.
+        max_new_tokens: Most tokens to generate.
+        stop_at_blank_line: Keep the text before the first blank line only.
+        temperature: What divides the logits before a token is drawn; 0 draws nothing, but takes the likeliest.
+        top_p: Draw from the likeliest tokens alone whose probabilities reach this sum.
+        seed: Seeds what is drawn.
+    """
+
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    repetition_penalty: float | None = None
+    max_new_tokens: int | None = None
+    stop_at_blank_line: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def of(self, decoding: Decoding) -> Decoding:
+        """The decoding with the changes.
+
+        Raises:
+            UsageError: There is no such decoding.
+        """
+        return replace(decoding, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 @torch.no_grad()
@@ -51,6 +112,7 @@ def decode(
     decoding: Decoding,
     encoder_outputs: Any = None,
     stop_ids: Sequence[int] = (),
+    say: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Generate a text for each row of a batch.
 
@@ -62,6 +124,7 @@ def decode(
         decoding: How to decode.
         encoder_outputs: What the encoder of an encoder-decoder made of the batch, if it has been run already.
         stop_ids: Tokens that end a text, besides the tokenizer's EOS.
+        say: Is called with each piece of the text as it comes, all of which make the text; for one row and one beam.
 
     Returns:
         One text per row, without special tokens and outer blanks; the same that decoding each row alone gives.
@@ -86,33 +149,21 @@ def decode(
         processors = LogitsProcessorList()
         if decoding.repetition_penalty != 1:
             prompt = None if config.is_encoder_decoder else attention_mask
-            processors.append(_RepetitionPenalty(decoding.repetition_penalty, prompt))
-        sequences = model.generate(**inputs, generation_config=settings, logits_processor=processors)
+            processors.append(RepetitionPenalty(decoding.repetition_penalty, prompt))
+        if decoding.temperature > 0:
+            rows = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+            processors.append(Sampling(decoding.temperature, decoding.top_p, decoding.seed, rows))
+        stream = None if say is None else Stream(lambda tokens: _texts([tokens], tokenizer, decoding)[0], say)
+        sequences = model.generate(**inputs, generation_config=settings, logits_processor=processors, streamer=stream)
     finally:
         model.generation_config = published
     new = sequences if config.is_encoder_decoder else sequences[:, input_ids.shape[1] :]
-    texts = tokenizer.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return _texts(new, tokenizer, decoding)
+
+
+def _texts(tokens: Any, tokenizer: Any, decoding: Decoding) -> list[str]:
+    """The texts of new tokens."""
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if decoding.stop_at_blank_line:
         texts = [text.split("\n\n")[0] for text in texts]
     return [text.strip() for text in texts]
-
-
-class _RepetitionPenalty(LogitsProcessor):
-    """transformers' penalty, which would also count padding: EOS, with which Llama pads, would seem to have occurred.
-
-    Args:
-        penalty: What divides a logit.
-        prompt: The attention mask of left-padded prompts: int64, shape (rows, tokens); None without a prompt.
-    """
-
-    def __init__(self, penalty: float, prompt: Tensor | None) -> None:
-        self.penalty, self.prompt = RepetitionPenaltyLogitsProcessor(penalty), prompt
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Penalise what has occurred: ``input_ids`` (rows x beams, tokens), ``scores`` (rows x beams, vocabulary)."""
-        if self.prompt is not None:
-            rows, width = self.prompt.shape
-            real = self.prompt.repeat_interleave(len(input_ids) // rows, dim=0).bool()
-            prompt, new = input_ids[:, :width], input_ids[:, width:]
-            input_ids = torch.cat([torch.where(real, prompt, prompt[:, -1:]), new], dim=1)
-        return self.penalty(input_ids, scores)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from red_lightning.backbones.fingerprint import fingerprint
+from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.backbones.sharding import trained
 from red_lightning.backbones.surgery import edited_columns
@@ -60,11 +60,10 @@ class BackboneTask(LightningModule):
         require_range("model.learning_rate", learning_rate, 0, 1e30)
         require_range("model.weight_decay", weight_decay, 0)
         require_range("model.adam_epsilon", adam_epsilon, 0)
-        self.method = method
+        self.method, self.backbone_options = method, backbone_options
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
-        self.backbone_options = backbone_options
         self.source = find(backbone, backbone_options)
         refuse(method, self.source.config, type(self).__name__)
         self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
@@ -227,7 +226,8 @@ class BackboneTask(LightningModule):
             "backbone": self.source.name,
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,
-            "quantization": self.backbone_options.quantization,
+            "architecture": summary(self.source.config),
+            **{name: getattr(self.backbone_options, name) for name in ("dtype", "quantization")},
             "method": self.method.describe(),
             "held_out_by": self.held_out_by,
             "shapes": self.trainable_shapes,

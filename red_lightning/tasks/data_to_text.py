@@ -1,5 +1,6 @@
 """Data-to-text generation (paper, section 4.3): describe a structured input in words."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
+from red_lightning.methods.positions import positions_left
 from red_lightning.metrics import E2E_METRICS, MeanLoss, meteor_missing
 from red_lightning.tasks.base import BackboneTask
-from red_lightning.tasks.positions import positions_left
 
 
 class DataToText(BackboneTask):
@@ -83,6 +84,10 @@ class DataToText(BackboneTask):
                     f"{data.max_source_length + tokens} tokens together, but the backbone '{self.source.name}' has "
                     f"{said}; lower one of them"
                 )
+
+    def record(self) -> dict[str, Any]:
+        """The base's, and how texts are decoded."""
+        return {**super().record(), "decoding": asdict(self.decoding)}
 
     def loss(self, batch: dict[str, Tensor], label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         """The loss on the reference.

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from red_lightning.backbones.loading import load_generator
 from red_lightning.data import ConversationsDataModule
 from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError
-from red_lightning.generation import Decoding, decode
+from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
 from red_lightning.methods import Method
+from red_lightning.methods.positions import positions_left
 from red_lightning.metrics import MeanLoss
 from red_lightning.tasks.base import BackboneTask
-from red_lightning.tasks.positions import positions_left
 
 Batch = Mapping[str, Any]
 
@@ -45,14 +45,7 @@ class InstructionTuning(BackboneTask):
         self,
         backbone: str,
         method: Method,
-        decoding: Decoding = Decoding(  # noqa: B008 - never changed
-            num_beams=1,
-            length_penalty=1.0,
-            no_repeat_ngram_size=5,
-            repetition_penalty=1.1,
-            max_new_tokens=768,
-            stop_at_blank_line=False,
-        ),
+        decoding: Decoding = FOR_INSTRUCTIONS,
         **options: Any,
     ) -> None:
         super().__init__(backbone, method, **options)
@@ -99,6 +92,10 @@ class InstructionTuning(BackboneTask):
                 f"{what} {tokens}{' tokens' * (stage == 'predict')}, but the backbone '{self.source.name}' has "
                 f"{said}; {'shorten it' if stage == 'predict' else 'lower it'}"
             )
+
+    def record(self) -> dict[str, Any]:
+        """The base's, and how texts are decoded."""
+        return {**super().record(), "decoding": asdict(self.decoding)}
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The cross-entropy of each label. Logits are computed only where a label of some row follows.

@@ -40,6 +40,7 @@ CASES = {
         "the following arguments are required: references, predictions",
         "give --references and --predictions",
     ),
+    "a tool's model": ("the following arguments are required: model", "give --model"),
     "reference in a config": (
         "Interpolation key 'data.sise' not found",
         "the config refers to 'data.sise', which is not set",

@@ -24,6 +24,7 @@ RUNS = {  # cells, and runs that choose
     "llama": (3, 0),
     "few_shot": (4 * 4 * 4 * 5, 4 * 4 * 4 * 3),
     "own_texts": (5 * 3, 5 * 3),
+    "minilm": (16 * 2 * 3, 16 * 2 * 3),
 }
 
 

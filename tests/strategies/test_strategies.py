@@ -18,6 +18,23 @@ needs_deepspeed = pytest.mark.skipif(
     reason="needs deepspeed, g++ and ninja",
 )
 
+RIVALS: dict[str, dict[str, Any]] = {
+    "LoRA": {"rank": 2},
+    "AdaLoRA": {"target_rank": 2, "initial_rank": 3},
+    "VeRA": {"rank": 4},
+    "IA3": {},
+    "Adapter": {"rank": 2},
+    "AdapterFFN": {"rank": 2},
+    "SSF": {},
+    "BitFit": {"add_biases": True},
+    "PrefixTuning": {"length": 3},
+    "PromptTuning": {"length": 3},
+    "LoReFT": {"rank": 2, "first": 2},
+}
+"""The methods beside RED that add to a frozen backbone, small."""
+
+FULL: dict[str, Any] = {"method": "FullFineTuning", "options": {}, "learning_rate": 1e-3}
+
 
 def assert_same(seen: Seen, other: Seen, tolerance: float = 1e-5) -> None:
     """The learned tensors and Adam's state are equal, and checkpoints hold nothing else."""
@@ -69,25 +86,26 @@ def test_bfloat16_backbone_with_float32_vectors(runs: Runs, strategy: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
-def test_layers_around_divided_linears(runs: Runs, strategy: str) -> None:
-    half = runs(f"lora_half_{strategy}", lora=True, epochs=1, strategy=strategy, devices=2)
-    assert_same(
-        runs(f"lora_{strategy}", lora=True, strategy=strategy, devices=2, resume=half.path), runs("lora", lora=True)
-    )
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
+@pytest.mark.parametrize("method", RIVALS)
+def test_rivals(runs: Runs, method: str, strategy: str) -> None:
+    options = {"method": method, "options": RIVALS[method]}
+    half = runs(f"{method}_half_{strategy}", epochs=1, strategy=strategy, devices=2, **options)
+    rest = runs(f"{method}_{strategy}", strategy=strategy, devices=2, resume=half.path, **options)
+    assert_same(rest, runs(method, **options))
 
 
 @pytest.mark.slow
 def test_full_fine_tuning_under_fsdp2(runs: Runs) -> None:
-    half = runs("full_half", full=True, epochs=1, strategy="fsdp2", devices=2)
-    seen = runs("full_rest", full=True, strategy="fsdp2", devices=2, resume=half.path)
-    assert_same(seen, runs("full", full=True))
+    half = runs("full_half", **FULL, epochs=1, strategy="fsdp2", devices=2)
+    seen = runs("full_rest", **FULL, strategy="fsdp2", devices=2, resume=half.path)
+    assert_same(seen, runs("full", **FULL))
 
 
 @pytest.mark.slow
 def test_full_fine_tuning_under_fsdp_is_refused(runs: Runs) -> None:
     with pytest.raises(AssertionError, match=r"UsageError: the strategy FSDP divides frozen weights only"):
-        runs("refused", full=True, strategy="fsdp", devices=2)
+        runs("refused", **FULL, strategy="fsdp", devices=2)
 
 
 @pytest.mark.slow

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from red_lightning import RED
+import red_lightning.methods
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.sharding import full_parameters
-from red_lightning.methods import FullFineTuning, LoRA
 from tests.strategies.on_cpu import STRATEGIES
 from tests.training import make_data, make_task, make_trainer
 
@@ -33,8 +32,9 @@ def train(
     devices: int = 1,
     epochs: int = 2,
     resume: str | None = None,
-    full: bool = False,
-    lora: bool = False,
+    method: str = "RED",
+    options: dict[str, Any] = {"sites": ["ffn", "residual"]},  # noqa: B006 - never changed
+    learning_rate: float = 1e-2,
     dtype: str = "float32",
     baseline: bool = False,
     data: dict[str, Any] = {},  # noqa: B006 - never changed
@@ -44,14 +44,14 @@ def train(
     folder, losses = Path(out).parent, Losses()
     task = make_task(
         Path(backbone),
-        method=FullFineTuning() if full else LoRA(None, rank=2) if lora else RED(["ffn", "residual"]),
-        learning_rate=1e-3 if full else 1e-2,
+        method=getattr(red_lightning.methods, method)(**options),
+        learning_rate=learning_rate,
         schedule="constant",
         backbone_options=BackboneOptions(dtype=dtype),  # type: ignore[arg-type]
     )
     rows = make_data(folder, global_batch_size=4, seed=7, **data)
-    options = {"strategy": STRATEGIES[strategy](), "devices": devices, "max_epochs": epochs, **trainer}
-    runner = make_trainer(folder, **{"callbacks": [losses], "enable_checkpointing": False, **options})
+    settings = {"strategy": STRATEGIES[strategy](), "devices": devices, "max_epochs": epochs, **trainer}
+    runner = make_trainer(folder, **{"callbacks": [losses], "enable_checkpointing": False, **settings})
     if baseline:  # an evaluation before the fit, as --run.baseline asks for
         runner.test(task, datamodule=rows, verbose=False)
     runner.fit(task, datamodule=rows, ckpt_path=resume)

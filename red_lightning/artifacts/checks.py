@@ -1,0 +1,103 @@
+"""What the edits on disk may hold; :mod:`red_lightning.artifacts.edits` says what it means."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from red_lightning.backbones.architectures import Pooling
+from red_lightning.backbones.quantization import Quantization
+
+REQUIRED = ("format", "backbone", "fingerprint", "method")
+"""The fields without which edits are of no use."""
+
+FIELDS: dict[str, tuple[type, ...]] = {
+    "format": (int,),
+    "backbone": (str,),
+    "commit": (str, type(None)),
+    "fingerprint": (str,),
+    "architecture": (dict,),
+    "dtype": (str,),
+    "quantization": (str, type(None)),
+    "method": (dict,),
+    "task": (str, type(None)),
+    "labels": (list, type(None)),
+    "head": (dict, type(None)),
+    "targets": (str,),
+    "max_new_tokens": (int,),
+    "decoding": (dict,),
+    "scores": (dict,),
+    "unreadable": (int,),
+    "seed": (int, type(None)),
+    "trainable_parameters": (int,),
+    "head_parameters": (int,),
+    "held_out_by": (dict,),
+    "data": (dict,),
+    "imported": (dict,),
+    "combined": (dict,),
+    "libraries": (dict,),
+}
+"""Every field of format 1, and what it may be once read from JSON."""
+
+KINDS = {int: "a whole number", str: "a text", dict: "an object", list: "a list", type(None): "null"}
+
+LARGEST_RECORD = 16 << 20
+"""How many bytes ``edits.json`` may have."""
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+LONGEST_NAME = 300  # characters
+
+
+def wrong_field(record: Mapping[str, Any]) -> str | None:
+    """What is wrong with the contents of ``edits.json``, in words; None if nothing is.
+
+    Fields that are not known are not looked at.
+    """
+    for name in REQUIRED:
+        if record.get(name) in (None, ""):
+            return f"edits.json does not say the {name}"
+    for name, kinds in FIELDS.items():
+        # true is an int for Python, but not in JSON
+        if name in record and (not isinstance(record[name], kinds) or isinstance(record[name], bool)):
+            return f"the {name} in edits.json must be {' or '.join(KINDS[kind] for kind in kinds)}"
+        if isinstance(record.get(name), str) and not record[name].isprintable():
+            return f"the {name} in edits.json holds a character that cannot be printed"
+    if not isinstance(record["method"].get("name"), str):
+        return "edits.json names no method"
+    if not all(isinstance(label, str) for label in record.get("labels") or ()):
+        return "the labels in edits.json must be texts"
+    if record.get("quantization") not in (None, *get_args(Quantization)):
+        return f"edits.json names the unknown quantization '{record['quantization'][:40]}'"
+    return _wrong_head(record["head"]) if record.get("head") else None
+
+
+def _wrong_head(head: Mapping[str, Any]) -> str | None:
+    if head.get("pooling") not in get_args(Pooling):
+        return f"the head in edits.json needs a pooling, one of {', '.join(get_args(Pooling))}"
+    dropout = head.get("dropout", 0.5)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+        return "the dropout of the head in edits.json must be a number between 0 and 1"
+    return None
+
+
+def wrong_tensor(tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the contents of ``edits.safetensors``, in words; None if nothing is."""
+    for name, tensor in tensors.items():
+        if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
+            return f"{name[:60]!r} is no name of a parameter"
+        if reason := wrong_values(tensor):
+            return f"'{name}' {reason}"
+    return None
+
+
+def wrong_values(tensor: Tensor) -> str | None:
+    """Why numbers cannot have been learned, in words that follow their name; None if they can."""
+    if tensor.dtype not in FLOATS:
+        return f"is of {str(tensor.dtype).removeprefix('torch.')}, not of float32"
+    if not torch.isfinite(tensor).all():
+        return "holds NaN or infinite numbers"
+    return None

@@ -1,0 +1,55 @@
+"""How far a merged checkpoint's outputs are from the edited model's."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from red_lightning.artifacts.loading import load
+from red_lightning.artifacts.merged import Merged
+from red_lightning.backbones.head import ClassificationHead, pool
+from red_lightning.backbones.loading import BackboneOptions, position_limit
+
+PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"
+"""The text whose logits are compared."""
+
+
+def largest_difference(
+    merged: Merged, edits: str | Path, backbone: str | None = None, revision: str | None = None
+) -> tuple[float, float]:
+    """Compare the logits (without a head, the hidden states) of :data:`PROBE`, both computed in the merged dtype.
+
+    One model is in memory at a time.
+
+    Args:
+        merged: What :func:`~red_lightning.artifacts.merged.export_merged` wrote.
+        edits: Its edits; this and the rest are the arguments of that function.
+        backbone: See there.
+        revision: See there.
+
+    Returns:
+        The largest absolute difference, and the largest absolute logit of the edited model.
+    """
+    edited = load(edits, backbone, revision, BackboneOptions(dtype=merged.dtype))
+    inputs = edited.tokenizer(PROBE, return_tensors="pt")
+    plain_config = transformers.AutoConfig.from_pretrained(merged.folder)
+    limit = position_limit(plain_config)
+    inputs = {name: inputs[name][:, :limit] for name in ("input_ids", "attention_mask")}
+    head, ours = edited.head, _outputs(edited.backbone, edited.head, edited.record, inputs)
+    record = edited.record
+    del edited
+    plain = getattr(transformers, merged.auto).from_pretrained(merged.folder, dtype=getattr(torch, merged.dtype))
+    apart = head if merged.auto == "AutoModel" else None
+    theirs = _outputs(plain.eval(), apart, record, inputs)
+    return (ours - theirs).abs().max().item(), ours.abs().max().item()
+
+
+@torch.inference_mode()
+def _outputs(model: Any, head: ClassificationHead | None, record: dict[str, Any], inputs: dict[str, Tensor]) -> Tensor:
+    extra = {"decoder_input_ids": inputs["input_ids"]} if model.config.is_encoder_decoder else {}
+    output = model(**inputs, **extra)
+    if head is not None:
+        return head(pool(output, inputs["attention_mask"], record["head"]["pooling"]))
+    return output[0].float()

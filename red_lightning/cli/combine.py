@@ -1,0 +1,44 @@
+"""``combine``: edits made of other edits of the same backbone."""
+
+from collections.abc import Sequence
+
+from red_lightning.cli.parser import RedParser
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        args: What follows ``combine``.
+    """
+    given = _parser().parse_args(list(args))
+
+    from red_lightning.artifacts import combine_edits
+
+    folder = combine_edits(given.edits, given.output, given.weights, given.how)
+    print(f"wrote {folder}")
+
+
+def _parser() -> RedParser:
+    parser = RedParser(
+        prog="python -m red_lightning combine",
+        description="Write edits that are made of others: their weighted sum, or one after the other.",
+    )
+    parser.add_argument(
+        "edits", nargs="+", help="Runs' folders, edits folders or hub repositories: of one backbone and one method."
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        default=None,
+        help="One for each of the edits: s = 1 + sum w (s_i - 1) and b = sum w b_i. Without them, the mean.",
+    )
+    parser.add_argument(
+        "--how",
+        choices=["sum", "stack"],
+        default="sum",
+        help="Add the edits up, or stack them in the order given: the second edits what the first has edited.",
+    )
+    parser.add_argument("--output", type=str, required=True, help="The folder to write, which is new or empty.")
+    return parser

@@ -1,0 +1,51 @@
+"""``export``: a run's edits as files for elsewhere, folded into the backbone or as they are."""
+
+from pathlib import Path
+from typing import Literal
+
+
+def export(
+    edits: str,
+    output: Path,
+    format: Literal["edits", "merged", "gguf-ready"] = "merged",
+    backbone: str | None = None,
+    revision: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    max_shard_gb: float = 2.0,
+    check: bool = True,
+) -> None:
+    """Write edits for use elsewhere: a checkpoint that plain transformers loads, or a copy of the edits.
+
+    Args:
+        edits: A run's folder, its edits/ folder, or a hub repository of edits.
+        output: The folder to write, which must not exist or be empty.
+        format: "merged" folds the edits into the backbone's weights; "gguf-ready" does so and refuses what llama.cpp's
+            convert_hf_to_gguf.py does not take; "edits" copies the edits.
+        backbone: Where the backbone is now, as a folder or hub id; null for where edits.json says.
+        revision: Branch, tag or commit of the edits' hub repository.
+        dtype: Number format of the merged weights; null for that of the backbone's files, and bfloat16 if it was
+            quantised.
+        max_shard_gb: Size of the largest file of merged weights, in GB; about as much memory is needed.
+        check: Load both models, one after the other, and say how far the merged logits are from the edited model's.
+
+    Raises:
+        UsageError: The edits cannot be read or folded exactly, or the output holds something or cannot be written.
+    """
+    from red_lightning.artifacts import copy_edits, export_merged, largest_difference
+    from red_lightning.errors import require_range
+
+    if format == "edits":
+        copy_edits(edits, output, revision)
+        print(f"wrote {output}")
+        return
+    require_range("max_shard_gb", max_shard_gb, 0.001)
+    merged = export_merged(
+        edits, output, backbone, revision, dtype, int(max_shard_gb * 1e9), for_llama_cpp=format == "gguf-ready"
+    )
+    size = f"{merged.size / 1e9:.2f} GB" if merged.size >= 1e8 else f"{merged.size / 1e6:.2f} MB"
+    print(f"wrote {output}: {merged.architecture}, {merged.dtype}, {size}; load it with {merged.auto}")
+    for note in merged.notes:
+        print(f"note: {note}")
+    if check:
+        difference, largest = largest_difference(merged, edits, backbone, revision)
+        print(f"largest logit difference from the edited model: {difference:.1e} (largest logit: {largest:.3g})")

@@ -1,0 +1,177 @@
+"""``generate``: write texts with a run's edits: one prompt to the terminal, a file to JSONL, several runs to a page."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from red_lightning.backbones.loading import BackboneOptions
+from red_lightning.errors import UsageError
+from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.prompts import PromptStyle
+
+if TYPE_CHECKING:
+    from red_lightning.generation import Writer
+    from red_lightning.generation.files import Question
+
+COLUMNS = ("prompt", "source", "text")
+"""The columns that may hold the prompts, besides the one that the edits were trained with."""
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        args: What follows ``generate``; ``--compare`` may be followed by several values.
+    """
+    from red_lightning.cli.parser import run
+
+    before, option, behind = _split(list(args))
+    run(generate, [*before, *([f"--compare={json.dumps(option)}"] if option else []), *behind])
+
+
+def generate(
+    edits: str | None = None,
+    prompt: str | None = None,
+    file: str | None = None,
+    output: Path | None = None,
+    compare: list[str] = [],  # noqa: B006 - never changed; a literal default shows in --help
+    baseline: bool = False,
+    edited: bool = True,
+    backbone: str | None = None,
+    revision: str | None = None,
+    template: PromptStyle | None = None,
+    column: str | None = None,
+    overlong: Literal["refuse", "cut"] = "refuse",
+    decoding: DecodingChanges = DecodingChanges(),  # noqa: B008 - never changed
+    batch_size: int = 8,
+    overwrite: bool = False,
+    backbone_options: BackboneOptions | None = None,
+    device: str | None = None,
+) -> None:
+    """Write texts with the edits that a run left behind, or with a model without edits.
+
+    A prompt is put to the model as it was in training, and decoded as the run decoded, so that its text is that
+    of the run's own `predict`. The edits are given first, without a name:
+
+        generate runs/mine --prompt "name[Aromi], food[Chinese]"
+        generate runs/mine --file prompts.jsonl --output answers.jsonl
+        generate runs/red --compare runs/lora runs/full --baseline true --file prompts.txt --output page.html
+
+    Args:
+        edits: A run's folder, its `edits` folder, a folder with a model, or a hub repository of either.
+        prompt: One prompt; without --output its text appears as it is written.
+        file: Prompts: .txt with one in each line; or .jsonl, .json, .csv, .tsv or .parquet, in the layouts of
+            Instructions for edits that converse, else with a column of texts.
+        output: The JSONL file to write, which then appears whole: what was interrupted, the same command goes on
+            with. With --compare the page, as .html or .md.
+        compare: Other runs, which answer the same prompts beside the first.
+        baseline: Let --compare begin with the first one's unedited backbone.
+        edited: Attach the edits; false lets the unedited backbone write, with the run's template and decoding.
+        backbone: Where the backbone is now, as a folder or hub id; without edits, the model that writes.
+        revision: Branch, tag or commit of the edits' hub repository.
+        template: How a prompt becomes tokens: source (the text and EOS, as data-to-text is trained), paper or chat
+            (as instructions are), or plain (the text as it is). null takes the one that was trained, and plain for
+            a model without edits.
+        column: The file's column of texts; null takes the one that was trained, or prompt, source or text.
+        overlong: What becomes of a prompt that is longer than the model can read: refuse, or cut the end of a
+            source (as in training) or the beginning of anything else.
+        decoding: What is decoded otherwise than the run did.
+        batch_size: Prompts that are decoded at once; the texts do not depend on it.
+        overwrite: Replace an existing output.
+        backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
+            and the quantisation of the training.
+        device: Where the model goes, such as cuda:1; null for a GPU if there is one.
+
+    Raises:
+        UsageError: There is no such model, no prompt, or an output that exists.
+    """
+    from red_lightning.generation import Writer
+    from red_lightning.generation.files import refuse_existing
+    from red_lightning.generation.models import open_model
+
+    if (prompt is None) == (file is None):
+        raise UsageError("give the prompts: either --prompt TEXT or --file FILE")
+    if output is not None:
+        refuse_existing(output, overwrite)
+
+    def open_writer(place: str | None, edited: bool) -> Writer:
+        model = open_model(place, backbone, revision, backbone_options, device, edited)
+        writer = Writer(model, None, template, batch_size, overlong)
+        writer.decoding = decoding.of(writer.decoding)
+        return writer
+
+    if compare:
+        from red_lightning.cli.side_by_side import write_page
+
+        runs = [(place, True) for place in (edits, *compare) if place is not None]
+        models = [(runs[0][0], False), *runs] if baseline else runs
+        write_page(models, open_writer, lambda writer: _questions(writer, prompt, file, column), output)
+        return
+    if baseline:
+        raise UsageError("--baseline belongs to --compare; --edited false lets the unedited backbone write")
+    writer = open_writer(edits, edited)
+    questions = _questions(writer, prompt, file, column)
+    if prompt is not None and output is None:
+        writer.stream(prompt, lambda piece: print(piece, end="", flush=True))
+        print()
+        return
+    name = {"edits": edits, "edited": edited, "backbone": backbone}
+    _write(writer, questions, output, name, overwrite)
+
+
+def _split(args: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """The command line before ``--compare``, its values, and what follows them."""
+    if "--compare" not in args:
+        return args, [], []
+    start = args.index("--compare")
+    behind = args[start + 1 :]
+    count = next((number for number, arg in enumerate(behind) if arg.startswith("-")), len(behind))
+    if count == 0:
+        raise UsageError("--compare names no run; give one or more")
+    return args[:start], behind[:count], behind[count:]
+
+
+def _questions(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
+    from red_lightning.generation.files import Question, read_prompts
+
+    if file is None:
+        return [Question(prompt or "", "the prompt")]
+    trained = (writer.edited.record.get("data") or {}).get("columns", {}).get("source")
+    columns = [column] if column else [*([trained] if trained else []), *COLUMNS]
+    return read_prompts(file, writer.prompts.converses and column is None, columns)
+
+
+def _write(writer: "Writer", questions: "list[Question]", output: Path | None, name: Any, overwrite: bool) -> None:
+    """Write a row for each prompt, to a file that appears whole, or to the standard output."""
+    from red_lightning.generation.files import OutputFile
+
+    prompts = [question.prompt for question in questions]
+    tokens = writer.encode(prompts, [question.where for question in questions])
+    settings = [name, writer.edited.record, writer.prompts.style, asdict(writer.decoding), tokens]
+    written = OutputFile(output, settings, overwrite) if output else None
+    rows = dict(written.rows) if written else {}
+    if rows:
+        print(f"going on: {len(rows)} of {len(questions)} texts are there", file=sys.stderr)
+    missing = [number for number in range(len(questions)) if number not in rows]
+    for batch in writer.batches([tokens[number] for number in missing]):
+        new: list[dict[str, Any]] = []
+        for index, text in batch.items():
+            number = missing[index]
+            whole = {} if isinstance(prompts[number], str) else {"messages": prompts[number]}
+            new.append({"row": number, "prompt": questions[number].text, **whole, "output": text})
+        rows |= {row["row"]: row for row in new}
+        if written:
+            written.add(new)
+        if sys.stderr.isatty():
+            print(f"\r{len(rows)} of {len(questions)} texts", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    if written:
+        written.finish()
+        print(f"wrote {output}: {len(rows)} texts")
+        return
+    for _, row in sorted(rows.items()):
+        print(json.dumps(row, ensure_ascii=False))

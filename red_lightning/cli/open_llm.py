@@ -1,0 +1,118 @@
+"""``evaluate --suite open_llm``: the Open LLM Leaderboard, or any other task of lm-eval."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from red_lightning.backbones.loading import BackboneOptions
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from red_lightning.evaluation.open_llm import Scores
+
+
+def open_llm(
+    model: str,
+    tasks: str = "arc,truthfulqa,winogrande,gsm8k,hellaswag,mmlu",
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 8,
+    device: str | None = None,
+    backbone: str | None = None,
+    revision: str | None = None,
+    backbone_options: BackboneOptions | None = None,
+    include_path: str | None = None,
+    output: Path | None = None,
+) -> None:
+    """Score a model on the six benchmarks of the Open LLM Leaderboard, or on any other task of lm-eval.
+
+    The six are asked as in the paper (Table 17): ARC with 25 solved examples before each question (Challenge and Easy
+    together), TruthfulQA with none beside its own (mc2), Winogrande with 5, GSM8K with 5, HellaSwag with 10, MMLU with
+    5; the table shows them beside Table 18. The scores, all other metrics, the versions of the tasks and the settings
+    go to open_llm.json, task by task: the same command goes on where it was stopped. Needs the extra `evaluation`.
+
+    Args:
+        model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of
+            either.
+        tasks: What to score, with commas between: arc, truthfulqa, winogrande, gsm8k, hellaswag, mmlu, and tasks,
+            groups or tags of lm-eval such as lambada_openai.
+        num_fewshot: Solved examples before each question; null for the paper's number, or the task's own.
+        limit: Only the first so many questions of each task (of each of MMLU's 57), to try things out.
+        batch_size: Questions at once: the scores do not depend on it.
+        device: Where the model runs, such as cuda:1; null for a GPU if there is one.
+        backbone: Where the backbone of edits is now; null for where they say.
+        revision: Branch, tag or commit of the model's hub repository.
+        backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
+            the quantisation of the training, and float32 for a model without edits.
+        include_path: A folder of task descriptions of your own, in lm-eval's format.
+        output: The folder of open_llm.json; null for one below evaluations that is called like the model.
+
+    Raises:
+        UsageError: There is no such model or task, its questions cannot be read, or the folder holds something else.
+    """
+    from rich.console import Console
+
+    from red_lightning.cli.judging import name_of
+    from red_lightning.errors import UsageError
+    from red_lightning.evaluation.leaderboard import require_harness
+    from red_lightning.evaluation.models import find_model
+    from red_lightning.evaluation.open_llm import Questions, score_all
+
+    require_harness()
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--tasks names no task; leave it out for the six of the leaderboard")
+    candidate = find_model(model, backbone, revision, backbone_options)
+    folder = output or Path("evaluations", name_of(model, None, None))
+    questions = Questions(num_fewshot, limit, include_path)
+    scores = score_all(candidate, names, questions, folder, batch_size, device, lambda line: print(line, flush=True))
+    console = Console()
+    console.print(_table(scores, names))
+    if limit is not None or num_fewshot is not None:
+        print("not comparable with the paper: --limit or --num_fewshot is given")
+    print(f"scores: {scores.path}")
+
+
+def _table(scores: "Scores", names: list[str]) -> "Table":
+    """A line for each task, with the paper's figures beside it, in percent; other metrics as they are."""
+    from rich.table import Table
+
+    from red_lightning.evaluation.leaderboard import LEADERBOARD
+
+    paper = _table_18() if {*names} & {*LEADERBOARD} else {}
+    table = Table(title=f"Scores of {scores.content['model']}")
+    for column in ("task", "metric", "shots", "questions", "score", *(f"{method} (paper)" for method in paper)):
+        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
+    for name in dict.fromkeys(names):
+        found = scores.content["tasks"][name]
+        if name in LEADERBOARD:
+            title = LEADERBOARD[name].title
+            beside = [f"{row[title]:.2f}" for row in paper.values()]
+            about = _described({**found, "metric": LEADERBOARD[name].measure})
+            table.add_row(title, *about, f"{100 * found['score']:.2f}", *beside)
+            continue
+        for task, metrics in found["metrics"].items():
+            for metric, value in metrics.items():
+                if "_stderr" not in metric:
+                    about = _described({**found, "metric": metric}, task)
+                    table.add_row(task, *about, f"{value:.4f}", *("" for _ in paper))
+    average = scores.average()
+    if average is not None:
+        table.add_section()
+        table.add_row(
+            "Average", "", "", "", f"{100 * average:.2f}", *(f"{row['Average']:.2f}" for row in paper.values())
+        )
+    return table
+
+
+def _described(found: Mapping[str, Any], task: str | None = None) -> tuple[str, str, str]:
+    shots = found["num_fewshot"]
+    shown = {shots[task]} if task in shots else {*shots.values()}
+    return found["metric"].removesuffix(",none"), ", ".join(map(str, sorted(shown))), str(found["questions"])
+
+
+def _table_18() -> dict[str, dict[str, float]]:
+    from red_lightning.reproduction.published import results
+
+    return {row["method"]: row for row in results()["table18_open_llm_leaderboard"]}

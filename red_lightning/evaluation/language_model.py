@@ -1,0 +1,55 @@
+"""A model as lm-eval asks it; importing this file takes lm-eval."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+
+
+class LanguageModel(HFLM):
+    """A loaded model, edited or not, that answers lm-eval's requests.
+
+    Log-probabilities are computed in float32, whatever the model's dtype: in bfloat16 the choices of a question tie.
+
+    Args:
+        backbone: A Hugging Face decoder or encoder-decoder, with the edits attached.
+        tokenizer: Its tokenizer.
+        batch_size: Requests at once; scores do not depend on it.
+        max_length: The most tokens that the model reads; None for what its configuration says.
+        progress: Show a bar.
+    """
+
+    def __init__(
+        self, backbone: Any, tokenizer: Any, batch_size: int = 8, max_length: int | None = None, progress: bool = False
+    ) -> None:
+        super().__init__(
+            pretrained=backbone,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            max_length=max_length,
+            softmax_dtype="float32",
+        )
+        self.progress = progress
+        self.shortened = 0
+        """How many prompts were longer than the model reads, and lost their beginning."""
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        # the last token is not read
+        self.shortened += sum(len(prompt) + len(answer) > self.max_length + 1 for _, prompt, answer in requests)
+        return super()._loglikelihood_tokens(requests, not self.progress, override_bs)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Continue each prompt until a stop sequence, or the most new tokens that its task allows."""
+        return super().generate_until(list(requests), not self.progress)
+
+    def tok_batch_encode(self, strings: Sequence[str], *args: Any, **options: Any) -> Any:
+        """The prompts of a batch as tokens, padded on the left."""
+        room = options.get("left_truncate_len")
+        if room is not None:
+            self.shortened += sum(len(self.tok_encode(text)) > room for text in strings)
+        return super().tok_batch_encode(list(strings), *args, **options)

@@ -1,0 +1,158 @@
+"""Score a model that is being trained on a benchmark, so that the best checkpoint can be chosen by it."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from red_lightning.errors import UsageError, require_range
+from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
+from red_lightning.evaluation.scoring import score_tasks
+from red_lightning.methods.positions import positions_left
+from red_lightning.tasks import Classification
+
+REHEARSED = 2
+"""How many questions of each task are asked before training starts, to see that all is there."""
+
+
+class TaskScore(Callback):
+    """Scores the model on a task of lm-eval at each validation, and logs the score as a validation metric.
+
+    ``checkpoint.monitor`` can name it, with ``checkpoint.mode: max``: the paper chooses by TruthfulQA after each epoch.
+    A benchmark of the leaderboard is logged as ``val_truthfulqa``, a share between 0 and 1; any other task with each of
+    its metrics, as ``val_lambada_openai_acc``. Training is not changed by it. Each process answers all the questions.
+
+    Without lm-eval or the questions, a run whose checkpoint is chosen by the score is refused before it starts; any
+    other says that it goes on without the score.
+
+    Args:
+        task: ``arc``, ``truthfulqa``, ``winogrande``, ``gsm8k``, ``hellaswag``, ``mmlu``, or a task, group or tag of
+            lm-eval.
+        num_fewshot: Solved examples before each question; null for the paper's number, or the task's own.
+        limit: Only the first so many questions of each task; null for all.
+        batch_size: Questions at once; the score does not depend on it.
+        every_n_validations: How often to score; the last score stands in between. The first validation is always
+            scored.
+        include_path: A folder of task descriptions of your own, in lm-eval's format.
+    """
+
+    def __init__(
+        self,
+        task: str = "truthfulqa",
+        num_fewshot: int | None = None,
+        limit: int | None = None,
+        batch_size: int = 8,
+        every_n_validations: int = 1,
+        include_path: str | None = None,
+    ) -> None:
+        for name, value in {"batch_size": batch_size, "every_n_validations": every_n_validations}.items():
+            require_range(f"{name} of TaskScore", value, 1)
+        require_range("limit of TaskScore", 1 if limit is None else limit, 1)
+        self.task, self.num_fewshot, self.limit, self.batch_size = task, num_fewshot, limit, batch_size
+        self.every_n_validations, self.include_path = every_n_validations, include_path
+        self.validations = 0
+        self.scores: dict[str, float] = {}
+        self._loaded: dict[str, Any] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """What tells the state of several of these apart in a checkpoint."""
+        return f"{type(self).__name__}[{self.task}]"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the questions before anything is trained.
+
+        Raises:
+            UsageError: There is no such task, or the task in training writes no texts; or the checkpoint is chosen by
+                the score, and it cannot be measured here or is best when it is worst.
+        """
+        if stage not in ("fit", "validate") or self._loaded is not None:
+            return
+        if isinstance(pl_module, Classification):
+            raise UsageError("TaskScore scores models that write texts, and Classification trains none; leave it out")
+        keepers: list[Any] = list(trainer.checkpoint_callbacks) if stage == "fit" else []
+        chosen_by = [keeper for keeper in keepers if self._is_mine(getattr(keeper, "monitor", None))]
+        try:
+            self._loaded = load_tasks(self.task, self.num_fewshot, self.include_path)
+        except UnavailableError as error:
+            if chosen_by:
+                raise UsageError(
+                    f"the checkpoint is chosen by {self.task}, but {error}; or choose by another metric, as with "
+                    "--checkpoint.monitor val_loss --checkpoint.mode min"
+                ) from error
+            rank_zero_only(print)(f"TaskScore: {self.task} is not scored, for {error}")
+            return
+        for keeper in chosen_by:
+            right = self._right_modes().get(keeper.monitor, keeper.mode)
+            if keeper.mode != right:
+                size = "smallest" if right == "min" else "largest"
+                raise UsageError(
+                    f"checkpoint.mode is {keeper.mode}, but {keeper.monitor} is best when {size}; "
+                    f"give --checkpoint.mode {right}"
+                )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score, and log; the check before training asks a few questions alone."""
+        if self._loaded is None:
+            return
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            pl_module.log_dict(self._score(trainer, pl_module, REHEARSED))
+            return
+        if trainer.state.fn != "fit" or self.validations % self.every_n_validations == 0:
+            self.scores = self._score(trainer, pl_module, self.limit)
+        self.validations += trainer.state.fn == "fit"
+        pl_module.log_dict(self.scores)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last score (part of each checkpoint)."""
+        return {"validations": self.validations, "scores": self.scores}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting validations."""
+        self.validations, self.scores = state_dict["validations"], state_dict["scores"]
+
+    def _score(self, trainer: Trainer, task: Any, limit: int | None) -> dict[str, float]:
+        from red_lightning.evaluation.language_model import LanguageModel
+
+        positions, _ = positions_left(task.source.config, task.method)
+        assert self._loaded is not None
+        with _gathered(trainer.model), trainer.precision_plugin.val_step_context():
+            model = LanguageModel(task.backbone, task.tokenizer, self.batch_size, positions)
+            found = score_tasks(model, self.task, self._loaded, limit, errors=False)
+        return self._named(found)
+
+    def _named(self, found: Mapping[str, Any]) -> dict[str, float]:
+        if self.task in LEADERBOARD:
+            return {f"val_{self.task}": found["score"]}
+        return {
+            f"val_{task}_{metric.removesuffix(',none').replace(',', '_')}": value
+            for task, metrics in found["metrics"].items()
+            for metric, value in metrics.items()
+        }
+
+    def _right_modes(self) -> dict[str, str]:
+        """Which values of the metrics are best, as far as lm-eval knows."""
+        if self.task in LEADERBOARD:
+            return {f"val_{self.task}": "max"}
+        assert self._loaded is not None
+        return {
+            f"val_{name}_{metric}": "max" if better else "min"
+            for name, task in self._loaded["tasks"].items()
+            for metric, better in task.higher_is_better().items()
+        }
+
+    def _is_mine(self, metric: str | None) -> bool:
+        if self.task in LEADERBOARD:
+            return metric == f"val_{self.task}"
+        return (metric or "").startswith(f"val_{self.task}_")
+
+
+def _gathered(model: Any) -> AbstractContextManager[None]:
+    """Gather what FSDP keeps outside the blocks, which the backbone called alone would not."""
+    if isinstance(model, FullyShardedDataParallel):
+        return FullyShardedDataParallel.summon_full_params(model, recurse=False, writeback=False)
+    return nullcontext()

@@ -1,0 +1,134 @@
+"""Prompts from files, and what is written to them, row by row, as JSONL."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from red_lightning.artifacts.files import write_whole
+from red_lightning.data.files import as_text, file_records
+from red_lightning.data.instructions import conversations
+from red_lightning.data.messages import asked
+from red_lightning.data.sources import require_columns
+from red_lightning.errors import UsageError, cannot_write, first_line
+from red_lightning.generation.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and where it is from.
+
+    Attributes:
+        prompt: A text, or a conversation of more than one message.
+        where: What an error calls it.
+    """
+
+    prompt: Prompt
+    where: str
+
+    @property
+    def text(self) -> str:
+        """The text, or what the user says last."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
+
+
+def read_prompts(file: str, converses: bool, columns: Sequence[str]) -> list[Question]:
+    """The prompts of a file.
+
+    Args:
+        file: ``.txt`` with one prompt per line, ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet``.
+        converses: Read conversations in the layouts of :class:`~red_lightning.data.Instructions`, answers ignored;
+            else texts of one column.
+        columns: The columns that may hold the texts, the first one first.
+
+    Raises:
+        UsageError: The file cannot be read, or a row is no prompt.
+    """
+    if converses:
+        rows = [(asked(row["messages"]), row["where"]) for row in conversations(file, may_ask=True)]
+        return [Question(m[0]["content"] if len(m) == 1 else m, where) for m, where in rows]
+    found = []
+    column = ""
+    for where, record in file_records(file, [columns[0]] if Path(file).suffix.lower() == ".txt" else None):
+        column = column or next((name for name in columns if name in record), columns[0])
+        require_columns([column], record, where)
+        text = as_text(record[column], f"{where}: '{column}'")
+        if not text.strip():
+            raise UsageError(f"{where} has an empty '{column}'; fill it in or remove the row")
+        found.append(Question(text, where))
+    return found
+
+
+class OutputFile:
+    """A JSONL file that appears when it is whole; until then its rows are in ``FILE.part``, from which it goes on.
+
+    Args:
+        path: The file.
+        settings: What decides the contents, as plain values: a part that was written with others is refused.
+        overwrite: Replace what is there.
+
+    Attributes:
+        rows: The rows that are written already, by ``row``.
+
+    Raises:
+        UsageError: The file exists, its part was written with other settings, or neither can be written.
+    """
+
+    def __init__(self, path: Path, settings: Any, overwrite: bool = False) -> None:
+        refuse_existing(path, overwrite)
+        self.path, self.part = path, path.with_name(f"{path.name}.part")
+        self.rows: dict[int, dict[str, Any]] = {}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        first = json.dumps({"settings": digest})
+        try:
+            lines = self.part.read_bytes().split(b"\n")[:-1] if self.part.exists() else []  # the last may be torn
+            if lines and lines[0] != first.encode() and not overwrite:
+                raise UsageError(
+                    f"'{self.part}' was begun with another model, other prompts or another decoding; remove it, or "
+                    "give --overwrite true"
+                )
+            if lines and lines[0] == first.encode():
+                self.rows = {row["row"]: row for row in map(json.loads, lines[1:])}
+            write_whole(self.part, "".join(f"{line}\n" for line in [first, *map(_line, self.rows.values())]))
+        except OSError as error:
+            raise cannot_write(f"'{path}'", error, "give another --output") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"'{self.part}' is damaged ({first_line(error)}); remove it and begin anew") from error
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write some rows, each with its number ``row``."""
+        new = {row["row"]: dict(row) for row in rows}
+        self.rows |= new
+        try:
+            with self.part.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{_line(row)}\n" for row in new.values()))
+        except OSError as error:
+            raise cannot_write(f"'{self.part}'", error, "put that right; the same command goes on") from error
+
+    def finish(self) -> None:
+        """Write the file, in the order of the rows."""
+        try:
+            write_whole(self.path, "".join(f"{_line(row)}\n" for _, row in sorted(self.rows.items())))
+            self.part.unlink()
+        except OSError as error:
+            raise cannot_write(f"'{self.path}'", error, "put that right; the same command goes on") from error
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse a file that exists, unless it may be overwritten, and one without a folder.
+
+    Raises:
+        UsageError: Names it and the way out.
+    """
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder; give --output the name of a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"'{path}' exists already; give another --output, or --overwrite true")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder '{path.parent}' of --output does not exist; create it first")
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)

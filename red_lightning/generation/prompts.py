@@ -1,0 +1,145 @@
+"""How the prompts of a model become tokens: as they did when its edits were trained."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import red_lightning.methods as methods
+from red_lightning.artifacts import Edited
+from red_lightning.data.messages import Message, asked, require_conversation
+from red_lightning.data.pairs import cut_before_end, ended
+from red_lightning.data.templates import make_template
+from red_lightning.errors import UsageError, nearest
+from red_lightning.methods.positions import positions_left
+
+PromptStyle = Literal["source", "paper", "chat", "plain"]
+"""``source``: a text and EOS, as data-to-text is trained; ``paper`` and ``chat``: a conversation in the templates of
+instruction tuning; ``plain``: the text as it is, which the model continues."""
+
+Prompt = str | list[Message]
+"""A text, or a conversation: dictionaries with ``role`` (system, user, assistant) and ``content``."""
+
+
+class Prompts:
+    """Makes tokens of prompts.
+
+    Args:
+        edited: The model.
+        style: How; None for how its edits were trained, and ``plain`` for a model without edits.
+        overlong: What becomes of a prompt that is too long: ``refuse``, or ``cut`` (the end of a source, as in
+            training; the beginning of anything else, so that half of the context is free).
+
+    Attributes:
+        style: How.
+        stop_ids: The tokens of which each ends what is written, besides EOS.
+        positions: The most tokens of a prompt and what follows it; None if there is no such limit.
+
+    Raises:
+        UsageError: The edits are a classifier's, or the tokenizer lacks the chat template.
+    """
+
+    def __init__(self, edited: Edited, style: PromptStyle | None, overlong: Literal["refuse", "cut"]) -> None:
+        record, config = edited.record, edited.backbone.config
+        if edited.head is not None or str(record.get("task")).endswith("Classification"):
+            raise UsageError(
+                f"these edits were trained to label texts (task {record.get('task')}), not to write them; use "
+                "python -m red_lightning predict with the run's config"
+            )
+        if style is not None and style not in get_args(PromptStyle):
+            raise UsageError(f"unknown template '{style}': {nearest(style, get_args(PromptStyle))}")
+        self.tokenizer, self.overlong = edited.tokenizer, overlong
+        self.style: PromptStyle = style or trained_style(record)
+        self.positions, said = positions_left(config, _method(record))
+        self.limit = None if self.positions is None else self.positions - 1  # something must follow
+        self.said = f"the backbone has {said}"
+        self.stop_ids: list[int] = []
+        self._template = None
+        if self.style == "source":
+            trained = (record.get("data") or {}).get("max_source_length")
+            if isinstance(trained, int):
+                self.limit, self.said = trained, f"the edits were trained on sources of at most {trained}"
+        elif self.style != "plain":
+            self._template = make_template(self.style, self.tokenizer)
+            self.stop_ids = self._template.stop_ids
+
+    @property
+    def converses(self) -> bool:
+        """Whether a prompt may be a conversation."""
+        return self._template is not None
+
+    def tokens(self, prompts: Sequence[Prompt], where: Sequence[str], room: int) -> list[list[int]]:
+        """The tokens of each prompt, which are not too many.
+
+        Args:
+            prompts: The prompts.
+            where: What an error calls each.
+            room: How many new tokens are wanted.
+
+        Raises:
+            UsageError: A prompt is empty, too long, or cannot be rendered by the template.
+        """
+        encoded = self.whole(prompts, where)
+        for number, row in enumerate(encoded):
+            if self.limit is not None and len(row) > self.limit:
+                if self.overlong == "refuse":
+                    raise UsageError(
+                        f"{where[number]} has {len(row)} tokens, but {self.said}; shorten it, or have it cut "
+                        "(generate --overlong cut)"
+                    )
+                encoded[number] = self._cut(row, self.limit, room)
+        return encoded
+
+    def whole(self, prompts: Sequence[Prompt], where: Sequence[str]) -> list[list[int]]:
+        """The tokens of each prompt, however many.
+
+        Args:
+            prompts: The prompts.
+            where: What an error calls each.
+
+        Raises:
+            UsageError: A prompt is empty, is a conversation where there should be a text, or cannot be rendered.
+        """
+        for prompt, place in zip(prompts, where, strict=True):
+            if not isinstance(prompt, str):
+                require_conversation(prompt, place, may_ask=True)
+                if not self.converses:
+                    raise UsageError(
+                        f"{place} is a conversation, but this model continues texts; give a text, or --template paper "
+                        "or chat"
+                    )
+            elif not prompt.strip():
+                raise UsageError(f"{place} is empty; fill it in or remove it")
+        if self._template is not None:
+            asking = [[{"role": "user", "content": one}] if isinstance(one, str) else asked(one) for one in prompts]
+            rendered = [self._template.render(one, place) for one, place in zip(asking, where, strict=True)]
+            return [tokens for tokens, _ in self._template.tokenize(rendered)]
+        texts = [str(prompt) for prompt in prompts]
+        if self.style == "source":
+            return ended(self.tokenizer, texts)
+        return self.tokenizer(texts, verbose=False)["input_ids"]
+
+    def _cut(self, tokens: list[int], limit: int, room: int) -> list[int]:
+        if self.style == "source":
+            return cut_before_end(tokens, limit)
+        prefix = self._template.prefix if self._template else []
+        kept = max(limit - min(room, limit // 2), len(prefix) + 1)
+        return prefix + tokens[len(tokens) - kept + len(prefix) :]
+
+
+def trained_style(record: Mapping[str, Any]) -> PromptStyle:
+    """How prompts became tokens when edits were trained.
+
+    Args:
+        record: The contents of ``edits.json``; empty for a model without edits.
+    """
+    if record.get("task") == "InstructionTuning":
+        return "chat" if (record.get("data") or {}).get("template") == "chat" else "paper"
+    return "source" if record.get("task") == "DataToText" else "plain"
+
+
+def _method(record: Mapping[str, Any]) -> methods.Method | None:
+    """The method of edits that were loaded, which has checked it."""
+    if "method" not in record:
+        return None
+    options = dict(record["method"])
+    method: methods.Method = getattr(methods, options.pop("name"))(**options)
+    return method

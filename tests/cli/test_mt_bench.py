@@ -1,0 +1,197 @@
+"""``evaluate --suite mt_bench`` from a model to the table, and on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from red_lightning import RED, load, save_edits
+from red_lightning.backbones.fingerprint import fingerprint
+from red_lightning.generation import FOR_INSTRUCTIONS, Writer
+from tests.cli.commands import command_line, environment, rows
+from tests.cli.conftest import CLI
+from tests.evaluation.judge_stub import Failure, Stub, judge_stub
+
+CATEGORIES = ["writing", "math", "coding"]
+PROMPTS = {
+    "single-v1": "{question} {answer}",
+    "single-v1-multi-turn": "{question_1} {answer_1} {question_2} {answer_2}",
+    "single-math-v1": "{question} {ref_answer_1} {answer}",
+    "single-math-v1-multi-turn": "{question_1} {ref_answer_1} {answer_1} {question_2} {ref_answer_2} {answer_2}",
+}
+SUITE = ("evaluate", "--suite", "mt_bench")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with judge_stub(lambda body, before: "Rating: [[6]]") as stub:
+        yield stub
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six questions of three categories, laid out as FastChat's."""
+    questions = [
+        {"question_id": n, "category": CATEGORIES[n % 3], "turns": [f"Question {n}?", f"And {n}?"]} for n in range(6)
+    ]
+    references = [{"question_id": n, "choices": [{"turns": [f"r{n}", f"s{n}"]}]} for n in range(6)]
+    prompts = [{"name": name, "system_prompt": "Judge.", "prompt_template": text} for name, text in PROMPTS.items()]
+    (tmp_path / "data/mt_bench/reference_answer").mkdir(parents=True)
+    files = {"mt_bench/question": questions, "mt_bench/reference_answer/gpt-4": references, "judge_prompts": prompts}
+    for name, content in files.items():
+        text = "".join(json.dumps(row) + "\n" for row in content)
+        (tmp_path / f"data/{name}.jsonl").write_text(text, encoding="utf-8")
+    return tmp_path / "data"
+
+
+def judged_by(stub: Stub, *more: str) -> list[str]:
+    options = {"model": "judge/7b", "base_url": stub.url, "key_variable": "null", "backoff": "0"}
+    return [f"--judge.{name}={value}" for name, value in options.items()] + list(more)
+
+
+def answering(model: Path) -> list[str]:
+    return [str(model), "--data=data", "--template=paper", "--decoding.max_new_tokens=4", "--name=tiny"]
+
+
+def test_from_a_model_to_the_table(cli: CLI, data: Path, stub: Stub, llama_folder: Path, tmp_path: Path) -> None:
+    bad: dict[str, Any] = {"Question 1?": Failure(500), "Question 2?": "no"}
+    stub.behaviour = lambda body, before: bad.get(body["messages"][-1]["content"][:11], "Rating: [[6]]")
+    first = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat")
+    assert first.status == 0, first.err
+    assert "give --judge.model" in first.out
+    folder = tmp_path / "evaluations/tiny/mt_bench"
+    written = (folder / "model_answer/tiny.jsonl").read_bytes()
+    assert [row["question_id"] for row in rows(folder / "model_answer/tiny.jsonl")] == [0, 3, 1, 4, 2, 5]
+
+    dry = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat", *judged_by(stub, "--dry_run=true"))
+    assert dry.status == 0, dry.err
+    assert "12 judgments by judge/7b" in dry.out
+    assert "12 are missing" in dry.out
+    assert stub.requests == []
+
+    prices = ("--judge.prompt_price=10", "--judge.completion_price=30", "--judge.attempts=2")
+    done = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat", *judged_by(stub, *prices))
+    assert done.status == 0, done.err
+    assert (folder / "model_answer/tiny.jsonl").read_bytes() == written
+    result = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert result["scores"]["final"] == {
+        "writing": 6.0,
+        "math": 6.0,
+        "coding": 6.0,
+        "average": 6.0,
+        "mean of categories": 6.0,
+        "judged": 8,
+        "failed": 4,
+    }
+    assert len(result["judge"]["failed"]) == 4
+    usage = {"calls": 12, "prompt_tokens": 1200, "completion_tokens": 120, "cost": (1200 * 10 + 120 * 30) / 1e6}
+    assert result["judge"]["usage"] == usage
+    assert "4 judgments failed, such as" in done.out
+    assert "9.11" in done.out  # the paper's FT, writing
+    assert "cost 0.02" in done.out
+
+    bad.clear()
+    again = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat", *judged_by(stub))
+    assert again.status == 0, again.err
+    assert len(stub.requests) == 8 + 4 * 2 + 4
+    judgments = rows(folder / "model_judgment/judge-7b_single.jsonl")
+    assert [row["score"] for row in judgments] == [6.0] * 12
+    assert {(row["question_id"], row["turn"]) for row in judgments} == {(n, turn) for n in range(6) for turn in (1, 2)}
+    assert (folder / "radar.png").read_bytes().startswith(b"\x89PNG")
+
+
+def write_edits(folder: Path, backbone: Path, seed: int) -> None:
+    """Random edits of an instruction-tuned run."""
+    model = AutoModelForCausalLM.from_pretrained(backbone)
+    record = {"backbone": str(backbone), "fingerprint": fingerprint(model), "method": RED().describe()}
+    learned = RED().apply(model)
+    generator = torch.Generator().manual_seed(seed)
+    for vector in learned.values():
+        vector.data += 0.5 * torch.randn(vector.shape, generator=generator)
+    save_edits(folder / "edits", learned, {**record, "task": "InstructionTuning", "data": {"template": "paper"}})
+
+
+def test_edits_answer_as_they_were_trained_or_as_fastchat_draws(
+    cli: CLI, data: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    write_edits(tmp_path / "run", llama_folder, 0)
+    command = (*SUITE, "run", "--data=data", "--decoding.max_new_tokens=5")
+    for kind in ("paper", "fastchat"):
+        done = cli(*command, f"--output={kind}", f"--temperatures={kind}")
+        assert done.status == 0, done.err
+    found = {kind: rows(tmp_path / kind / "model_answer/run.jsonl") for kind in ("paper", "fastchat")}
+    writer = Writer(load(tmp_path / "run"), replace(FOR_INSTRUCTIONS, max_new_tokens=5))  # the paper's decoding
+    for row in found["paper"]:
+        number = row["question_id"]
+        first = [{"role": "user", "content": f"Question {number}?"}]
+        (answer,) = writer.answer([first])
+        second = [*first, {"role": "assistant", "content": answer}, {"role": "user", "content": f"And {number}?"}]
+        assert row["choices"][0]["turns"] == [answer, *writer.answer([second])]
+    for greedy, drawn in zip(found["paper"], found["fastchat"], strict=True):
+        assert (greedy["choices"] == drawn["choices"]) == (CATEGORIES[greedy["question_id"] % 3] != "writing")
+    write_edits(tmp_path / "run", llama_folder, 1)
+    assert "'paper' was begun with another edits" in cli(*command, "--output=paper").error
+
+
+def test_answers_of_others_and_several_models(cli: CLI, data: Path, stub: Stub, tmp_path: Path) -> None:
+    answers = [{"question_id": n, "choices": [{"index": 0, "turns": ["a", "b"]}]} for n in range(6)]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers), encoding="utf-8")
+    done = cli(*SUITE, "--answers=other.jsonl", "--data=data", "--output=a", *judged_by(stub))
+    assert done.status == 0, done.err
+    done = cli(*SUITE, "--answers=other.jsonl", "--data=data", "--output=b", "--name=second", "--limit=1",
+               "--compare=[a]", *judged_by(stub))  # fmt: skip
+    assert done.status == 0, done.err
+    header = next(line for line in done.out.splitlines() if "second" in line)
+    assert header.index("second") < header.index("other") < header.index("FT (paper)")
+    assert "not comparable with the paper" in done.out
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill(cli: CLI, data: Path, stub: Stub, llama_folder: Path, tmp_path: Path) -> None:
+    """Killed while it is judged; the answers and the judgments that were there are used."""
+    stub.behaviour = lambda body, before: "[[6]]" if len(stub.requests) <= 5 else Failure(None)
+    command = command_line(*SUITE, *answering(llama_folder), *judged_by(stub, "--judge.concurrency=2"))
+    child = subprocess.Popen(command, cwd=tmp_path, env=environment(no_proxy="127.0.0.1"), stdout=subprocess.DEVNULL)
+    stub.wait_for(7)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    stub.behaviour = lambda body, before: "[[6]]"
+    done = cli(*SUITE, *answering(llama_folder), *judged_by(stub))
+    assert done.status == 0, done.err
+    assert "answered" not in done.out
+    assert "of which 7 are missing" in done.out
+    result = json.loads((tmp_path / "evaluations/tiny/mt_bench/results.json").read_text(encoding="utf-8"))
+    assert result["judge"]["usage"]["calls"] == result["scores"]["final"]["judged"] == 12
+    assert sorted(stub.asked.values()) == [1] * 10 + [2] * 2  # two were on their way
+
+
+def test_bad_input_gets_one_sentence(
+    cli: CLI, data: Path, stub: Stub, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    model = str(llama_folder)
+    shown = cli(*SUITE, "--help")
+    assert shown.status == 0
+    assert "--judge.key_variable" in shown.out
+    assert "give the model that answers" in cli(*SUITE, "--data=data").error
+    assert "give --data the folder" in cli(*SUITE, model).error
+    assert "OPENAI_API_KEY with the judge's key is not set" in cli(*SUITE, model, "--judge.model=gpt-4").error
+    assert "limit is 0" in cli(*SUITE, model, "--data=data", "--limit=0").error
+    assert "holds no results.json of mt_bench" in cli(*SUITE, model, "--data=data", "--compare=[data]").error
+    assert "--template paper or chat" in cli(*SUITE, model, "--data=data").error
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/thesis.tex").touch()
+    assert "holds something else" in cli(*SUITE, *answering(llama_folder), "--output=thesis").error

@@ -1,0 +1,115 @@
+"""A judge on loopback that fails as it is told."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Behaviour = Callable[[dict[str, Any], int], Any]
+"""From a request's body, and how often that very one was asked before, to what is answered: a text, or a failure."""
+
+USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+
+
+class Failure:
+    """A refusal: a status with headers and a body.
+
+    Status 0 closes the connection, None answers nothing, and -1 a reply that never ends.
+    """
+
+    def __init__(self, status: int | None, body: str = "", **headers: str) -> None:
+        self.status, self.body = status, body
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class Stub:
+    """What the judge was asked, and how it behaves.
+
+    Attributes:
+        requests: Bodies, in the order in which they came.
+        headers: Likewise their headers.
+        asked: How often each body was asked.
+    """
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.asked: Counter[str] = Counter()
+        self.changed = threading.Condition()
+        self.closing = threading.Event()
+        self.url = ""
+
+    def note(self, body: dict[str, Any], headers: dict[str, str]) -> int:
+        with self.changed:
+            self.requests.append(body)
+            self.headers.append(headers)
+            key = json.dumps(body)
+            self.asked[key] += 1
+            self.changed.notify_all()
+            return self.asked[key] - 1
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many requests came."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.requests) >= count, timeout=120)
+
+
+def reply(text: str | None, **choice: Any) -> str:
+    """A reply in OpenAI's format."""
+    message = {"role": "assistant", "content": text}
+    return json.dumps({"choices": [{"index": 0, "message": message, **choice}], "usage": USAGE})
+
+
+@contextmanager
+def judge_stub(behaviour: Behaviour) -> Iterator[Stub]:
+    """Serve a judge while the context lasts."""
+    stub = Stub(behaviour)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert self.path == "/v1/chat/completions"
+            answer = stub.behaviour(body, stub.note(body, dict(self.headers)))
+            if not isinstance(answer, Failure):
+                answer = Failure(200, answer if answer.startswith("{") else reply(answer))
+            if answer.status is None:
+                stub.closing.wait(120)
+            if answer.status == -1:
+                self.send_response(200)
+                self.send_header("Content-Length", "1000000")
+                self.end_headers()
+                while not stub.closing.wait(0.02):
+                    self.wfile.write(b" ")
+            elif answer.status:
+                content = answer.body.encode()
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+            self.close_connection = True
+
+        def do_GET(self) -> None:
+            stub.note({"redirected": True}, dict(self.headers))
+            self.send_error(500)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *args: None  # type: ignore[method-assign, assignment]  # who asked may be gone
+    stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        stub.closing.set()
+        server.shutdown()
+        server.server_close()

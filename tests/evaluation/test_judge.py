@@ -1,0 +1,270 @@
+"""Whatever an endpoint does, no judgment is lost and none is counted twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from red_lightning.errors import UsageError
+from red_lightning.evaluation.endpoint import Endpoint
+from red_lightning.evaluation.judge import Judge, Usage
+from red_lightning.evaluation.records import Record, Records
+from tests.cli.commands import environment
+from tests.evaluation.judge_stub import USAGE, Failure, Stub, judge_stub, reply
+
+SECRET = "sk-very-secret"
+GOOD = "Rating: [[7]]"
+FAILURES: dict[str, Any] = {
+    "too many requests": Failure(429, '{"error": {"message": "slow down", "code": "rate_limit"}}', Retry_After="0"),
+    "server error": Failure(500),
+    "overloaded": Failure(503, "<html>busy</html>"),
+    "closed": Failure(0),
+    "no judgment": "I would rather not say.",
+    "an empty answer": reply(""),
+    "no answer at all": reply(None),
+    "no JSON": Failure(200, "oops"),
+    "cut JSON": Failure(200, reply(GOOD)[:40]),
+    "no choices": Failure(200, '{"choices": [], "usage": null}'),
+    "other JSON": Failure(200, '[{"choices": 1}]'),
+}
+WITH_USAGE = {"no judgment", "an empty answer", "no answer at all"}
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("JUDGE_KEY", SECRET)
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with judge_stub(lambda body, before: GOOD) as stub:
+        yield stub
+
+
+def endpoint(stub: Stub, **options: Any) -> Endpoint:
+    defaults: dict[str, Any] = {"backoff": 0.0, "timeout": 60.0, "key_variable": "JUDGE_KEY"}
+    return Endpoint("judge", stub.url, **{**defaults, **options})
+
+
+def requests(count: int) -> list[dict[str, Any]]:
+    return [
+        {"model": "judge", "messages": [{"role": "user", "content": str(n)}], "max_tokens": 5} for n in range(count)
+    ]
+
+
+def readable(row: Record) -> bool:
+    return "[[" in row["text"]
+
+
+def number(body: dict[str, Any]) -> int:
+    return int(body["messages"][-1]["content"])
+
+
+def ask(log: Path, settings: Endpoint, count: int, **options: Any) -> tuple[Judge, list[Record | None]]:
+    with Records(log) as records:
+        judge = Judge(settings, records, **options)
+        return judge, judge.ask(requests(count), readable)
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_each_kind_of_failure_is_asked_again(kind: str, stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: FAILURES[kind] if before < 2 and number(body) % 3 == 0 else GOOD
+    judge, replies = ask(tmp_path / "log", endpoint(stub), 10)
+    assert [row and row["text"] for row in replies] == [GOOD] * 10
+    assert sorted(stub.asked.values()) == [1] * 6 + [3] * 4
+    assert judge.failed == {}
+    assert judge.usage().prompt_tokens == (18 if kind in WITH_USAGE else 10) * USAGE["prompt_tokens"]
+    ask(tmp_path / "log", endpoint(stub), 10)
+    assert len(stub.requests) == 18  # the second time nothing is asked
+
+
+def test_pauses_grow_and_follow_the_endpoint(stub: Stub, tmp_path: Path) -> None:
+    pauses: list[float] = []
+    soon = formatdate(time.time() + 30, usegmt=True)
+    script: list[Any] = [Failure(500), Failure(429), Failure(429, Retry_After="7.5"), Failure(503, Retry_After=soon)]
+    script += [Failure(500), Failure(429, Retry_After="soon"), GOOD]
+    stub.behaviour = lambda body, before: script[before]
+    ask(tmp_path / "log", endpoint(stub, attempts=7, backoff=4.0), 1, pause=pauses.append)
+    assert pauses[:3] == [4.0, 8.0, 7.5]
+    assert 25 < pauses[3] <= 30
+    assert pauses[4:] == [60.0, 60.0]
+
+
+def test_patience_ends(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(429, Retry_After="3600") if number(body) == 1 else GOOD
+    settings = endpoint(stub, patience=100.0, concurrency=1)
+    judge, replies = ask(tmp_path / "log", settings, 3, pause=lambda seconds: pytest.fail("it waits"))
+    assert [row is None for row in replies] == [False, True, False]
+    assert list(judge.failed.values()) == ["HTTP 429 Too Many Requests"]
+
+
+def test_what_failed_is_asked_again_and_nothing_else(stub: Stub, tmp_path: Path) -> None:
+    bad = {2: "no grade here", 5: Failure(400, '{"error": {"message": "too long"}}')}
+    stub.behaviour = lambda body, before: bad.get(number(body), GOOD)
+    judge, replies = ask(tmp_path / "log", endpoint(stub, attempts=3, concurrency=1), 8)
+    assert [n for n, row in enumerate(replies) if row is None] == [2, 5]
+    assert sorted(judge.failed.values()) == ["HTTP 400 too long", "no judgment in the answer 'no grade here'"]
+    assert len(stub.requests) == 6 + 3 + 1  # to ask again for what the endpoint cannot read is of no use
+    bad.clear()
+    judge, replies = ask(tmp_path / "log", endpoint(stub), 8)
+    assert None not in replies
+    assert len(stub.requests) == 10 + 2
+    assert judge.failed == {}
+    assert judge.usage().calls == 6 + 3 + 2
+
+
+def test_a_judge_that_never_judges_is_stopped(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: "Hello!"
+    with pytest.raises(UsageError, match=r"gives no judgments: no judgment in the answer 'Hello!'"):
+        ask(tmp_path / "log", endpoint(stub, attempts=2, concurrency=1), 50)
+    assert len(stub.requests) == 10
+
+
+@pytest.mark.parametrize("silence", [None, -1], ids=["silent", "drop by drop"])
+def test_an_endpoint_that_never_answers(silence: int | None, stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(silence)
+    with pytest.raises(UsageError, match=r"gives no judgments: no answer within 0.2 s; check --judge"):
+        ask(tmp_path / "log", endpoint(stub, timeout=0.2, attempts=2), 50)
+    assert len(stub.requests) <= 12
+    stub.closing.set()
+
+
+def test_an_endpoint_that_goes_silent_is_left(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: GOOD if number(body) < 3 else Failure(0)
+    with pytest.raises(UsageError, match="what was judged is kept"):
+        ask(tmp_path / "log", endpoint(stub, attempts=2, concurrency=1), 50)
+    assert len(stub.requests) == 3 + 5 * 2
+    stub.behaviour = lambda body, before: GOOD
+    _, replies = ask(tmp_path / "log", endpoint(stub), 50)
+    assert None not in replies
+    assert len(stub.requests) == 13 + 47
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with judge_stub(lambda body, before: GOOD) as gone:
+        pass
+    with pytest.raises(UsageError, match=r"gives no judgments: .*refused"):
+        ask(tmp_path / "log", endpoint(gone), 3)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429])
+def test_a_refusal_ends_it_at_once_without_the_key(status: int, stub: Stub, tmp_path: Path) -> None:
+    code = {"code": "insufficient_quota"} if status == 429 else {}
+    echo = json.dumps({"error": {"message": f"bad key {SECRET} {'long ' * 30} {SECRET}", **code}})
+    stub.behaviour = lambda body, before: Failure(status, echo)
+    with pytest.raises(UsageError, match=rf"refuses: HTTP {status} .*bad key \.\.\. long.*; check") as error:
+        ask(tmp_path / "log", endpoint(stub, concurrency=1), 50)
+    assert len(stub.requests) == 1
+    assert stub.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    assert SECRET[:8] not in str(error.value) + (tmp_path / "log").read_text()
+
+
+def test_the_key_is_not_sent_on(stub: Stub, tmp_path: Path) -> None:
+    with judge_stub(lambda body, before: GOOD) as other:
+        stub.behaviour = lambda body, before: Failure(302, Location=f"{other.url}/chat/completions")
+        with pytest.raises(UsageError):
+            ask(tmp_path / "log", endpoint(stub, attempts=1), 1)
+        assert all("Authorization" not in headers for headers in other.headers)
+
+
+def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\n")  # as `export KEY="$(cat file)"` does not make it, but others do
+    ask(tmp_path / "log", endpoint(stub), 1)
+    assert stub.headers[0]["Authorization"] == f"Bearer {SECRET}"
+    ask(tmp_path / "other", endpoint(stub, key_variable=None), 1)
+    assert "Authorization" not in stub.headers[1]
+    monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\nX-Evil: 1")
+    with pytest.raises(UsageError, match="JUDGE_KEY holds characters that no key has"):
+        ask(tmp_path / "a", endpoint(stub), 1)
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(UsageError, match="JUDGE_KEY with the judge's key is not set"):
+        ask(tmp_path / "b", endpoint(stub), 1)
+    ask(tmp_path / "log", endpoint(stub), 1)  # nothing is missing, so that no key is needed
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"base_url": "localhost:8000"}, "must look like http"),
+        ({"base_url": "file:///etc/passwd"}, "must look like http"),
+        ({"base_url": "http://me:pass@host/v1"}, "no password"),
+        ({"base_url": "http://host/v1?key=a"}, "no query"),
+        ({"attempts": 0}, "judge.attempts is 0"),
+        ({"timeout": 0}, "judge.timeout is 0"),
+        ({"concurrency": 0}, "judge.concurrency is 0"),
+    ],
+)
+def test_what_is_no_endpoint(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence) as error:
+        Endpoint("judge", **options)
+    assert "pass@" not in str(error.value)
+
+
+def test_estimate_and_usage(stub: Stub, tmp_path: Path) -> None:
+    settings = endpoint(stub, prompt_price=30.0, completion_price=60.0)
+    texts = ["abcd", "abcde", "", "äöü"]  # 1, 2, 0 and 2 tokens
+    wanted = [{"messages": [{"content": text}], "max_tokens": 100} for text in texts]
+    with Records(tmp_path / "log") as log:
+        judge = Judge(settings, log)
+        assert judge.estimate([*wanted, wanted[0]]) == Usage(4, 5, 400, (5 * 30 + 400 * 60) / 1e6)
+        judge.ask(wanted[:3], readable)
+        assert judge.estimate(wanted) == Usage(1, 2, 100, (2 * 30 + 100 * 60) / 1e6)
+        assert judge.usage() == Usage(3, 300, 30, pytest.approx((300 * 30 + 30 * 60) / 1e6))
+        assert Judge(endpoint(stub), log).usage() == Usage(3, 300, 30, None)
+
+
+def test_fields_of_a_request(stub: Stub, tmp_path: Path) -> None:
+    fields = {"max_tokens": None, "max_completion_tokens": 9, "seed": 1}
+    with Records(tmp_path / "log") as log:
+        judge = Judge(endpoint(stub, fields=fields), log)
+        assert judge.estimate(requests(3)).completion_tokens == 27
+    ask(tmp_path / "log", endpoint(stub, fields=fields), 1)
+    (body,) = stub.requests
+    assert {name: value for name, value in body.items() if name != "messages"} == {
+        "model": "judge",
+        "max_completion_tokens": 9,
+        "seed": 1,
+    }
+    ask(tmp_path / "log", endpoint(stub, fields=fields), 1)
+    assert len(stub.requests) == 1
+    ask(tmp_path / "log", endpoint(stub), 1)  # another request
+    assert len(stub.requests) == 2
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+from red_lightning.evaluation.endpoint import Endpoint
+from red_lightning.evaluation.judge import Judge
+from red_lightning.evaluation.records import Records
+settings = Endpoint("judge", sys.argv[2], None, backoff=0.0, concurrency=3)
+Judge(settings, Records(Path(sys.argv[1]))).ask(json.loads(sys.argv[3]), lambda row: "[[" in row["text"])
+"""
+
+
+def test_nothing_is_lost_or_asked_twice_after_a_kill(stub: Stub, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    stub.behaviour = lambda body, before: GOOD if len(stub.requests) <= 7 else Failure(None)
+    command = [sys.executable, "-c", KILLED, str(log), stub.url, json.dumps(requests(20))]
+    child = subprocess.Popen(command, env=environment(no_proxy="127.0.0.1"))
+    stub.wait_for(10)  # seven replies are kept, as each worker asks when its last reply is
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with log.open("ab") as file:
+        file.write(b'{"request": "abc", "te')  # what a kill in the middle of a line leaves
+    stub.behaviour = lambda body, before: GOOD
+    judge, replies = ask(log, endpoint(stub, key_variable=None), 20)
+    assert None not in replies
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) == len({row["request"] for row in rows}) == 20
+    assert judge.usage().calls == 20
+    assert sorted(stub.asked.values()) == [1] * 17 + [2] * 3  # three were on their way
