@@ -89,10 +89,17 @@ def test_bfloat16_backbone_with_float32_vectors(runs: Runs, strategy: str) -> No
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
 @pytest.mark.parametrize("method", RIVALS)
 def test_rivals(runs: Runs, method: str, strategy: str) -> None:
-    options = {"method": method, "options": RIVALS[method]}
-    half = runs(f"{method}_half_{strategy}", epochs=1, strategy=strategy, devices=2, **options)
-    rest = runs(f"{method}_{strategy}", strategy=strategy, devices=2, resume=half.path, **options)
-    assert_same(rest, runs(method, **options))
+    options: dict[str, Any] = {"method": method, "options": RIVALS[method], "epochs": 1}
+    assert_same(runs(f"{method}_{strategy}", strategy=strategy, devices=2, **options), runs(method, **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
+def test_layers_around_divided_linears(runs: Runs, strategy: str) -> None:
+    options: dict[str, Any] = {"method": "LoRA", "options": RIVALS["LoRA"]}
+    half = runs(f"lora_half_{strategy}", epochs=1, strategy=strategy, devices=2, **options)
+    rest = runs(f"lora_rest_{strategy}", strategy=strategy, devices=2, resume=half.path, **options)
+    assert_same(rest, runs("lora", **options))
 
 
 @pytest.mark.slow
