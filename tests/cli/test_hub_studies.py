@@ -26,6 +26,7 @@ SAMPLES = {  # the cells, and what shortens the study besides
     "table6": ("vectors=RED task=cola seed=46", ""),
     "table7": ("position=Attn task=mrpc seed=45", ""),
     "llama": ("method=LoRA", WRITTEN),
+    "minilm": ("method=SSF task=mrpc seed=42", "model.backbone=google-bert/bert-base-uncased"),
     "few_shot": ("method=RED task=sst2 examples=16 seed=43", "trainer.check_val_every_n_epoch=1 trainer.max_steps=5"),
 }
 
@@ -43,7 +44,7 @@ def test_cells_of_a_study_run_and_are_collected(name: str, hub: dict[str, str], 
     report = run_apart(tmp_path, "study", "report", name, *settings, env=hub)
     assert report.returncode == 0, report.stderr
     assert "## Failed" not in report.stdout
-    assert name in ("llama", "few_shot") or "| paper |" in report.stdout
+    assert name in ("llama", "minilm", "few_shot") or "| paper |" in report.stdout
     with (tmp_path / f"studies/{name}/report/table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     ran = [row for row in rows if row["seeds"] == "1"]
