@@ -1,64 +1,109 @@
-"""Serve many edits of one backbone: requests in, answers out, one JSON object a line; every batch mixes edits.
+"""Serve many edits of one backbone: requests in, answers out, one JSON object a line, in the order of the requests.
 
     python launch/serve_edits.py BACKBONE thai=runs/thai pub=runs/pub < requests.jsonl
 
-A request is {"edit": "thai", "prompt": "..."}; without "edit" it is the unedited backbone that answers.
+A request is {"edit": "thai", "prompt": "..."} (without "edit" the backbone answers), and its answer that of
+`python -m red_lightning generate runs/thai`. A batch mixes all edits with one kind of prompt and one decoding.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
 from queue import Queue
 from threading import Thread
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from red_lightning.generation import EditBank
+from red_lightning.artifacts import find_edits, read_edits
+from red_lightning.artifacts.loading import Edited, trained_options
+from red_lightning.errors import UsageError
+from red_lightning.generation import EditBank, Writer
+from red_lightning.generation.models import open_model
 
 ROWS = 16
 """How many requests are answered at once."""
 
-
-def answer(bank: EditBank, tokenizer: Any, requests: Sequence[dict[str, Any]]) -> list[str]:
-    """Continue the prompts of a batch, each with the edit that it asks for."""
-    prompts = [request["prompt"] for request in requests]
-    inputs = tokenizer(prompts, padding=True, return_tensors="pt").to(bank.backbone.device)
-    with bank.use([request.get("edit") for request in requests]):
-        tokens = bank.backbone.generate(**inputs, max_new_tokens=64, do_sample=False)
-    return tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+Line = dict[str, Any]
+Writers = dict[str | None, Writer]
 
 
-def read(requests: "Queue[dict[str, Any] | None]", bank: EditBank) -> None:
-    """Queue what comes in, and at the end None."""
-    for line in sys.stdin:
+def load(backbone: str, edits: list[str]) -> tuple[EditBank, Writers]:
+    """The bank with all edits, and how each of them reads a prompt and decodes; None for the backbone's own way."""
+    named = dict(edit.partition("=")[::2] for edit in edits)
+    if len(named) < len(edits) or not all((*named, *named.values())):
+        raise UsageError("give each edit another name and its run, as in thai=runs/thai")
+    records = {name: read_edits(find_edits(place))[1] for name, place in named.items()}
+    options = [trained_options(record, backbone) for record in records.values()]
+    if odd := [name for name, its in zip(records, options, strict=True) if its != options[0]]:
+        raise UsageError(f"'{odd[0]}' was trained in another number format than '{edits[0]}'; serve it apart")
+    model = open_model(None, backbone, options=options[0] if options else None)
+    bank = EditBank(model.backbone)
+    for name, place in named.items():
+        bank.add(name, place)
+    writers: Writers = {None: Writer(model, batch_size=ROWS)}
+    for name, record in records.items():
+        writers[name] = Writer(Edited(bank.backbone, model.tokenizer, None, record), batch_size=ROWS)
+    return bank, writers
+
+
+def parse(line: bytes, writers: Writers) -> tuple[Line, list[int]]:
+    """A request and the tokens of its prompt; or what is wrong with it, and no tokens."""
+    request: Any = None
+    try:
         request = json.loads(line)
-        if request.get("edit") in (None, *bank.names):
-            requests.put(request)
-        else:
-            print(json.dumps({**request, "error": "there is no such edit"}), flush=True)
-    requests.put(None)
+        if not isinstance(request, dict) or not isinstance(request.get("prompt"), str | list):
+            raise UsageError('a request is an object such as {"edit": "thai", "prompt": "..."}')
+        name = request.get("edit")
+        if not isinstance(name, str | None) or name not in writers:
+            raise UsageError("there is no such edit")
+        return request, writers[name].encode([request["prompt"]], ["the prompt"])[0]
+    except (UsageError, ValueError, RecursionError) as error:  # what is no JSON is a ValueError
+        known = request if isinstance(request, dict) else {"request": line.decode(errors="replace").strip()}
+        return {**known, "error": str(error)}, []
 
 
-def main(place: str, *edits: str) -> None:
+def answer(lines: list[bytes], bank: EditBank, writers: Writers) -> list[Line]:
+    """Answer some requests."""
+    asked = [parse(line, writers) for line in lines]
+    alike: dict[tuple[str, str], list[int]] = {}
+    for index, (request, tokens) in enumerate(asked):
+        if tokens:
+            writer = writers[request.get("edit")]
+            alike.setdefault((writer.prompts.style, repr(writer.decoding)), []).append(index)
+    for indices in alike.values():
+        requests = [asked[index][0] for index in indices]
+
+        def use(rows: list[int], requests: list[Line] = requests) -> AbstractContextManager[None]:
+            return bank.use([requests[row].get("edit") for row in rows])
+
+        for batch in writers[requests[0].get("edit")].batches([asked[index][1] for index in indices], use):
+            for row, text in batch.items():
+                requests[row]["answer"] = text
+    return [request for request, _ in asked]
+
+
+def main(args: list[str]) -> None:
     """Answer whatever waits, until the input ends."""
-    tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    bank = EditBank(AutoModelForCausalLM.from_pretrained(place).eval())
-    for edit in edits:
-        bank.add(*edit.split("=", 1))
-    requests: Queue[dict[str, Any] | None] = Queue()
-    Thread(target=read, args=(requests, bank), daemon=True).start()
-    ended = False
-    while not ended:
-        batch = [requests.get()]
-        while len(batch) < ROWS and not requests.empty():
-            batch.append(requests.get())
-        ended = batch[-1] is None
-        asked = [request for request in batch if request is not None]
-        for request, text in zip(asked, answer(bank, tokenizer, asked) if asked else [], strict=True):
-            print(json.dumps({**request, "answer": text}), flush=True)
+    if not args:
+        raise UsageError("give the backbone and its edits: serve_edits.py BACKBONE thai=runs/thai pub=runs/pub")
+    bank, writers = load(args[0], args[1:])
+    queue: Queue[bytes] = Queue()
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            queue.put(line)
+        queue.put(b"")  # the end
+
+    Thread(target=read, daemon=True).start()
+    waiting = iter(queue.get, b"")
+    for first in waiting:
+        lines = [first, *islice(waiting, min(queue.qsize(), ROWS - 1))]
+        for said in answer([line for line in lines if line.strip()], bank, writers):
+            print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except UsageError as error:
+        sys.exit(f"error: {error}")

@@ -15,7 +15,7 @@ BELOW: dict[str, set[str]] = {
     "data": set(),
     "backbones": set(),
     "methods": {"backbones"},
-    "artifacts": {"backbones", "methods"},
+    "artifacts": {"backbones", "methods", "data"},
     "generation": {"backbones", "methods", "artifacts", "data"},
     "tasks": {"backbones", "methods", "artifacts", "generation", "metrics", "data"},
     "evaluation": {"backbones", "methods", "artifacts", "generation", "tasks", "metrics", "data"},

@@ -1,14 +1,17 @@
-"""What the edits on disk may hold; :mod:`red_lightning.artifacts.edits` says what it means."""
+"""What the edits on disk may hold, and their backbone; :mod:`red_lightning.artifacts.edits` says what it means."""
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from red_lightning.backbones.architectures import Pooling
-from red_lightning.backbones.quantization import Quantization
+from red_lightning.backbones.fingerprint import fingerprint, summary
+from red_lightning.backbones.quantization import Quantization, backbone_of
+from red_lightning.errors import UsageError
 
 REQUIRED = ("format", "backbone", "fingerprint", "method")
 """The fields without which edits are of no use."""
@@ -101,3 +104,55 @@ def wrong_values(tensor: Tensor) -> str | None:
     if not torch.isfinite(tensor).all():
         return "holds NaN or infinite numbers"
     return None
+
+
+def wrong_head(head: Mapping[str, Tensor], record: Mapping[str, Any]) -> str | None:
+    """What is wrong with a classification head, in words; None if nothing is, or there is none.
+
+    Args:
+        head: Its tensors, such as ``out_proj.weight``.
+        record: The contents of ``edits.json``.
+    """
+    if not head and not record.get("head"):
+        return None
+    if not head or not record.get("head"):
+        return "edits.safetensors and edits.json must both have a classification head, or neither"
+    shapes = {name: tuple(tensor.shape) for name, tensor in head.items()}
+    shape = shapes.get("out_proj.weight", ())
+    outputs, width = shape if len(shape) == 2 else (0, 0)
+    expected: dict[str, tuple[int, ...]] = {"out_proj.weight": (outputs, width), "out_proj.bias": (outputs,)}
+    if "dense.weight" in shapes:
+        expected |= {"dense.weight": (width, width), "dense.bias": (width,)}
+    if shapes != expected or not outputs:
+        return "the head's tensors do not fit one another"
+    labels = record.get("labels")
+    if labels is not None and outputs != max(len(labels), 1):
+        return f"the head tells {outputs} classes, of {len(labels)} labels"
+    return None
+
+
+def trained_part(backbone: nn.Module, record: Mapping[str, Any], folder: str | Path) -> nn.Module:
+    """The part of a backbone that edits were learned on: the whole, or the hidden layers inside a head.
+
+    Args:
+        backbone: The pretrained model, unedited.
+        record: The contents of ``edits.json``.
+        folder: Where it is from, for complaints.
+
+    Raises:
+        UsageError: They were learned on another backbone.
+    """
+    for part in (backbone, getattr(backbone, "base_model", backbone)):
+        if record["fingerprint"] == fingerprint(part):
+            return part
+    raise UsageError(f"the edits in '{folder}' belong to another backbone: {_other(record, backbone)}")
+
+
+def _other(record: Mapping[str, Any], backbone: nn.Module) -> str:
+    """The backbone that a record names, and in what the given one differs from it, as far as that is known."""
+    theirs, ours = record.get("architecture", {}), summary(getattr(backbone, "config", None))
+    for name, value in ours.items():
+        if theirs.get(name, value) != value:
+            return f"{backbone_of(record)}, whose {name} is {theirs[name]} and not {value}"
+    same = ", which has this architecture, but other weights or another auto class" if theirs else ""
+    return f"{backbone_of(record)}{same}"

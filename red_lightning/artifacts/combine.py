@@ -10,9 +10,10 @@ from torch import Tensor
 
 from red_lightning.artifacts.affine import AFFINE, How, combine_vectors, union
 from red_lightning.artifacts.edits import HEAD, read_edits, save_edits
+from red_lightning.artifacts.files import new_folder, require_new
 from red_lightning.artifacts.loading import find_edits
 from red_lightning.backbones.quantization import backbone_of
-from red_lightning.errors import UsageError, cannot_write
+from red_lightning.errors import UsageError
 from red_lightning.methods import RED
 
 AVERAGED = ("FullFineTuning", "LastBlocks", "HeadOnly")
@@ -41,6 +42,7 @@ def combine_edits(
     output: str | Path,
     weights: Sequence[float] | None = None,
     how: How = "sum",
+    revision: str | None = None,
 ) -> Path:
     """Write edits that are made of others of the same backbone.
 
@@ -61,18 +63,18 @@ def combine_edits(
             identity can fill up the rest: for classification heads (whose labels must be the same), and where the
             backbone's own weights were trained.
         how: ``sum``, or ``stack`` in the order of ``edits``.
+        revision: Branch, tag or commit of those that are hub repositories.
 
     Returns:
         The folder.
 
     Raises:
-        UsageError: The edits cannot be combined, or the folder holds something.
+        UsageError: The edits cannot be combined, or the folder holds something or cannot be written.
     """
     shares = _shares(len(edits), weights, how)
     folder = Path(output).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"the output '{output}' holds something else already; give a new or empty folder")
-    sources = [_read(name) for name in edits]
+    require_new(folder, "the combined edits")
+    sources = [_read(name, revision) for name in edits]
     _require_one_kind(sources)
     first = sources[0].record
     head = _averaged("a classification head", [source.head for source in sources], shares, how)
@@ -100,17 +102,15 @@ def combine_edits(
     tensors = {**learned, **head}
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise UsageError(f"'{broken[0]}' of the combined edits would not be finite; give smaller --weights")
-    try:
-        save_edits(folder, tensors, record)
-    except OSError as error:
-        raise cannot_write(f"the output '{output}'", error, "choose another with --output") from error
+    with new_folder(folder, "the combined edits") as part:
+        save_edits(part, tensors, record)
     return folder
 
 
 def _shares(count: int, weights: Sequence[float] | None, how: How) -> list[float]:
     """The weight of each of the edits."""
     if not count:
-        raise UsageError("no edits are given to combine")
+        raise UsageError("no edits to combine are given: name runs' folders, edits folders or hub repositories")
     if how == "stack" and weights is not None:
         raise UsageError("stacked edits have no weights; leave --weights out, or add the edits up with --how sum")
     if weights is None:
@@ -122,8 +122,8 @@ def _shares(count: int, weights: Sequence[float] | None, how: How) -> list[float
     return [float(weight) for weight in weights]
 
 
-def _read(name: str | Path) -> _Source:
-    folder = find_edits(name)
+def _read(name: str | Path, revision: str | None) -> _Source:
+    folder = find_edits(name, revision)
     tensors, record = read_edits(folder)
     head = {key: tensors.pop(key) for key in list(tensors) if key.startswith(HEAD)}
     digest = hashlib.sha256((folder / "edits.safetensors").read_bytes()).hexdigest()

@@ -1,7 +1,7 @@
 """How far a merged checkpoint's outputs are from the edited model's."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import transformers
@@ -10,15 +10,30 @@ from torch import Tensor
 from red_lightning.artifacts.loading import load
 from red_lightning.artifacts.merged import Merged
 from red_lightning.backbones.head import ClassificationHead, pool
-from red_lightning.backbones.loading import BackboneOptions, position_limit
+from red_lightning.backbones.loading import BackboneOptions, position_limit, silence
+from red_lightning.errors import UsageError
 
 PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"
 """The text whose logits are compared."""
 
 
+class Difference(NamedTuple):
+    """How far the outputs of two models are apart.
+
+    Attributes:
+        largest: The largest absolute difference.
+        scale: The largest absolute output of the edited model.
+        of: What was compared: ``logit``, or ``hidden state`` of an encoder without a head.
+    """
+
+    largest: float
+    scale: float
+    of: Literal["logit", "hidden state"]
+
+
 def largest_difference(
     merged: Merged, edits: str | Path, backbone: str | None = None, revision: str | None = None
-) -> tuple[float, float]:
+) -> Difference:
     """Compare the logits (without a head, the hidden states) of :data:`PROBE`, both computed in the merged dtype.
 
     One model is in memory at a time.
@@ -29,8 +44,8 @@ def largest_difference(
         backbone: See there.
         revision: See there.
 
-    Returns:
-        The largest absolute difference, and the largest absolute logit of the edited model.
+    Raises:
+        UsageError: The outputs are NaN or infinite, so that nothing can be said.
     """
     edited = load(edits, backbone, revision, BackboneOptions(dtype=merged.dtype))
     inputs = edited.tokenizer(PROBE, return_tensors="pt")
@@ -40,10 +55,17 @@ def largest_difference(
     head, ours = edited.head, _outputs(edited.backbone, edited.head, edited.record, inputs)
     record = edited.record
     del edited
-    plain = getattr(transformers, merged.auto).from_pretrained(merged.folder, dtype=getattr(torch, merged.dtype))
+    with silence():
+        plain = getattr(transformers, merged.auto).from_pretrained(merged.folder, dtype=getattr(torch, merged.dtype))
     apart = head if merged.auto == "AutoModel" else None
     theirs = _outputs(plain.eval(), apart, record, inputs)
-    return (ours - theirs).abs().max().item(), ours.abs().max().item()
+    if not (torch.isfinite(ours).all() and torch.isfinite(theirs).all()):
+        raise UsageError(
+            f"'{merged.folder}' is of no use: its outputs, or those of the edited model, are NaN or infinite; "
+            f"give another --dtype than {merged.dtype}, or train with a smaller learning rate"
+        )
+    of: Literal["logit", "hidden state"] = "logit" if head is not None or merged.auto != "AutoModel" else "hidden state"
+    return Difference((ours - theirs).abs().max().item(), ours.abs().max().item(), of)
 
 
 @torch.inference_mode()

@@ -50,11 +50,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
-from red_lightning.artifacts.checks import LARGEST_RECORD, wrong_field, wrong_tensor
+from red_lightning.artifacts.checks import LARGEST_RECORD, trained_part, wrong_field, wrong_head, wrong_tensor
 from red_lightning.artifacts.files import write_whole
-from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.head import ClassificationHead
-from red_lightning.backbones.quantization import backbone_of
 from red_lightning.backbones.surgery import EDITOR, require_unedited
 from red_lightning.errors import UsageError, first_line, nearest
 
@@ -63,6 +61,9 @@ FORMAT = 1
 
 FILES = ("edits.safetensors", "edits.json")
 """What edits are made of."""
+
+SIZES = ("rank", "initial_rank", "length", "projection")
+"""The options of methods that are a size of their tensors."""
 
 HEAD = "head."
 """How the names of a classification head's tensors begin."""
@@ -98,7 +99,7 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         UsageError: A file is missing, damaged, or of a newer format; or it holds NaN, infinite numbers, something else
-            than floats, names that no parameter has, or a field of another type than the format's.
+            than floats, names that no parameter has, a field of another type than the format's, or half a head.
     """
     folder = Path(folder)
     for name in FILES:
@@ -119,7 +120,7 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UsageError(f"the edits in '{folder}' are damaged: edits.json does not say its format")
     if record["format"] > FORMAT:
         raise UsageError(f"the edits in '{folder}' have the newer format {record['format']}; update red-lightning")
-    if reason := wrong_field(record) or wrong_tensor(tensors):
+    if reason := wrong_field(record) or wrong_tensor(tensors) or wrong_head(head_of(tensors), record):
         raise UsageError(f"the edits in '{folder}' are damaged: {reason}")
     return tensors, record
 
@@ -140,11 +141,7 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     """
     tensors, record = read_edits(folder)
     require_unedited(backbone)
-    if record["fingerprint"] != fingerprint(backbone):
-        whole, backbone = backbone, getattr(backbone, "base_model", backbone)  # inside a language-model or other head
-        if record["fingerprint"] != fingerprint(backbone):
-            raise UsageError(f"the edits in '{folder}' belong to another backbone: {_other(record, whole)}")
-    _, parameters = attach_edits(backbone, tensors, record, folder)
+    _, parameters = attach_edits(trained_part(backbone, record, folder), tensors, record, folder)
     for key, parameter in parameters.items():
         parameter.data.copy_(tensors[site_name(key)])
     return parameters
@@ -168,7 +165,14 @@ def attach_edits(
         UsageError: The method cannot be applied, or does not fit the tensors.
     """
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
-    method = _method(record, folder)
+    method = method_of(record, folder)
+    stored = {name: tensor.shape for name, tensor in tensors.items()}
+    for name in SIZES:  # before tensors of a damaged file's size take all memory
+        size = record["method"].get(name)
+        if size is not None and not any(size in shape for shape in stored.values()):
+            raise UsageError(
+                f"the edits in '{folder}' do not fit their method: no tensor has its {name} of {size} as a size"
+            )
     try:
         parameters = method.apply(backbone)
     except UsageError:
@@ -179,7 +183,6 @@ def attach_edits(
             f"the edits in '{folder}' are damaged: their method has odd options ({first_line(error)})"
         ) from error
     wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
-    stored = {name: tensor.shape for name, tensor in tensors.items()}
     if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
         _detach(method, backbone)
         raise UsageError(
@@ -188,52 +191,16 @@ def attach_edits(
     return method, parameters
 
 
-def load_head(folder: str | Path) -> ClassificationHead:
-    """The classification head that a run left behind with its edits, in evaluation mode.
+def method_of(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
+    """The method that edits were learned with.
 
-    Its input is :func:`red_lightning.backbones.head.pool` of the edited backbone's output, with the ``pooling`` that
-    ``edits.json`` names under ``head``, as it names the ``labels``.
+    Args:
+        record: The contents of ``edits.json``.
+        folder: Where it is from, for complaints.
 
     Raises:
-        UsageError: The files cannot be read, or there is no head among them.
+        UsageError: There is no such method, or it has no such options.
     """
-    tensors, record = read_edits(folder)
-    weights = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
-    if "out_proj.weight" not in weights or not isinstance(record.get("head"), dict):
-        raise UsageError(f"the edits in '{folder}' have no classification head")
-    labels, shape = record.get("labels"), tuple(weights["out_proj.weight"].shape)
-    outputs, width = shape if len(shape) == 2 else (0, 0)
-    expected = {"out_proj.weight": (outputs, width), "out_proj.bias": (outputs,)}
-    if hidden := "dense.weight" in weights:
-        expected |= {"dense.weight": (width, width), "dense.bias": (width,)}
-    if {name: tuple(tensor.shape) for name, tensor in weights.items()} != expected or not outputs:
-        raise UsageError(f"the edits in '{folder}' are damaged: the head's tensors do not fit one another")
-    if labels is not None and outputs != max(len(labels), 1):
-        raise UsageError(
-            f"the edits in '{folder}' are damaged: the head tells {outputs} classes, of {len(labels)} labels"
-        )
-    head = ClassificationHead(width, outputs, hidden, record["head"].get("dropout", 0.5))
-    head.load_state_dict(weights)
-    return head.eval()
-
-
-def _other(record: Mapping[str, Any], backbone: nn.Module) -> str:
-    """The backbone that a record names, and in what the given one differs from it, as far as that is known."""
-    theirs, ours = record.get("architecture", {}), summary(getattr(backbone, "config", None))
-    for name, value in ours.items():
-        if theirs.get(name, value) != value:
-            return f"{backbone_of(record)}, whose {name} is {theirs[name]} and not {value}"
-    same = ", which has this architecture, but other weights or another auto class" if theirs else ""
-    return f"{backbone_of(record)}{same}"
-
-
-def _detach(method: methods.Method, backbone: nn.Module) -> None:
-    with suppress(Exception):  # what trains the backbone's own weights has not changed them yet
-        method.detach(backbone)
-
-
-def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
-    """The method that the edits were learned with."""
     every = {name: getattr(methods, name) for name in methods.__all__}
     known = {
         name: value
@@ -246,5 +213,34 @@ def _method(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
         raise UsageError(f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}")
     try:
         return known[name](**options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"the edits in '{folder}' are damaged: their method has odd options ({error})") from error
+
+
+def head_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a classification head among those of edits, by their name in it; empty if there is none."""
+    return {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
+
+
+def load_head(folder: str | Path) -> ClassificationHead:
+    """The classification head that a run left behind with its edits, in evaluation mode.
+
+    Its input is :func:`red_lightning.backbones.head.pool` of the edited backbone's output, with the ``pooling`` that
+    ``edits.json`` names under ``head``, as it names the ``labels``.
+
+    Raises:
+        UsageError: The files cannot be read, or there is no head among them.
+    """
+    tensors, record = read_edits(folder)
+    weights = head_of(tensors)
+    if not weights:
+        raise UsageError(f"the edits in '{folder}' have no classification head")
+    outputs, width = weights["out_proj.weight"].shape
+    head = ClassificationHead(width, outputs, "dense.weight" in weights, record["head"].get("dropout", 0.5))
+    head.load_state_dict(weights)
+    return head.eval()
+
+
+def _detach(method: methods.Method, backbone: nn.Module) -> None:
+    with suppress(Exception):  # what trains the backbone's own weights has not changed them yet
+        method.detach(backbone)

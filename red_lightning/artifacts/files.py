@@ -1,5 +1,6 @@
 """Files that are whole or not there at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,14 +34,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def require_new(path: Path, what: str) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that holds something, and the working folder, whose place another could not take.
 
     Raises:
-        UsageError: It does, or it is a file.
+        UsageError: It does, or is it, or it is a file.
     """
     path = path.expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"'{path}' holds something already; give a new or empty folder for {what}")
+    if path.resolve() == Path.cwd():
+        raise UsageError(f"'{path}' is the working folder; give another for {what}, such as one inside it")
 
 
 @contextmanager
@@ -65,10 +68,14 @@ def new_folder(path: Path, what: str) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         for file in part.iterdir():
+            with suppress(PermissionError):  # of a file system without modes
+                file.chmod(part.stat().st_mode & 0o666)  # safetensors' are else for their owner alone
             with file.open("rb") as written:
                 os.fsync(written.fileno())
         part.rename(path)
     except OSError as error:
-        raise cannot_write(f"{what} in '{path}'", error, "free some space, or give another folder") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, None)  # safetensors' have no number
+        way = "free some space, or give another folder" if full else "give another folder"
+        raise cannot_write(f"{what} in '{path}'", error, way) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

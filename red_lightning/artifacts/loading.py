@@ -6,18 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 
 from red_lightning import hub
-from red_lightning.artifacts.edits import FILES, apply_edits, load_head, read_edits
+from red_lightning.artifacts.edits import FILES, HEAD, apply_edits, load_head, read_edits
 from red_lightning.artifacts.files import new_folder
 from red_lightning.backbones import loading
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, first_line
 
 
 class Edited(NamedTuple):
@@ -64,20 +65,51 @@ def load(
         The edited model, its tokenizer, its head and its record.
 
     Raises:
-        UsageError: There are no such edits, they are damaged, or they belong to another backbone.
+        UsageError: There are no such edits, they are damaged, or they belong to another backbone; or there is no such
+            device.
     """
+    usable_device(device)
     folder = find_edits(edits, revision)
-    _, record = read_edits(folder)
+    tensors, record = read_edits(folder)
     source, options = find_backbone(record, backbone, options)
+    require_head_width(tensors, source, folder)
+    del tensors
     model = load_backbone(source, options, record)
     apply_edits(model, folder)
     if options.quantization is None:  # bitsandbytes places quantised weights itself
         model.to(device)
     head = load_head(folder).to(device) if record.get("head") else None
-    if head is not None and head.out_proj.in_features != source.config.hidden_size:
-        raise UsageError(f"the edits in '{folder}' are damaged: the head is not as wide as the backbone")
     tokenizer = load_tokenizer(source, options, needs_eos=record.get("task") != "Classification" and head is None)
     return Edited(model.eval(), tokenizer, head, record)
+
+
+def usable_device(device: str) -> str:
+    """The device, if tensors can be put on it.
+
+    Raises:
+        UsageError: They cannot, or torch knows no such device.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"the device '{device}' cannot be used: {first_line(error)}; leave --device out") from error
+    return device
+
+
+def require_head_width(tensors: Mapping[str, Tensor], source: loading.Source, folder: Path) -> None:
+    """Refuse a classification head (if there is one) that does not fit the backbone.
+
+    Args:
+        tensors: What was learned, by site name.
+        source: Where the backbone is.
+        folder: Where the tensors are from, for complaints.
+
+    Raises:
+        UsageError: The head is of another width.
+    """
+    weight = tensors.get(f"{HEAD}out_proj.weight")
+    if weight is not None and weight.shape[1] != source.config.hidden_size:
+        raise UsageError(f"the edits in '{folder}' are damaged: the head is not as wide as the backbone")
 
 
 def find_edits(edits: str | Path, revision: str | None = None) -> Path:
@@ -90,7 +122,7 @@ def find_edits(edits: str | Path, revision: str | None = None) -> Path:
     if folder is not None:
         return folder / "edits" if (folder / "edits").is_dir() else folder
     local_only = hub.offline()
-    with hub.explained("edits", str(edits), revision):
+    with hub.explained("set of edits", str(edits), revision):
         paths = [hf_hub_download(str(edits), name, revision=revision, local_files_only=local_only) for name in FILES]
     return Path(paths[0]).parent
 

@@ -15,10 +15,10 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from red_lightning import hub
 from red_lightning.artifacts.chat_template import write_paper_template
-from red_lightning.artifacts.edits import HEAD, read_edits
+from red_lightning.artifacts.edits import head_of, read_edits
 from red_lightning.artifacts.files import new_folder, require_new
 from red_lightning.artifacts.folding import INSTEAD, Folding, open_folding
-from red_lightning.artifacts.loading import find_backbone, find_edits
+from red_lightning.artifacts.loading import find_backbone, find_edits, require_head_width
 from red_lightning.artifacts.shards import write_shards
 from red_lightning.backbones.equivalents import Form, forms, older_names
 from red_lightning.backbones.sequence_classifiers import sequence_classifier
@@ -30,13 +30,10 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 IN_LLAMA_CPP = (
     "GPT2LMHeadModel",
     "GPTNeoXForCausalLM",
-    "Gemma2ForCausalLM",
-    "Gemma3ForCausalLM",
     "GemmaForCausalLM",
     "LlamaForCausalLM",
     "MistralForCausalLM",
     "Phi3ForCausalLM",
-    "PhiForCausalLM",
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 )
@@ -129,10 +126,10 @@ def export_merged(
     folder = find_edits(edits, revision)
     tensors, record = read_edits(folder)
     source, options = find_backbone(record, backbone)
+    require_head_width(tensors, source, folder)
     dtype = dtype or ("bfloat16" if options.quantization else _dtype_of(source.config))
     folding = open_folding(folder, tensors, record, source, options)
-    head = {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
-    target = _target(folding, source.config, record, head)
+    target = _target(folding, source.config, record, head_of(tensors))
     if for_llama_cpp:
         _require_llama_cpp(target)
     with hub.explained("backbone", source.name, source.commit):
@@ -148,7 +145,7 @@ def export_merged(
         for path in beside:  # the tokenizer's files as they are, and how the model is best decoded
             shutil.copyfile(path, part / path.name)
         if record.get("data", {}).get("template") == "paper":
-            write_paper_template(part)
+            target.notes.append(write_paper_template(part))
         size = sum(file.stat().st_size for file in files)
     return Merged(Path(output), target.form.auto.__name__, target.name, dtype, size, target.notes)
 
@@ -202,8 +199,11 @@ def _rounded(folding: Folding, target: _Target, dtype: Dtype) -> Iterator[tuple[
 
     for name, tensor in every():
         rounded = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
-        if dtype == "float16" and not torch.isfinite(rounded).all():
-            raise UsageError(f"'{name}' is too large for float16; give --dtype bfloat16 or float32")
+        if not torch.isfinite(rounded).all():
+            if torch.isfinite(tensor).all():
+                larger = "bfloat16 or float32" if dtype == "float16" else "float32"
+                raise UsageError(f"'{name}' is too large for {dtype}; give --dtype {larger}")
+            raise UsageError(f"'{name}' would hold NaN or infinite numbers: the edits, or the backbone, are too large")
         yield name, rounded.contiguous()
 
 

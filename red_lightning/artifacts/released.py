@@ -153,7 +153,8 @@ def attach_vectors(
 
 def _read(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
-        raise UsageError(f"the file '{file}' does not exist")
+        wrong = f"'{file}' is a folder; give the file in it" if file.is_dir() else f"the file '{file}' does not exist"
+        raise UsageError(wrong)
     try:
         size = file.stat().st_size
         if zipfile.is_zipfile(file):  # which may be packed

@@ -88,9 +88,7 @@ def _edits(name: str, record: Mapping[str, Any]) -> str:
 
 def _merged(name: str, record: Mapping[str, Any], merged: Merged) -> str:
     parts = [_code("python", PLAIN.format(name=name, auto=merged.auto)), *(f"{each}." for each in merged.notes)]
-    if (record.get("data") or {}).get("template") == "paper":
-        parts.append("The tokenizer's chat template writes the prompts that the model was trained on.")
-    elif record.get("task") == "DataToText":
+    if record.get("task") == "DataToText":
         parts.append("The model writes after its input and one end-of-sequence token (`tokenizer.eos_token`).")
     return "\n\n".join(parts)
 

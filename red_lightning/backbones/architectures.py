@@ -207,8 +207,7 @@ ARCHITECTURES = [
     ),
     # OPT builds its attention mask without the positions: packed texts would see each other.
     Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
-    # GPT-NeoX's fused query_key_value holds query, key and value of the first head, then those of the second, and so
-    # on: none of the three is a contiguous third of its columns, so none is a site.
+    # GPT-NeoX's fused query_key_value goes head by head: no third of its columns is the query, so none is a site.
     Architecture(
         "GPT-NeoX",
         ("gpt_neox",),
@@ -222,13 +221,10 @@ ARCHITECTURES = [
 
 
 def architecture_of(config: Any) -> Architecture:
-    """Find the record of a backbone's family.
+    """The record of a backbone's family.
 
     Args:
         config: The backbone's Hugging Face configuration.
-
-    Returns:
-        The family's record.
 
     Raises:
         UsageError: No record knows the family; the sentence names those that exist and how to give sites by hand.

@@ -181,7 +181,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
             _checkpoint(model, options)
             return model
-        with _silence():  # what is missing is refused below, by name
+        with silence():  # what is missing is refused below, by name
             model, report = auto.from_pretrained(
                 source.place,
                 dtype=getattr(torch, options.dtype),
@@ -218,7 +218,7 @@ def _checkpoint(model: Any, options: BackboneOptions) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep transformers from printing a progress bar and a report of the weights that it did not need."""
     transformers_logging.disable_progress_bar()
     level = transformers_logging.get_verbosity()

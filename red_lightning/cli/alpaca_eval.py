@@ -58,12 +58,13 @@ def alpaca_eval(
         judge: Who judges; without --judge.model only answers are written.
         annotator: How the judge is asked: the name of an annotator of alpaca_eval, or a folder with its configs.yaml.
             The default is AlpacaEval 1's, the paper's, whose judge is gpt-4.
-        dry_run: Stop after the estimate of what the judge will cost.
+        dry_run: Stop after the estimate of what the judge will cost; it takes the answers, which are written first.
         answers: Answers that were written elsewhere, in the format of model_outputs.json, instead of a model.
         annotations: Judgments of AlpacaEval, to compute their win rate again; nothing else is done.
         decoding: What is decoded otherwise than in training (the paper's: greedy, repetition penalty 1.1, no 5-gram
             twice).
-        template: How an instruction becomes tokens: paper or chat; null takes the one that was trained.
+        template: How an instruction becomes tokens: paper or chat; null takes the one that was trained, and for a model
+            without edits its own chat template.
         batch_size: Prompts that are answered at once; the answers do not depend on it.
         limit: Only the first so many instructions, to try things out.
         name: What files and tables call the model; null for the name of its folder or repository.
@@ -81,7 +82,7 @@ def alpaca_eval(
     from red_lightning.cli import judging
     from red_lightning.evaluation import alpaca_eval as bench
     from red_lightning.evaluation.annotator import Annotator, load_annotator
-    from red_lightning.evaluation.answers import Contestant, claim, model_outputs
+    from red_lightning.evaluation.answers import OUTPUT, Contestant, claim, model_outputs
     from red_lightning.evaluation.models import find_model
     from red_lightning.evaluation.records import Records
 
@@ -103,7 +104,7 @@ def alpaca_eval(
         candidate = find_model(str(model), backbone, revision, backbone_options)
         contestant = Contestant(candidate, decoding, template, batch_size, device)
         claim(folder, {**settings, **contestant.settings})
-        with Records(folder / "answers.jsonl") as records:
+        with Records(folder / "answers.jsonl", OUTPUT) as records:
             written = model_outputs(contestant.writer, asked, records, name, print)
         judging.write_file(folder / "model_outputs.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     flagged = sum("flag" in row for row in written)

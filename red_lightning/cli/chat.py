@@ -1,5 +1,6 @@
 """``chat``: a conversation in the terminal."""
 
+import io
 import json
 import sys
 import unicodedata
@@ -96,6 +97,8 @@ class Chat:
         self.conversations, self.read = conversations, read
         self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=len(conversations) == 1)
         self.prompt = "> " if sys.stdin.isatty() else ""
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no UTF-8 is refused alone
 
     def run(self) -> None:
         """Go on until Ctrl-D or /quit."""
@@ -157,6 +160,8 @@ class Chat:
         """Write each conversation as a row of JSONL, which instruction tuning can read."""
         if not file:
             raise UsageError("/save needs the name of a file, such as /save chat.jsonl")
+        if Path(file).expanduser().is_dir():
+            raise UsageError(f"'{file}' is a folder; give the name of a file in it")
         rows = [{"model": name, "messages": one.messages} for name, one in self.conversations.items() if one.exchanges]
         try:
             with Path(file).expanduser().open("x", encoding="utf-8") as output:  # never over another file
@@ -203,9 +208,11 @@ class Chat:
             self._note("(an empty answer)")
 
     def _note(self, text: str) -> None:
-        self.console.print(text, style="dim")
+        self.console.print(printable(text), style="dim")
 
 
 def printable(text: str) -> str:
-    """Text without what could steer a terminal."""
-    return "".join(char if char in "\n\t" or unicodedata.category(char) != "Cc" else "\ufffd" for char in text)
+    """Text without what could steer a terminal, or is no character (bytes that were no UTF-8)."""
+    return "".join(
+        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs") else "\ufffd" for char in text
+    )

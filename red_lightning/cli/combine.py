@@ -15,7 +15,7 @@ def main(args: Sequence[str]) -> None:
 
     from red_lightning.artifacts import combine_edits
 
-    folder = combine_edits(given.edits, given.output, given.weights, given.how)
+    folder = combine_edits(given.edits, given.output, given.weights, given.how, given.revision)
     print(f"wrote {folder}")
 
 
@@ -25,7 +25,7 @@ def _parser() -> RedParser:
         description="Write edits that are made of others: their weighted sum, or one after the other.",
     )
     parser.add_argument(
-        "edits", nargs="+", help="Runs' folders, edits folders or hub repositories: of one backbone and one method."
+        "edits", nargs="*", help="Runs' folders, edits folders or hub repositories: of one backbone and one method."
     )
     parser.add_argument(
         "--weights",
@@ -40,5 +40,6 @@ def _parser() -> RedParser:
         default="sum",
         help="Add the edits up, or stack them in the order given: the second edits what the first has edited.",
     )
+    parser.add_argument("--revision", type=str, help="Branch, tag or commit of those that are hub repositories.")
     parser.add_argument("--output", type=str, required=True, help="The folder to write, which is new or empty.")
     return parser

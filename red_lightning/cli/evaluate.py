@@ -4,7 +4,6 @@ import importlib
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from red_lightning.cli.parser import run
 from red_lightning.errors import UsageError, nearest
 
 SUITES = {
@@ -25,14 +24,16 @@ def main(args: Sequence[str]) -> None:
         UsageError: No suite is given, or an unknown one.
     """
     finder = ArgumentParser(prog="python -m red_lightning evaluate", add_help=False, allow_abbrev=False)
-    finder.add_argument("--suite")
+    finder.add_argument("--suite", nargs="?")
     given, rest = finder.parse_known_args(list(args))
-    if given.suite is None and (not rest or {"-h", "--help"} & {*rest}):
+    if given.suite is None and (not args or {"-h", "--help"} & {*rest}):
         print(_help())
         raise SystemExit(0)  # as argparse ends after --help
     if given.suite not in SUITES:
         wrong = "give --suite" if given.suite is None else f"unknown suite '{given.suite}'"
         raise UsageError(f"{wrong}: {nearest(given.suite or '', SUITES)}")
+    from red_lightning.cli.parser import run  # which imports torch
+
     module = importlib.import_module(f"red_lightning.cli.{given.suite}")
     run(getattr(module, given.suite), rest, f"evaluate --suite {given.suite}")
 

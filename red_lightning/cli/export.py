@@ -25,16 +25,20 @@ def export(
         revision: Branch, tag or commit of the edits' hub repository.
         dtype: Number format of the merged weights; null for that of the backbone's files, and bfloat16 if it was
             quantised.
-        max_shard_gb: Size of the largest file of merged weights, in GB; about as much memory is needed.
-        check: Load both models, one after the other, and say how far the merged logits are from the edited model's.
+        max_shard_gb: Size of the largest file of merged weights, in GB; to write them takes about as much memory.
+        check: Load both models, one after the other and each of them whole, and say how far the merged outputs are
+            from the edited model's; false needs no more memory than the writing.
 
     Raises:
         UsageError: The edits cannot be read or folded exactly, or the output holds something or cannot be written.
     """
     from red_lightning.artifacts import copy_edits, export_merged, largest_difference
-    from red_lightning.errors import require_range
+    from red_lightning.errors import UsageError, require_range
 
     if format == "edits":
+        given = {"backbone": backbone, "dtype": dtype, "max_shard_gb": max_shard_gb if max_shard_gb != 2.0 else None}
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise UsageError(f"--{unused[0]} is for merged weights, but --format edits copies the edits; leave it out")
         copy_edits(edits, output, revision)
         print(f"wrote {output}")
         return
@@ -47,5 +51,8 @@ def export(
     for note in merged.notes:
         print(f"note: {note}")
     if check:
-        difference, largest = largest_difference(merged, edits, backbone, revision)
-        print(f"largest logit difference from the edited model: {difference:.1e} (largest logit: {largest:.3g})")
+        apart = largest_difference(merged, edits, backbone, revision)
+        print(
+            f"largest {apart.of} difference from the edited model: {apart.largest:.1e} "
+            f"(largest {apart.of}: {apart.scale:.3g})"
+        )

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("prompt", "source", "text")
 """The columns that may hold the prompts, besides the one that the edits were trained with."""
-
-
-def main(args: Sequence[str]) -> None:
-    """Run the command.
-
-    Args:
-        args: What follows ``generate``; ``--compare`` may be followed by several values.
-    """
-    from red_lightning.cli.parser import run
-
-    before, option, behind = _split(list(args))
-    run(generate, [*before, *([f"--compare={json.dumps(option)}"] if option else []), *behind])
 
 
 def generate(
@@ -88,6 +76,7 @@ def generate(
     Raises:
         UsageError: There is no such model, no prompt, or an output that exists.
     """
+    from red_lightning.evaluation.models import find_model
     from red_lightning.generation import Writer
     from red_lightning.generation.files import refuse_existing
     from red_lightning.generation.models import open_model
@@ -101,6 +90,7 @@ def generate(
         model = open_model(place, backbone, revision, backbone_options, device, edited)
         writer = Writer(model, None, template, batch_size, overlong)
         writer.decoding = decoding.of(writer.decoding)
+        writer.prompts.advice = "shorten it, or have it cut (--overlong cut)"
         return writer
 
     if compare:
@@ -115,23 +105,12 @@ def generate(
     writer = open_writer(edits, edited)
     questions = _questions(writer, prompt, file, column)
     if prompt is not None and output is None:
-        writer.stream(prompt, lambda piece: print(piece, end="", flush=True))
+        writer.stream(prompt, lambda piece: print(_shown(piece), end="", flush=True))
         print()
         return
-    name = {"edits": edits, "edited": edited, "backbone": backbone}
-    _write(writer, questions, output, name, overwrite)
-
-
-def _split(args: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """The command line before ``--compare``, its values, and what follows them."""
-    if "--compare" not in args:
-        return args, [], []
-    start = args.index("--compare")
-    behind = args[start + 1 :]
-    count = next((number for number, arg in enumerate(behind) if arg.startswith("-")), len(behind))
-    if count == 0:
-        raise UsageError("--compare names no run; give one or more")
-    return args[:start], behind[:count], behind[count:]
+    base = backbone if writer.edited.record else None  # a model without edits has no other
+    model = find_model(edits or str(backbone), base, revision, backbone_options).identity
+    _write(writer, questions, output, [model, edited], overwrite)
 
 
 def _questions(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
@@ -139,39 +118,54 @@ def _questions(writer: "Writer", prompt: str | None, file: str | None, column: s
 
     if file is None:
         return [Question(prompt or "", "the prompt")]
-    trained = (writer.edited.record.get("data") or {}).get("columns", {}).get("source")
-    columns = [column] if column else [*([trained] if trained else []), *COLUMNS]
+    learned = (writer.edited.record.get("data") or {}).get("columns")
+    trained = learned.get("source") if isinstance(learned, dict) else None
+    columns = [column] if column else [*([trained] if isinstance(trained, str) else []), *COLUMNS]
     return read_prompts(file, writer.prompts.converses and column is None, columns)
 
 
-def _write(writer: "Writer", questions: "list[Question]", output: Path | None, name: Any, overwrite: bool) -> None:
+def _write(writer: "Writer", questions: "list[Question]", output: Path | None, model: Any, overwrite: bool) -> None:
     """Write a row for each prompt, to a file that appears whole, or to the standard output."""
     from red_lightning.generation.files import OutputFile
 
-    prompts = [question.prompt for question in questions]
-    tokens = writer.encode(prompts, [question.where for question in questions])
-    settings = [name, writer.edited.record, writer.prompts.style, asdict(writer.decoding), tokens]
-    written = OutputFile(output, settings, overwrite) if output else None
-    rows = dict(written.rows) if written else {}
-    if rows:
-        print(f"going on: {len(rows)} of {len(questions)} texts are there", file=sys.stderr)
-    missing = [number for number in range(len(questions)) if number not in rows]
+    tokens = writer.encode([question.prompt for question in questions], [question.where for question in questions])
+    if output is None:
+        rows = {row["row"]: row for new in _rows(writer, questions, tokens, {}) for row in new}
+        for _, row in sorted(rows.items()):
+            print(_shown(json.dumps(row, ensure_ascii=False)))
+        return
+    settings = [model, writer.edited.record, writer.prompts.style, asdict(writer.decoding), tokens]
+    with OutputFile(output, settings, overwrite) as written:
+        if written.rows:
+            print(f"going on: {len(written.rows)} of {len(questions)} texts are there", file=sys.stderr)
+        for new in _rows(writer, questions, tokens, written.rows):
+            written.add(new)
+        written.finish()
+    print(f"wrote {output}: {len(questions)} texts")
+
+
+def _rows(
+    writer: "Writer", questions: "list[Question]", tokens: list[list[int]], there: dict[int, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each batch of prompts, but of those that are there, and how far it has come on a terminal."""
+    missing = [number for number in range(len(questions)) if number not in there]
+    done = len(questions) - len(missing)
     for batch in writer.batches([tokens[number] for number in missing]):
         new: list[dict[str, Any]] = []
         for index, text in batch.items():
             number = missing[index]
-            whole = {} if isinstance(prompts[number], str) else {"messages": prompts[number]}
+            prompt = questions[number].prompt
+            whole = {} if isinstance(prompt, str) else {"messages": prompt}
             new.append({"row": number, "prompt": questions[number].text, **whole, "output": text})
-        rows |= {row["row"]: row for row in new}
-        if written:
-            written.add(new)
+        yield new
+        done += len(new)
         if sys.stderr.isatty():
-            print(f"\r{len(rows)} of {len(questions)} texts", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    if written:
-        written.finish()
-        print(f"wrote {output}: {len(rows)} texts")
-        return
-    for _, row in sorted(rows.items()):
-        print(json.dumps(row, ensure_ascii=False))
+            end = "\n" if done == len(questions) else ""
+            print(f"\r{done} of {len(questions)} texts", end=end, file=sys.stderr, flush=True)
+
+
+def _shown(text: str) -> str:
+    """What a text looks like where it goes: a terminal must not be steered by it."""
+    from red_lightning.cli.chat import printable
+
+    return printable(text) if sys.stdout.isatty() else text

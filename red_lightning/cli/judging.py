@@ -15,7 +15,7 @@ from red_lightning.artifacts.files import write_whole
 from red_lightning.cli.report import read_json
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.endpoint import Endpoint
-from red_lightning.evaluation.judge import BYTES_PER_TOKEN, Judge, Request
+from red_lightning.evaluation.judge import BYTES_PER_TOKEN, REPLY, Judge, Request
 from red_lightning.evaluation.records import Record, Records
 
 RESULTS = "results.json"
@@ -27,12 +27,16 @@ def check(endpoint: Endpoint, limit: int | None, dry_run: bool) -> None:
     """Refuse what would fail after hours of answering.
 
     Raises:
-        UsageError: The judge's key is missing, or the limit is none.
+        UsageError: The judge's key is missing, the limit is none, or there is nothing to estimate.
     """
+    if dry_run and endpoint.model is None:
+        raise UsageError("--dry_run estimates what a judge will cost, but none is given; name it by --judge.model")
     if limit is not None:
         require_range("limit", limit, 1)
     if endpoint.model is not None and not dry_run:
         endpoint.key()
+    if dry_run:
+        print("the estimate takes the answers: those that are missing are written first", flush=True)
 
 
 def name_of(model: str | None, answers: Path | None, name: str | None) -> str:
@@ -75,7 +79,7 @@ def ask(
     Returns:
         The replies, and what a result says of the judge; None after a dry run.
     """
-    with Records(output / "replies.jsonl") as log:
+    with Records(output / "replies.jsonl", REPLY) as log:
         judge = Judge(endpoint, log)
         before = judge.estimate(requests)
         print(
@@ -133,7 +137,7 @@ def print_columns(title: str, columns: Mapping[str, Scores], digits: int = 2) ->
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for measure in dict.fromkeys(measure for scores in columns.values() for measure in scores):
         values = [scores.get(measure) for scores in columns.values()]
         table.add_row(measure, *(_shown(value, digits) for value in values))

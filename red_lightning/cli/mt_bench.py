@@ -53,13 +53,15 @@ def mt_bench(
             reference answers and the judge's prompts.
         output: The folder for all files; null for one below evaluations that is called like the model.
         judge: Who grades; without --judge.model only answers are written.
-        dry_run: Stop after the estimate of what the judge will cost.
+        dry_run: Stop after the estimate of what the judge will cost; it takes the answers, which are written first.
         answers: Answers that were written elsewhere, in the format of model_answer, instead of a model.
-        temperatures: How answers are drawn: paper takes the likeliest tokens in every category, fastchat draws with
-            FastChat's temperature of the category (0.7 for writing and roleplay, 0.1 for stem and humanities).
+        temperatures: How answers are drawn: paper takes the likeliest tokens in every category (greedy, as the paper
+            answers); fastchat draws with FastChat's temperature of the category (0.7 for writing and roleplay, 0.1 for
+            stem and humanities), and is greedy in the others.
         decoding: What is decoded otherwise than in training (the paper's: greedy, repetition penalty 1.1, no 5-gram
             twice).
-        template: How a conversation becomes tokens: paper or chat; null takes the one that was trained.
+        template: How a conversation becomes tokens: paper or chat; null takes the one that was trained, and for a model
+            without edits its own chat template.
         batch_size: Prompts that are answered at once; the answers do not depend on it.
         limit: Only the first so many questions of each category, to try things out.
         name: What files and tables call the model; null for the name of its folder or repository.
@@ -75,7 +77,7 @@ def mt_bench(
     """
     from red_lightning.cli import judging
     from red_lightning.evaluation import mt_bench as bench
-    from red_lightning.evaluation.answers import Contestant, claim, model_answers
+    from red_lightning.evaluation.answers import ANSWER, Contestant, claim, model_answers
     from red_lightning.evaluation.models import find_model
     from red_lightning.evaluation.records import Records
 
@@ -96,7 +98,7 @@ def mt_bench(
         def writer(category: str) -> "Writer":
             return contestant.writer(bench.temperature(category) if temperatures == "fastchat" else None)
 
-        with Records(folder / "model_answer" / f"{name}.jsonl") as records:
+        with Records(folder / "model_answer" / f"{name}.jsonl", ANSWER) as records:
             written = model_answers(writer, benchmark.questions, records, name, print)
     flagged = sum(bool(row.get("flags")) for row in written.values())
     if flagged:

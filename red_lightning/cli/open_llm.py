@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def open_llm(
     model: str,
-    tasks: str = "arc,truthfulqa,winogrande,gsm8k,hellaswag,mmlu",
+    tasks: list[str] = ["arc", "truthfulqa", "winogrande", "gsm8k", "hellaswag", "mmlu"],  # noqa: B006 - never changed
     num_fewshot: int | None = None,
     limit: int | None = None,
     batch_size: int = 8,
@@ -24,6 +24,7 @@ def open_llm(
     backbone_options: BackboneOptions | None = None,
     include_path: str | None = None,
     output: Path | None = None,
+    name: str | None = None,
 ) -> None:
     """Score a model on the six benchmarks of the Open LLM Leaderboard, or on any other task of lm-eval.
 
@@ -32,11 +33,13 @@ def open_llm(
     5; the table shows them beside Table 18. The scores, all other metrics, the versions of the tasks and the settings
     go to open_llm.json, task by task: the same command goes on where it was stopped. Needs the extra `evaluation`.
 
+    For example: evaluate --suite open_llm runs/mine --tasks truthfulqa arc
+
     Args:
         model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of
             either.
-        tasks: What to score, with commas between: arc, truthfulqa, winogrande, gsm8k, hellaswag, mmlu, and tasks,
-            groups or tags of lm-eval such as lambada_openai.
+        tasks: What to score, with spaces or commas between: arc, truthfulqa, winogrande, gsm8k, hellaswag, mmlu, and
+            tasks, groups or tags of lm-eval such as lambada_openai.
         num_fewshot: Solved examples before each question; null for the paper's number, or the task's own.
         limit: Only the first so many questions of each task (of each of MMLU's 57), to try things out.
         batch_size: Questions at once: the scores do not depend on it.
@@ -47,6 +50,7 @@ def open_llm(
             the quantisation of the training, and float32 for a model without edits.
         include_path: A folder of task descriptions of your own, in lm-eval's format.
         output: The folder of open_llm.json; null for one below evaluations that is called like the model.
+        name: What the folder and the table call the model; null for the name of its folder or repository.
 
     Raises:
         UsageError: There is no such model or task, its questions cannot be read, or the folder holds something else.
@@ -60,37 +64,40 @@ def open_llm(
     from red_lightning.evaluation.open_llm import Questions, score_all
 
     require_harness()
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    names = [task.strip() for task in ",".join(tasks).split(",") if task.strip()]
     if not names:
         raise UsageError("--tasks names no task; leave it out for the six of the leaderboard")
     candidate = find_model(model, backbone, revision, backbone_options)
-    folder = output or Path("evaluations", name_of(model, None, None))
+    name = name_of(model, None, name)
+    folder = output or Path("evaluations", name, "open_llm")
     questions = Questions(num_fewshot, limit, include_path)
     scores = score_all(candidate, names, questions, folder, batch_size, device, lambda line: print(line, flush=True))
     console = Console()
-    console.print(_table(scores, names))
+    console.print(_table(scores, names, f"Scores of {name}"))
     if limit is not None or num_fewshot is not None:
         print("not comparable with the paper: --limit or --num_fewshot is given")
     print(f"scores: {scores.path}")
 
 
-def _table(scores: "Scores", names: list[str]) -> "Table":
+def _table(scores: "Scores", names: list[str], title: str) -> "Table":
     """A line for each task, with the paper's figures beside it, in percent; other metrics as they are."""
     from rich.table import Table
 
     from red_lightning.evaluation.leaderboard import LEADERBOARD
 
     paper = _table_18() if {*names} & {*LEADERBOARD} else {}
-    table = Table(title=f"Scores of {scores.content['model']}")
-    for column in ("task", "metric", "shots", "questions", "score", *(f"{method} (paper)" for method in paper)):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
+    table = Table(title=title, show_edge=False, pad_edge=False)  # a leaderboard fits in 80 columns
+    for column in ("task", "metric"):
+        table.add_column(column, overflow="fold")
+    for column in ("shots", "questions", "score", *(f"{method}\n(paper)" for method in paper)):
+        table.add_column(column, justify="right", no_wrap=True)
     for name in dict.fromkeys(names):
         found = scores.content["tasks"][name]
         if name in LEADERBOARD:
-            title = LEADERBOARD[name].title
-            beside = [f"{row[title]:.2f}" for row in paper.values()]
+            known = LEADERBOARD[name].title
+            beside = [f"{row[known]:.2f}" for row in paper.values()]
             about = _described({**found, "metric": LEADERBOARD[name].measure})
-            table.add_row(title, *about, f"{100 * found['score']:.2f}", *beside)
+            table.add_row(known, *about, f"{100 * found['score']:.2f}", *beside)
             continue
         for task, metrics in found["metrics"].items():
             for metric, value in metrics.items():

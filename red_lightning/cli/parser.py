@@ -2,9 +2,10 @@
 
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser
@@ -56,14 +57,49 @@ def run(function: Callable[..., None], args: Sequence[str], command: str | None 
     Args:
         function: The function; its docstring is the help.
         args: The command line, without the command's name. A first argument that is no option is the value of the
-            function's first parameter.
+            function's first parameter; an option that takes a list may be followed by several values.
         command: How the command is called; None for the function's name.
     """
+    parameters = inspect.signature(function).parameters
     if args and not args[0].startswith("-"):
-        args = [f"--{next(iter(inspect.signature(function).parameters))}={args[0]}", *args[1:]]
+        args = [f"--{next(iter(parameters))}={args[0]}", *args[1:]]
+    for name, parameter in parameters.items():
+        if get_origin(parameter.annotation) is list:
+            args = gathered(args, f"--{name}")
     prog = f"python -m red_lightning {command or function.__name__.removesuffix('_')}"  # that of import is import_
     about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     auto_cli(function, args=list(args), as_positional=False, parser_class=RedParser, prog=prog, description=about)
+
+
+def gathered(args: Sequence[str], option: str) -> list[str]:
+    """A command line in which the values of an option are one list: ``--x a b`` and ``--x=a --x=b`` as ``--x=[a,b]``.
+
+    Args:
+        args: The command line.
+        option: The option, which takes a list; a single value may be one already, as YAML.
+
+    Raises:
+        UsageError: The option has no value.
+    """
+    others: list[str] = []
+    values: list[str] = []
+    taking = given = False
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if name == option:
+            given, taking = True, not equals
+            values += [value] if value else []
+        elif taking and not arg.startswith("-"):
+            values.append(arg)
+        else:
+            taking = False
+            others.append(arg)
+    if not given:
+        return others
+    if not any(value.strip() for value in values):
+        raise UsageError(f"{option} names nothing; give one or more")
+    whole = values[0] if len(values) == 1 and values[0].startswith("[") else json.dumps(values)
+    return [*others, f"{option}={whole}"]
 
 
 def explain(message: str, options: list[str]) -> str:
@@ -144,6 +180,7 @@ def _type(text: str) -> str:
         "float": "a number",
         "bool": "true or false",
         "str": "a text",
+        "list": "a list such as '[a, b]'",
     }
     if text.startswith("list["):
         return "a list such as '[a, b]'"

@@ -12,6 +12,9 @@ from red_lightning.errors import UsageError
 
 TemplateName = Literal["paper", "chat"]
 
+OTHER = "choose the template paper (--data.template paper where a model is trained, else --template paper)"
+"""What to do where a tokenizer's chat template will not do."""
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -142,8 +145,7 @@ class ChatTemplate(Template):
         self.prefix = []  # a template writes BOS itself
         if not getattr(tokenizer, "chat_template", None):
             raise UsageError(
-                "the backbone's tokenizer has no chat template; give --data.template paper, or a backbone that was "
-                "made for chats"
+                f"the backbone's tokenizer has no chat template; {OTHER}, or a backbone that was made for chats"
             )
         probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
         behind = self._apply(probe, "every conversation").rpartition("answer")[2]
@@ -152,7 +154,7 @@ class ChatTemplate(Template):
         if ending is None:
             raise UsageError(
                 "the tokenizer's chat template does not end an answer with a special token, so that a model would not "
-                "learn to stop; give --data.template paper"
+                f"learn to stop; {OTHER}"
             )
         self.ending: str = tokenizer.convert_ids_to_tokens(ending)
         self.stop_ids = [*dict.fromkeys([ending, tokenizer.eos_token_id])]
@@ -170,7 +172,7 @@ class ChatTemplate(Template):
                 if not text.startswith(prompt) or self.ending not in text[len(prompt) :]:
                     raise UsageError(
                         f"the tokenizer's chat template writes the prompt of {where} in one way to train on and in "
-                        "another to answer; give --data.template paper"
+                        f"another to answer; {OTHER}"
                     )
                 answers.append(len(prompt))
         return Rendered(text, answers)

@@ -130,8 +130,7 @@ def load_annotator(config: str) -> Any:
             from alpaca_eval.annotators import PairwiseAnnotator
     except ImportError as error:
         raise UsageError(
-            f"AlpacaEval's judge needs the package alpaca_eval ({error}): "
-            "python -m pip install alpaca-eval 'setuptools<81'"
+            f"AlpacaEval's judge needs the package alpaca_eval ({error}): pip install 'red-lightning[evaluation]'"
         ) from error
     finally:
         root.setLevel(level)  # which the package raises for everybody

@@ -10,16 +10,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from red_lightning.artifacts import Edited, read_edits
-from red_lightning.artifacts.files import write_whole
+from red_lightning.artifacts.files import require_new, write_whole
 from red_lightning.data.messages import Message
-from red_lightning.errors import UsageError, cannot_write
+from red_lightning.data.templates import make_template
+from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.models import Candidate
 from red_lightning.evaluation.records import Record, Records
 from red_lightning.generation import PromptStyle, Writer
 from red_lightning.generation.answers import trained_decoding
 from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.prompts import trained_style
 
 SETTINGS = "settings.json"
+
+OUTPUT = {"instruction": str, "output": str}
+"""What a record of an answer to AlpacaEval holds."""
+
+ANSWER = {"question_id": int | str, "choices": list}
+"""What a record of an answer to MT-Bench holds."""
 
 Item = TypeVar("Item")
 
@@ -30,12 +38,16 @@ class Contestant:
     Args:
         candidate: The model.
         changes: What is decoded otherwise than in training.
-        template: How a conversation becomes tokens; None for how the edits were trained.
+        template: How a conversation becomes tokens; None for how the edits were trained, and for the tokenizer's own
+            chat template if there are no edits.
         batch_size: Prompts that are answered at once; the answers do not depend on it.
         device: Where the model goes; None for a GPU if there is one.
 
     Attributes:
         settings: What the answers depend on, as plain values.
+
+    Raises:
+        UsageError: The model continues texts, or its tokenizer lacks the template.
     """
 
     def __init__(
@@ -46,11 +58,13 @@ class Contestant:
         batch_size: int,
         device: str | None,
     ) -> None:
-        self._candidate, self._template, self._batch_size, self._device = candidate, template, batch_size, device
+        require_range("batch_size", batch_size, 1)
+        self._candidate, self._batch_size, self._device = candidate, batch_size, device
         record = {} if candidate.edits is None else read_edits(candidate.edits)[1]
+        self._template = _style(template, record, candidate.tokenizer(record))
         self._decoding = changes.of(trained_decoding(record))
         known = {name: value for name, value in candidate.identity.items() if name != "model"}  # however it is spelt
-        self.settings = {**known, "template": template, "decoding": asdict(self._decoding)}
+        self.settings = {**known, "template": self._template, "decoding": asdict(self._decoding)}
 
     def writer(self, temperature: float | None = None) -> Writer:
         """The model as it answers.
@@ -67,6 +81,17 @@ class Contestant:
     @cached_property
     def _model(self) -> Edited:
         return self._candidate.load(self._device)
+
+
+def _style(template: PromptStyle | None, record: Record, tokenizer: Any) -> PromptStyle:
+    """How conversations become tokens."""
+    style = template or trained_style(record)
+    if template is None and not record and getattr(tokenizer, "chat_template", None):
+        style = "chat"
+    if style not in ("paper", "chat"):
+        raise UsageError("this model continues texts; give --template paper or chat to have it answer")
+    make_template(style, tokenizer)  # which may refuse
+    return style
 
 
 def claim(folder: Path, settings: dict[str, Any]) -> None:
@@ -90,9 +115,8 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
                         f"'{folder}' was begun with another {name} ({_short(found.get(name))}, now "
                         f"{_short(wanted.get(name))}); give another --output"
                     )
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"'{folder}' holds something else; give a new folder as --output")
         else:
+            require_new(folder, "--output")
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(kept, json.dumps(wanted, indent=2) + "\n")
     except OSError as error:
@@ -113,7 +137,7 @@ def model_outputs(
     Args:
         writer: The model, which is loaded if it must.
         instructions: Rows with ``instruction``; their ``dataset`` is handed on.
-        records: Where each answer is kept.
+        records: Where each answer is kept, with the fields :data:`OUTPUT`.
         generator: What the answers call the model.
         say: Is told how far it is.
 
@@ -149,7 +173,8 @@ def model_answers(
     Args:
         writer: The model, as it answers questions of a category.
         questions: Rows with ``question_id``, ``category`` and ``turns``.
-        records: Where the answers to a question are kept, as in FastChat's ``model_answer``.
+        records: Where the answers to a question are kept, as in FastChat's ``model_answer``: with the fields
+            :data:`ANSWER`.
         model_id: What the answers call the model.
         say: Is told how far it is.
 

@@ -23,12 +23,15 @@ class Refusal(Exception):  # noqa: N818 - it is an answer
     Attributes:
         passing: Whether the same request may be answered later.
         final: Whether no request will be.
+        silent: Whether the endpoint did not answer at all: it could not be reached, took too long, or failed (5xx).
         pause: Seconds that the endpoint asks to wait; None if it does not say.
     """
 
-    def __init__(self, why: str, passing: bool = True, final: bool = False, pause: float | None = None) -> None:
+    def __init__(
+        self, why: str, passing: bool = True, final: bool = False, silent: bool = True, pause: float | None = None
+    ) -> None:
         super().__init__(why)
-        self.passing, self.final, self.pause = passing, final, pause
+        self.passing, self.final, self.silent, self.pause = passing, final, silent, pause
 
 
 @dataclass
@@ -67,16 +70,26 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         """Refuse what is no endpoint."""
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise UsageError(f"judge.base_url is '{self.base_url}', but must look like http://host:port/v1")
-        if url.username or url.query:
+        if {*self.base_url} & {*"@?#"}:  # not shown, as it may hold a secret
             raise UsageError("judge.base_url must hold no password and no query; give a key by --judge.key_variable")
+        if not _is_address(self.base_url):
+            raise UsageError(f"judge.base_url is '{self.base_url}', but must look like http://host:port/v1")
         require_range("judge.timeout", self.timeout, 0.001)
         require_range("judge.attempts", self.attempts, 1)
         require_range("judge.backoff", self.backoff, 0)
         require_range("judge.patience", self.patience, 0)
         require_range("judge.concurrency", self.concurrency, 1)
+        require_range("judge.prompt_price", self.prompt_price or 0, 0)
+        require_range("judge.completion_price", self.completion_price or 0, 0)
+        fields = self.fields or {}
+        if "messages" in fields:
+            raise UsageError("judge.fields must hold no messages: those are the benchmark's")
+        for name in ("max_tokens", "max_completion_tokens"):
+            most = fields.get(name)
+            if most is not None and (type(most) is not int or most < 1):
+                raise UsageError(
+                    f"{name} of judge.fields is {most!r}, but must be a whole number of at least 1, or null"
+                )
 
     def key(self) -> str | None:
         """The key.
@@ -125,12 +138,22 @@ class Endpoint:
             why = f"HTTP {error.code} {_without(key, _message(error))[:200]}"
             passing = error.code in PASSING or error.code >= 500
             final = error.code in FINAL or "insufficient_quota" in why
-            raise Refusal(why, passing, final, _retry_after(error)) from None
+            raise Refusal(why, passing, final, error.code >= 500, _retry_after(error)) from None
         except (URLError, HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
             late = isinstance(reason, TimeoutError)
             why = f"no answer within {self.timeout:g} s" if late else _without(key, str(reason))
             raise Refusal(why) from None
+
+
+def _is_address(url: str) -> bool:
+    """Whether requests can be sent to what is below a URL."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port of letters raises
+    except ValueError:
+        return False
+    return bool(known) and url.isascii() and url.isprintable() and " " not in url
 
 
 def _read(response: HTTPResponse, until: float) -> bytes:

@@ -24,7 +24,10 @@ BYTES_PER_TOKEN = 4
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts, where the endpoint asks for no longer one
 MOST_LOST = 5
-"""Judgments that are given up before all are: without a reply in between, or without a single judgment."""
+"""Judgments that are given up before all are: as the endpoint is silent for so long, or never judged."""
+
+REPLY = {"request": str, "time": float, "text": str | None, "choice": dict, "usage": dict, "readable": bool}
+"""What a line of ``replies.jsonl`` holds: the key of a request, and the endpoint's reply, or null as its text."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Judge:
 
     Args:
         endpoint: Whom to ask.
-        log: Where the replies are kept, one line each.
+        log: Where the replies are kept, one line each: records with the fields :data:`REPLY`.
         pause: Waits some seconds; None waits for as long as they last, or until the judge is stopped.
 
     Attributes:
@@ -67,7 +70,7 @@ class Judge:
         self._turn = threading.Lock()
         self._stopped = threading.Event()
         self._pause = pause or self._stopped.wait
-        self._answers, self._lost, self._lost_in_a_row = 0, 0, 0
+        self._answers, self._lost, self._lost_in_a_row = len(self._replies), 0, 0
 
     def key(self, request: Request) -> str:
         """What tells a request from others: a digest of the endpoint and all that is sent there."""
@@ -119,7 +122,7 @@ class Judge:
 
     def _judge(self, key: str, body: Request, readable: Callable[[Record], bool], secret: str | None) -> None:
         """Ask until there is a judgment, or for as long as the endpoint's settings allow."""
-        began, settings = time.monotonic(), self.endpoint
+        began, settings, silent = time.monotonic(), self.endpoint, False
         for attempt in range(settings.attempts):
             if self._stopped.is_set():
                 return
@@ -127,6 +130,7 @@ class Judge:
             try:
                 reply = settings.post(body, secret)
             except Refusal as refusal:
+                silent = refusal.silent
                 self._note(key, None, str(refusal))
                 if refusal.final:
                     raise self._stop(f"refuses: {refusal}; check --judge") from None
@@ -134,16 +138,17 @@ class Judge:
                     break
                 pause = pause if refusal.pause is None else refusal.pause
             else:
+                silent = False
                 if self._note(key, reply, f"no judgment in the answer '{reply['text'][:60]}'", readable):
                     return
             if attempt + 1 == settings.attempts or time.monotonic() - began + pause > settings.patience:
                 break
             self._pause(pause)
-        self._lose(key)
+        self._lose(key, silent)
 
     def _note(self, key: str, reply: Record | None, why: str, readable: Callable[[Record], bool] | None = None) -> bool:
         """Keep a reply, or why there is none; whether it holds a judgment."""
-        row = {"request": key, "time": time.time(), "text": None, **(reply or {})}
+        row = {"request": key, "time": time.time(), "text": None, "choice": {}, "usage": {}, **(reply or {})}
         row["readable"] = bool(reply and readable and row["text"] and readable(row))
         if not row["readable"]:
             row["error"] = why
@@ -158,12 +163,13 @@ class Judge:
                 self.failed[key] = why
         return row["readable"]
 
-    def _lose(self, key: str) -> None:
+    def _lose(self, key: str, silent: bool) -> None:
         """Give a judgment up; and all of them, if the endpoint is silent or has never judged."""
         with self._turn:
-            self._lost, self._lost_in_a_row = self._lost + 1, self._lost_in_a_row + 1
-            silent = self._lost_in_a_row >= (MOST_LOST if self._answers else 1)
-            gone = silent or (not self._replies and self._lost >= MOST_LOST)
+            self._lost, self._answers = self._lost + 1, self._answers + (not silent)
+            self._lost_in_a_row = self._lost_in_a_row + 1 if silent else 0
+            never = not self._replies and self._lost >= MOST_LOST
+            gone = never or self._lost_in_a_row >= (MOST_LOST if self._answers else 1)
         if gone:
             raise self._stop(
                 f"gives no judgments: {self.failed[key]}; check --judge, and run the same again to go on, as what was "

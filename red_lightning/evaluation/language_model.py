@@ -5,6 +5,9 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+LONG = "sequence-length-is-longer-than-the-specified-maximum"
+"""transformers' name of the warning that a text is longer than the model reads."""
+
 
 class LanguageModel(HFLM):
     """A loaded model, edited or not, that answers lm-eval's requests.
@@ -29,6 +32,7 @@ class LanguageModel(HFLM):
             max_length=max_length,
             softmax_dtype="float32",
         )
+        tokenizer.deprecation_warnings[LONG] = True  # as if it had warned: what is too long is cut, and counted
         self.progress = progress
         self.shortened = 0
         """How many prompts were longer than the model reads, and lost their beginning."""

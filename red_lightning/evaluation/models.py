@@ -1,14 +1,16 @@
 """What is scored: a run's edits, or a model without edits (plain, or merged)."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from red_lightning.artifacts import Edited, find_edits, read_edits
-from red_lightning.artifacts.loading import has_edits, trained_options
+from red_lightning.artifacts.loading import find_backbone, has_edits, trained_options
 from red_lightning.backbones import loading
 from red_lightning.backbones.loading import BackboneOptions
+from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.errors import UsageError
 from red_lightning.generation.models import open_model
 
@@ -35,6 +37,14 @@ class Candidate(NamedTuple):
             device: Where it goes; None for a GPU if there is one.
         """
         return open_model(str(self.edits) if self.edits else None, self.backbone, None, self.options, device)
+
+    def tokenizer(self, record: Mapping[str, Any]) -> Any:
+        """Its tokenizer.
+
+        Args:
+            record: The contents of its ``edits.json``; empty for a model without edits.
+        """
+        return load_tokenizer(*find_backbone(record, self.backbone, self.options))
 
 
 def find_model(model: str, backbone: str | None, revision: str | None, options: BackboneOptions | None) -> Candidate:
@@ -64,7 +74,7 @@ def find_model(model: str, backbone: str | None, revision: str | None, options: 
     learned = hashlib.sha256((folder / "edits.safetensors").read_bytes()).hexdigest()
     base = backbone or record["backbone"]
     options = trained_options(record, backbone, options)
-    identity = {"model": model, "edits": learned, "backbone": base, "commit": record.get("commit"), **_format(options)}
+    identity = {"model": model, "edits": learned, "backbone": base, "commit": options.revision, **_format(options)}
     return Candidate(folder, backbone, options, identity)
 
 

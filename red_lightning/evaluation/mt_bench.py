@@ -118,7 +118,7 @@ def gradings(benchmark: Benchmark, answers: Mapping[Any, Record], model: str) ->
         name, number = question["category"], question["question_id"]
         if number not in answers:
             raise UsageError(f"the answers hold none to question {number}; answer it first")
-        turns = answers[number]["choices"][0]["turns"]
+        turns = _turns(answers[number], f"the answer to question {number}")
         known = {"question": question["turns"][0], "answer": turns[0]}
         known |= {f"question_{turn}": text for turn, text in enumerate(question["turns"], start=1)}
         known |= {f"answer_{turn}": text for turn, text in enumerate(turns, start=1)}

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from red_lightning import methods
 from red_lightning.artifacts import Edited
-from red_lightning.artifacts.files import write_whole
+from red_lightning.artifacts.edits import method_of
+from red_lightning.artifacts.files import require_new, write_whole
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, load_tasks, require_harness
 from red_lightning.evaluation.models import Candidate
@@ -59,6 +59,8 @@ class Scores:
             self.content = self._read()
         self.content["libraries"] = libraries
         try:
+            if not self.path.exists():
+                require_new(folder, "--output")
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(f"the folder '{folder}'", error, "give another --output") from error
@@ -131,12 +133,15 @@ def score_all(
     require_range("batch_size", batch_size, 1)
     if questions.limit is not None:
         require_range("limit", questions.limit, 1)
+    if questions.num_fewshot is not None:
+        require_range("num_fewshot", questions.num_fewshot, 0)
     scores = Scores(folder, candidate, questions)
     todo = [name for name in dict.fromkeys(names) if not scores.has(name)]
     if kept := [name for name in dict.fromkeys(names) if name not in todo]:
         tell(f"scored before, and kept: {', '.join(kept)} ({scores.path})")
     if changed := [name for name in todo if scores.was_asked_otherwise(name)]:
-        tell(f"scored before with other settings or another state of the model, and scored anew: {', '.join(changed)}")
+        again = ", ".join(changed)
+        tell(f"scored before with other settings or another state of the model, and will be scored anew: {again}")
     # what cannot be read is refused before the first hour is spent
     loaded = {name: load_tasks(name, questions.num_fewshot, questions.include_path) for name in todo}
     model = language_model(candidate.load(device), batch_size, progress=sys.stderr.isatty()) if todo else None
@@ -160,7 +165,6 @@ def language_model(edited: Edited, batch_size: int, progress: bool = False) -> A
     """
     from red_lightning.evaluation.language_model import LanguageModel
 
-    options = dict(edited.record.get("method", {}))
-    method = getattr(methods, options.pop("name"))(**options) if options else None
+    method = method_of(edited.record, "edits") if "method" in edited.record else None
     limit, _ = positions_left(edited.backbone.config, method)  # virtual tokens take some of them
     return LanguageModel(edited.backbone, edited.tokenizer, batch_size, limit, progress)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,6 +21,7 @@ class Records:
 
     Args:
         path: The file; it and its folder are made if they are missing.
+        fields: What each record holds at least: the type by the field's name.
 
     Attributes:
         rows: The records, in the order of the file.
@@ -28,8 +30,8 @@ class Records:
         UsageError: The file cannot be written, another process adds to it, or a line is no record.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
+        self.path, self._fields = path, fields
         self._turn = Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,15 +79,16 @@ class Records:
         rows = []
         for number, line in enumerate(content[:whole].split(b"\n"), start=1):
             if line:
-                rows.append(_record(line, f"line {number} of '{self.path}'"))
+                rows.append(self._record(line, number))
         return rows
 
-
-def _record(line: bytes, where: str) -> Record:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
-        raise UsageError(f"{where} is damaged; remove that line, and what it held is made again")
-    return row
+    def _record(self, line: bytes, number: int) -> Record:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not all(isinstance(row.get(n, ...), t) for n, t in self._fields.items()):
+            raise UsageError(
+                f"line {number} of '{self.path}' is damaged; remove that line, and what it held is made again"
+            )
+        return row

@@ -1,7 +1,7 @@
 """A model that answers: prompts in, texts out, each the text that it gets alone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any, Literal
@@ -129,11 +129,17 @@ class Writer:
         where = where or [f"prompt {number}" for number in range(1, len(prompts) + 1)]
         return self.prompts.tokens(prompts, where, self.decoding.max_new_tokens) if prompts else []
 
-    def batches(self, tokens: Sequence[list[int]]) -> Iterator[dict[int, str]]:
+    def batches(
+        self,
+        tokens: Sequence[list[int]],
+        use: Callable[[list[int]], AbstractContextManager[None]] = lambda indices: nullcontext(),
+    ) -> Iterator[dict[int, str]]:
         """Decode prompts, those of like length together and the longest first.
 
         Args:
             tokens: Results of :meth:`encode`.
+            use: Gives what is entered while the prompts of these indices are decoded, such as
+                :meth:`EditBank.use <red_lightning.generation.EditBank.use>` of an edit for each.
 
         Yields:
             The texts of a batch, by the prompt's index.
@@ -143,7 +149,8 @@ class Writer:
             indices = list(alike)
             for first in range(0, len(indices), self.batch_size):
                 batch = indices[first : first + self.batch_size]
-                texts = self._decode([tokens[index] for index in batch])
+                with use(batch):
+                    texts = self._decode([tokens[index] for index in batch])
                 yield dict(zip(batch, texts, strict=True))
 
     def _all(self, prompts: Sequence[Prompt]) -> list[str]:
@@ -182,10 +189,14 @@ def trained_decoding(record: Mapping[str, Any]) -> Decoding:
     Raises:
         UsageError: It says something else than a decoding.
     """
-    known = {field.name for field in fields(Decoding)}
-    try:
-        if written := record.get("decoding"):
-            return Decoding(**{name: value for name, value in written.items() if name in known})
-    except (AttributeError, TypeError) as error:
-        raise UsageError(f"the edits are damaged: edits.json says an odd decoding ({error})") from error
-    return Decoding() if trained_style(record) == "source" else FOR_INSTRUCTIONS
+    written = record.get("decoding")
+    if not written:
+        return Decoding() if trained_style(record) == "source" else FOR_INSTRUCTIONS
+    if not isinstance(written, Mapping):
+        raise UsageError(f"the edits are damaged: edits.json says {written!r:.40} for the decoding")
+    known = {field.name: field.default for field in fields(Decoding) if field.name in written}
+    for name, default in known.items():
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        if type(written[name]) not in kinds:  # true is an int for Python
+            raise UsageError(f"the edits are damaged: edits.json says {written[name]!r:.40} for decoding.{name}")
+    return Decoding(**{name: written[name] for name in known})

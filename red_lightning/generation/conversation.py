@@ -96,6 +96,6 @@ class Conversation:
             if prompts.positions is None:
                 break
             room = min(self.writer.decoding.max_new_tokens, prompts.positions // 4)
-            if len(prompts.whole([prompt], ["the conversation"])[0]) + room <= prompts.positions:
+            if len(prompts.whole([prompt], ["your message"])[0]) + room <= prompts.positions:
                 break
         return prompt, forgotten

@@ -1,7 +1,9 @@
 """Prompts from files, and what is written to them, row by row, as JSONL."""
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +66,8 @@ def read_prompts(file: str, converses: bool, columns: Sequence[str]) -> list[Que
 class OutputFile:
     """A JSONL file that appears when it is whole; until then its rows are in ``FILE.part``, from which it goes on.
 
+    A row is on the disk when :meth:`add` returns, and no other process writes the file meanwhile.
+
     Args:
         path: The file.
         settings: What decides the contents, as plain values: a part that was written with others is refused.
@@ -73,7 +77,8 @@ class OutputFile:
         rows: The rows that are written already, by ``row``.
 
     Raises:
-        UsageError: The file exists, its part was written with other settings, or neither can be written.
+        UsageError: The file exists, its part was written with other settings, another process writes it, or it cannot
+            be written.
     """
 
     def __init__(self, path: Path, settings: Any, overwrite: bool = False) -> None:
@@ -83,7 +88,10 @@ class OutputFile:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         first = json.dumps({"settings": digest})
         try:
-            lines = self.part.read_bytes().split(b"\n")[:-1] if self.part.exists() else []  # the last may be torn
+            self._file = self.part.open("a+b")
+            self._lock()
+            self._file.seek(0)
+            lines = self._file.read().split(b"\n")[:-1]  # the last may be torn
             if lines and lines[0] != first.encode() and not overwrite:
                 raise UsageError(
                     f"'{self.part}' was begun with another model, other prompts or another decoding; remove it, or "
@@ -91,7 +99,9 @@ class OutputFile:
                 )
             if lines and lines[0] == first.encode():
                 self.rows = {row["row"]: row for row in map(json.loads, lines[1:])}
-            write_whole(self.part, "".join(f"{line}\n" for line in [first, *map(_line, self.rows.values())]))
+            kept = lines if self.rows else []
+            self._file.truncate(sum(len(line) + 1 for line in kept))
+            self._append([] if kept else [first])
         except OSError as error:
             raise cannot_write(f"'{path}'", error, "give another --output") from error
         except (ValueError, TypeError, KeyError) as error:
@@ -101,11 +111,7 @@ class OutputFile:
         """Write some rows, each with its number ``row``."""
         new = {row["row"]: dict(row) for row in rows}
         self.rows |= new
-        try:
-            with self.part.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{_line(row)}\n" for row in new.values()))
-        except OSError as error:
-            raise cannot_write(f"'{self.part}'", error, "put that right; the same command goes on") from error
+        self._append(map(_line, new.values()))
 
     def finish(self) -> None:
         """Write the file, in the order of the rows."""
@@ -114,6 +120,31 @@ class OutputFile:
             self.part.unlink()
         except OSError as error:
             raise cannot_write(f"'{self.path}'", error, "put that right; the same command goes on") from error
+
+    def __enter__(self) -> "OutputFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let others write the file."""
+        self._file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another process writes '{self.path}'; wait until it ends, or give another --output"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+
+    def _append(self, lines: Iterable[str]) -> None:
+        try:
+            self._file.write("".join(f"{line}\n" for line in lines).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(f"'{self.part}'", error, "put that right; the same command goes on") from error
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from red_lightning.artifacts.edits import read_edits
-from red_lightning.artifacts.loading import Edited, find_backbone, find_edits, has_edits, load
+from red_lightning.artifacts.checks import trained_part
+from red_lightning.artifacts.edits import method_of, read_edits
+from red_lightning.artifacts.loading import Edited, find_backbone, find_edits, has_edits, load, usable_device
 from red_lightning.backbones import loading
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
-from red_lightning.errors import UsageError, first_line
+from red_lightning.errors import UsageError
 
 
 def open_model(
@@ -36,9 +37,9 @@ def open_model(
         The model in evaluation mode; its record is empty where there are no edits.
 
     Raises:
-        UsageError: There is no such model.
+        UsageError: There is no such model, or the backbone is not that of the edits.
     """
-    device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     record = read_record(edits, revision)
     if not record:
         backbone = edits or backbone
@@ -49,6 +50,9 @@ def open_model(
         return load(edits, backbone, revision, options, device)
     source, options = find_backbone({"backbone": backbone, **record}, backbone, options)
     model = loading.load_generator(source, options)
+    if record:
+        trained_part(model, record, str(edits))
+        method_of(record, str(edits))
     if options.quantization is None:  # bitsandbytes places quantised weights itself
         model.to(device)
     return Edited(model.eval(), load_tokenizer(source, options), None, record)
@@ -63,11 +67,3 @@ def read_record(edits: str | None, revision: str | None = None) -> dict[str, Any
     if edits is None or not has_edits(edits, revision):
         return {}
     return read_edits(find_edits(edits, revision))[1]
-
-
-def _usable(device: str) -> str:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"the device '{device}' cannot be used: {first_line(error)}; leave --device out") from error
-    return device

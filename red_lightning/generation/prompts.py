@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import red_lightning.methods as methods
 from red_lightning.artifacts import Edited
+from red_lightning.artifacts.edits import method_of
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.templates import make_template
@@ -32,9 +32,10 @@ class Prompts:
         style: How.
         stop_ids: The tokens of which each ends what is written, besides EOS.
         positions: The most tokens of a prompt and what follows it; None if there is no such limit.
+        advice: What is said to do about a prompt that is too long.
 
     Raises:
-        UsageError: The edits are a classifier's, or the tokenizer lacks the chat template.
+        UsageError: The edits are a classifier's or damaged, or the tokenizer lacks the chat template.
     """
 
     def __init__(self, edited: Edited, style: PromptStyle | None, overlong: Literal["refuse", "cut"]) -> None:
@@ -42,20 +43,23 @@ class Prompts:
         if edited.head is not None or str(record.get("task")).endswith("Classification"):
             raise UsageError(
                 f"these edits were trained to label texts (task {record.get('task')}), not to write them; use "
-                "python -m red_lightning predict with the run's config"
+                "python -m red_lightning predict with the run's config, or without one red_lightning.load in Python"
             )
         if style is not None and style not in get_args(PromptStyle):
             raise UsageError(f"unknown template '{style}': {nearest(style, get_args(PromptStyle))}")
         self.tokenizer, self.overlong = edited.tokenizer, overlong
         self.style: PromptStyle = style or trained_style(record)
-        self.positions, said = positions_left(config, _method(record))
+        method = method_of(record, "this run") if "method" in record else None
+        self.positions, said = positions_left(config, method)
         self.limit = None if self.positions is None else self.positions - 1  # something must follow
-        self.said = f"the backbone has {said}"
+        self.said, self.advice = f"the backbone has {said}", "shorten it"
         self.stop_ids: list[int] = []
         self._template = None
         if self.style == "source":
             trained = (record.get("data") or {}).get("max_source_length")
-            if isinstance(trained, int):
+            if trained is not None:
+                if type(trained) is not int or trained < 2:
+                    raise UsageError(f"the edits are damaged: edits.json says {trained!r} for data.max_source_length")
                 self.limit, self.said = trained, f"the edits were trained on sources of at most {trained}"
         elif self.style != "plain":
             self._template = make_template(self.style, self.tokenizer)
@@ -81,10 +85,7 @@ class Prompts:
         for number, row in enumerate(encoded):
             if self.limit is not None and len(row) > self.limit:
                 if self.overlong == "refuse":
-                    raise UsageError(
-                        f"{where[number]} has {len(row)} tokens, but {self.said}; shorten it, or have it cut "
-                        "(generate --overlong cut)"
-                    )
+                    raise UsageError(f"{where[number]} has {len(row)} tokens, but {self.said}; {self.advice}")
                 encoded[number] = self._cut(row, self.limit, room)
         return encoded
 
@@ -96,7 +97,7 @@ class Prompts:
             where: What an error calls each.
 
         Raises:
-            UsageError: A prompt is empty, is a conversation where there should be a text, or cannot be rendered.
+            UsageError: A prompt is empty, no UTF-8, a conversation where a text should be, or cannot be rendered.
         """
         for prompt, place in zip(prompts, where, strict=True):
             if not isinstance(prompt, str):
@@ -108,6 +109,7 @@ class Prompts:
                     )
             elif not prompt.strip():
                 raise UsageError(f"{place} is empty; fill it in or remove it")
+            _require_encodable(prompt, place)
         if self._template is not None:
             asking = [[{"role": "user", "content": one}] if isinstance(one, str) else asked(one) for one in prompts]
             rendered = [self._template.render(one, place) for one, place in zip(asking, where, strict=True)]
@@ -136,10 +138,10 @@ def trained_style(record: Mapping[str, Any]) -> PromptStyle:
     return "source" if record.get("task") == "DataToText" else "plain"
 
 
-def _method(record: Mapping[str, Any]) -> methods.Method | None:
-    """The method of edits that were loaded, which has checked it."""
-    if "method" not in record:
-        return None
-    options = dict(record["method"])
-    method: methods.Method = getattr(methods, options.pop("name"))(**options)
-    return method
+def _require_encodable(prompt: Prompt, where: str) -> None:
+    """Refuse what no tokenizer takes: bytes that were no UTF-8, which Python reads as lone surrogates."""
+    for text in [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{where} is no UTF-8 text; write character {error.start + 1} in UTF-8") from error

@@ -80,8 +80,9 @@ class EditBank:
                 ``.bias``, each over the module's whole width.
 
         Raises:
-            UsageError: The name is taken, or the edits belong to another backbone or are no scalings and biases.
+            UsageError: The name is None or taken, or the edits are another backbone's or no scalings and biases.
         """
+        _require_name(name)
         with self._lock:
             if name in self._places:
                 raise UsageError(f"the bank has an edit '{name}' already; remove it first, or give another name")
@@ -100,6 +101,7 @@ class EditBank:
         Raises:
             UsageError: There is no such edit.
         """
+        _require_name(name)
         with self._lock:
             place = self._place(name)
             for editor in self._editors.values():
@@ -197,3 +199,8 @@ class EditBank:
                     f"{record.name} computes with '{module}' for the whole batch at once, not for each row, so its "
                     "edit cannot change from row to row; add edits of other sites"
                 )
+
+
+def _require_name(name: str | None) -> None:
+    if name is None:
+        raise UsageError("None names no edit of a bank, but leaves a row unedited; give the edit's name, a text")

@@ -90,7 +90,7 @@ def test_a_merged_model_is_a_plain_one() -> None:
     card = card_of(MERGED, task="InstructionTuning", head=None, data={"class": "Instructions", "template": "paper"})
     assert (card.data.library_name, card.data.base_model_relation) == ("transformers", "finetune")
     assert 'model = AutoModelForCausalLM.from_pretrained("me/mine")' in card.text
-    assert "a note." in card.text and "chat template" in card.text and "red_lightning.load" not in card.text
+    assert "a note." in card.text and "red_lightning.load" not in card.text
     assert card_of(MERGED._replace(auto="AutoModel")).data.pipeline_tag == "feature-extraction"
 
 

@@ -18,7 +18,7 @@ from red_lightning.artifacts.checks import FIELDS, REQUIRED
 from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.errors import UsageError
-from red_lightning.methods import FullFineTuning
+from red_lightning.methods import FullFineTuning, LoRA, PrefixTuning, PromptTuning
 from red_lightning.methods.base import Method
 from red_lightning.methods.red import RED_PLUS_SITES
 from tests.artifacts.test_released import Evil
@@ -215,6 +215,17 @@ def test_json_that_is_no_record_is_refused(content: str, tmp_path: Path) -> None
     assert "are damaged" in refused(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("method", "size"),
+    [(LoRA(), "rank"), (PromptTuning(), "length"), (PrefixTuning(projection=8), "projection")],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_sizes_without_tensors_are_refused_before_they_take_memory(method: Method, size: str, tmp_path: Path) -> None:
+    saved(tmp_path, "gpt2", method)
+    change_record(tmp_path, method={**method.describe(), size: 10**12})  # terabytes at least
+    assert f"no tensor has its {size} of 1000000000000 as a size" in refused(tmp_path)
+
+
 VECTOR = "transformer.h.1.mlp.c_proj.scaling"
 
 
@@ -313,7 +324,7 @@ def test_tensors_that_do_not_fit_are_refused(change: str, tmp_path: Path) -> Non
         ({"head.dense.bias": None}, "do not fit one another"),
         ({"head.more": torch.ones(1)}, "do not fit one another"),
         ({"head.out_proj.weight": torch.ones(3, 32), "head.out_proj.bias": torch.ones(3)}, "3 classes, of 2 labels"),
-        ({"head.out_proj.weight": None}, "have no classification head"),
+        ({"head.out_proj.weight": None}, "do not fit one another"),
     ],
 )
 def test_heads_that_do_not_fit_are_refused(change: dict[str, Any], complaint: str, tmp_path: Path) -> None:

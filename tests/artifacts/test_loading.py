@@ -61,6 +61,15 @@ def test_a_head_of_another_width_is_refused(tmp_path: Path) -> None:
         red_lightning.load(tmp_path / "run")
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda"])
+def test_a_device_that_is_not_there_is_refused(device: str, gpt2_folder: Path, tmp_path: Path) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    trained(tmp_path / "run", gpt2_folder)
+    with pytest.raises(UsageError, match=f"the device '{device}' cannot be used"):
+        red_lightning.load(tmp_path / "run", device=device)
+
+
 def test_a_backbone_that_has_moved_is_given_by_its_place(gpt2_folder: Path, tmp_path: Path) -> None:
     moved = save_backbone("gpt2", tmp_path / "here")
     trained(tmp_path / "run", moved)
@@ -98,10 +107,10 @@ def test_a_hub_repository_is_loaded_at_its_revisions(shared: Path, tmp_path: Pat
     assert answer["equal"] and answer["edited"] and len(answer["commit"]) == 40
     assert answer["first"] == pytest.approx(1.1) and answer["second"] == 3.0
     assert answer["refusals"] == [
-        "the edits 'tester/edits' has no revision 'absent'; leave revision out for its main branch",
-        f"the edits 'tester/absent' does not exist, neither as a folder nor on {endpoint}",
-        "the hub repository 'openai-community/gpt2-medium' does not exist or holds no edits (a file it needs is "
-        "missing); check the id",
+        "the set of edits 'tester/edits' has no revision 'absent'; leave revision out for its main branch",
+        f"the set of edits 'tester/absent' does not exist, neither as a folder nor on {endpoint}",
+        "the hub repository 'openai-community/gpt2-medium' does not exist or holds no set of edits (a file it needs "
+        "is missing); check the id",
     ]
 
 

@@ -1,7 +1,9 @@
 """Folded checkpoints: what plain transformers computes with them is what the edited model computes."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from red_lightning import methods
-from red_lightning.artifacts import Merged, export_merged, largest_difference, merged, read_edits, save_edits
+from red_lightning.artifacts import Merged, export_merged, largest_difference, load, merged, read_edits, save_edits
+from red_lightning.backbones.head import HeadOptions
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED, Method
 from red_lightning.methods.red import RED_PLUS_SITES
@@ -126,7 +129,7 @@ def test_the_dtype_is_that_of_the_backbones_files(tmp_path: Path) -> None:
     assert exported.dtype == "bfloat16"
     stored = load_file(exported.folder / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
-    difference, largest = largest_difference(exported, tmp_path / "run")
+    difference, largest, _ = largest_difference(exported, tmp_path / "run")
     assert difference < 0.05 * largest  # two models in bfloat16
 
 
@@ -142,13 +145,63 @@ def test_16_bit_weights_are_rounded_once(gpt2_folder: Path, tmp_path: Path) -> N
     assert 0 < difference.max() < 0.05  # the weights' rounding alone: relative 2**-9 each
 
 
-def test_what_float16_cannot_hold_is_refused(gpt2_folder: Path, tmp_path: Path) -> None:
-    trained(tmp_path / "run", gpt2_folder, RED())
+@pytest.mark.parametrize(
+    ("method", "times", "dtype", "sentence"),
+    [
+        (RED(), 1e6, "float16", "too large for float16; give --dtype bfloat16 or float32"),
+        (methods.LoRA(None, rank=4), 1e25, "float32", "would hold NaN or infinite numbers"),
+        (methods.LoRA(None, rank=4), 1e25, "bfloat16", "would hold NaN or infinite numbers"),
+    ],
+)
+def test_what_a_number_format_cannot_hold_is_refused(
+    method: Method, times: float, dtype: Any, sentence: str, gpt2_folder: Path, tmp_path: Path
+) -> None:
+    trained(tmp_path / "run", gpt2_folder, method)
     tensors, record = read_edits(tmp_path / "run" / "edits")
-    save_edits(tmp_path / "run" / "edits", {name: 1e6 * tensor for name, tensor in tensors.items()}, record)
-    with pytest.raises(UsageError, match="too large for float16; give --dtype bfloat16"):
-        export_merged(tmp_path / "run", tmp_path / "merged", dtype="float16")
+    save_edits(tmp_path / "run" / "edits", {name: times * tensor for name, tensor in tensors.items()}, record)
+    with pytest.raises(UsageError, match=sentence):
+        export_merged(tmp_path / "run", tmp_path / "merged", dtype=dtype)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_outputs_that_are_not_finite_are_no_small_difference(gpt2_folder: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "run", gpt2_folder, RED(["ffn"], "scaling"))
+    tensors, record = read_edits(tmp_path / "run" / "edits")
+    save_edits(tmp_path / "run" / "edits", {name: 1e37 * tensor for name, tensor in tensors.items()}, record)
+    exported = export_merged(tmp_path / "run", tmp_path / "merged")
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        largest_difference(exported, tmp_path / "run")
+
+
+def test_all_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    trained(tmp_path / "run", save_backbone("electra", tmp_path / "electra"), RED(), HeadOptions("first", True))
+    before = os.umask(0o027)
+    try:
+        folder = export_merged(tmp_path / "run", tmp_path / "merged", max_shard_bytes=40_000).folder
+    finally:
+        os.umask(before)
+    assert (folder / "head.safetensors").is_file()
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"head": None}, "must both have a classification head"),
+        ({"head": "absent"}, "must both have a classification head"),
+        ({"labels": []}, "the head tells 3 classes, of 0 labels"),
+    ],
+)
+def test_a_damaged_head_is_refused_first(changes: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    backbone = save_backbone("electra", tmp_path / "electra")
+    trained(tmp_path / "run", backbone, RED(), HeadOptions("first", True), ["a", "b", "c"])
+    tensors, record = read_edits(tmp_path / "run" / "edits")
+    record = {name: value for name, value in {**record, **changes}.items() if value != "absent"}
+    save_edits(tmp_path / "run" / "edits", tensors, record)
+    for use in (load, lambda edits: export_merged(edits, tmp_path / "merged")):
+        with pytest.raises(UsageError, match=sentence):
+            use(tmp_path / "run")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_files_of_limited_size_have_an_index(gpt2_folder: Path, tmp_path: Path) -> None:
@@ -240,8 +293,8 @@ def test_a_crash_leaves_nothing_that_looks_whole(
 def test_the_difference_is_measured(gpt2_folder: Path, tmp_path: Path) -> None:
     trained(tmp_path / "run", gpt2_folder, RED())
     exported = export_merged(tmp_path / "run", tmp_path / "merged")
-    difference, largest = largest_difference(exported, tmp_path / "run")
-    assert difference < 1e-5 < largest
+    difference, largest, of = largest_difference(exported, tmp_path / "run")
+    assert difference < 1e-5 < largest and of == "logit"
     other = AutoModelForCausalLM.from_pretrained(gpt2_folder)
     other.save_pretrained(tmp_path / "merged")  # the unedited weights
     assert largest_difference(exported, tmp_path / "run")[0] > 0.01

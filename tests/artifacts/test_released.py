@@ -292,8 +292,8 @@ def test_files_that_are_no_such_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=complaint):
             read_vectors(file_of(tmp_path, content))
-    for name in ("absent.pth", "."):
-        with pytest.raises(UsageError, match="does not exist"):
+    for name, complaint in (("absent.pth", "does not exist"), (".", "is a folder; give the file in it")):
+        with pytest.raises(UsageError, match=complaint):
             read_vectors(tmp_path / name)
 
 

@@ -92,7 +92,7 @@ def test_from_a_model_to_the_win_rate(
     annotations = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
     assert [row["preference"] for row in annotations] == [2] * 6
 
-    known = cli(*SUITE, "--annotations", str(folder / "annotations.json"), f"--compare=[{folder}]")
+    known = cli(*SUITE, "--annotations", str(folder / "annotations.json"), f"--compare={folder}")
     assert known.status == 0, known.err
     assert known.out.count("100.00") == 2
     assert len(stub.requests) == 9
@@ -102,6 +102,10 @@ def test_published_annotations(cli: CLI, shared: Path) -> None:
     path = shared / "eval/alpaca_eval/alpaca-7b/alpaca_eval_gpt4_annotations.json"
     done = cli(*SUITE, "--annotations", str(path), "--name", "alpaca-7b")
     assert done.status == 0, done.err
+    long = cli(
+        *SUITE, "--annotations", str(path), "--name", "a-name-" + "which-is-longer-than-the-terminal-is-wide-" * 3
+    )
+    assert "win_rate" in long.out and "26.46" in long.out and "…" not in long.out
     assert "26.46" in done.out
     assert "805" in done.out
 
@@ -184,4 +188,7 @@ def test_bad_input_gets_one_sentence(
     given = ("--answers=outputs.json", "--references=references.json")
     assert "has no answer to 5 of the 6 instructions" in cli(*SUITE, *given).error
     monkeypatch.setitem(sys.modules, "alpaca_eval", None)
-    assert "pip install alpaca-eval" in cli(*SUITE, *answering(llama_folder), *judged_by(stub)).error
+    assert "pip install 'red-lightning[evaluation]'" in cli(*SUITE, *answering(llama_folder), *judged_by(stub)).error
+    assert "name it by --judge.model" in cli(*SUITE, *answering(llama_folder), "--dry_run=true").error
+    assert "batch_size is 0" in cli(*SUITE, *answering(llama_folder), "--batch_size=0").error
+    assert not (tmp_path / "evaluations").exists()

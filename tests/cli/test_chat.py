@@ -76,17 +76,18 @@ def test_a_pipe_is_answered_line_by_line(edits: Path, tmp_path: Path) -> None:
         command_line("chat", "runs/one", "--system", "Be brief."),
         cwd=tmp_path,
         env=environment(),
-        input="Who serves Thai food?\nAnd where?\n/save chat.jsonl\n",
+        input=b"Who serves Thai food?\n\xff?\n/\xff\nAnd where?\n/save chat.jsonl\n",
         capture_output=True,
-        text=True,
         timeout=300,
     )
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    said = done.stdout.decode()
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    assert "error: your message is no UTF-8 text" in said and "error: unknown command '/\ufffd'" in said
     expected = answers(edits, "Who serves Thai food?", "And where?", system="Be brief.")
     assert rows(tmp_path / "chat.jsonl") == [{"model": "answer", "messages": expected}]
-    assert "template paper" in done.stdout.splitlines()[0]
+    assert "template paper" in said.splitlines()[0]
     for message in expected[2::2]:
-        assert printable(message["content"]) in done.stdout
+        assert printable(message["content"]) in said
 
 
 def test_edited_and_unedited_answer_side_by_side(talk: Talk, edits: Path, tmp_path: Path) -> None:
@@ -101,7 +102,19 @@ def test_edited_and_unedited_answer_side_by_side(talk: Talk, edits: Path, tmp_pa
 
 def test_commands(talk: Talk, edits: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    lines = ["A?", "/undo", "/undo", "B?", "/save b.jsonl", "/reset", "C?", "/save c.jsonl", "/save mine.txt", "/save"]
+    lines = [
+        "A?",
+        "/undo",
+        "/undo",
+        "B?",
+        "/save b.jsonl",
+        "/reset",
+        "C?",
+        "/save c.jsonl",
+        "/save mine.txt",
+        "/save",
+        "/save runs",
+    ]
     done = talk([*lines, "/sav x", "/help", "", "/quit", "never read"])
     assert done.status == 0
     said = {name: json.loads((tmp_path / name).read_text())["messages"] for name in ("b.jsonl", "c.jsonl")}
@@ -112,6 +125,7 @@ def test_commands(talk: Talk, edits: Path, tmp_path: Path) -> None:
         "there is nothing to undo",
         "a new conversation begins",
         "error: 'mine.txt' cannot be written: File exists",
+        "error: 'runs' is a folder; give the name of a file",
         "error: /save needs the name of a file",
         "error: unknown command '/sav': did you mean '/save'?",
         "/reset  begin a new conversation",
@@ -179,7 +193,7 @@ def test_a_terminal_is_read_and_interrupted_like_one(edits: Path, tmp_path: Path
 def test_what_does_not_fit_is_said(talk: Talk) -> None:
     done = talk(["word " * 200, *(f"{'more ' * 25}{n}?" for n in range(4))])
     assert done.status == 0
-    assert "error: your message has" in done.out and "256 positions" in done.out
+    assert "error: your message has" in done.out and "256 positions; shorten it\n" in done.out
     assert "the context is full: the oldest exchange of the conversation" in done.out
 
 
@@ -190,4 +204,4 @@ def test_refusals_come_before_the_first_line(talk: Talk, cli: CLI, edits: Path) 
 
 
 def test_nothing_that_is_written_steers_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\x07\r\n\tc\x9b") == "a\ufffd[2Jb\ufffd\ufffd\n\tc\ufffd"
+    assert printable("a\x1b[2Jb\x07\r\n\tc\x9b\udcff") == "a\ufffd[2Jb\ufffd\ufffd\n\tc\ufffd\ufffd"

@@ -51,7 +51,8 @@ def test_an_edit_is_subtracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["a", "b", "--weights", "1", "b"], "error: weights cannot be 'b': it takes a number"),
         (["a", "b", "--how", "product"], "product"),
         (["a", "./none"], "error: the folder './none' does not exist"),
-        ([], "error: give --edits"),
+        ([], "error: no edits to combine are given: name runs' folders"),
+        (["nowhere/x", "--revision", "one"], "error: the set of edits 'nowhere/x' is not on this machine"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -25,6 +25,7 @@ def test_suites_are_listed(cli: CLI) -> None:
         for suite in ("open_llm", "alpaca_eval", "mt_bench"):
             assert f"  {suite} " in shown.out
     assert "give --suite: known: alpaca_eval, mt_bench, open_llm" in cli("evaluate", "--model", "x").error
+    assert "give --suite: known: alpaca_eval" in cli("evaluate", "--suite").error
     assert "unknown suite 'openllm': did you mean 'open_llm'?" in cli("evaluate", "--suite=openllm").error
 
 
@@ -70,7 +71,9 @@ def test_scores_are_kept_task_by_task(
 
     monkeypatch.setattr(open_llm, "score_tasks", die_at_the_second)
     assert cli(*ask).status == 130
-    folder = tmp_path / "evaluations/runs-first"
+    # the other ways to say the same
+    assert cli(*ASK, "runs/first", *ask[5:6], "truthfulqa", "winogrande", *ask[7:]).status == 130
+    folder = tmp_path / "evaluations/runs-first/open_llm"
     half = read(folder)
     assert set(half["tasks"]) == {"truthfulqa"} and half["average"] is None
     monkeypatch.setattr(open_llm, "score_tasks", real)
@@ -79,6 +82,8 @@ def test_scores_are_kept_task_by_task(
     assert "scored before, and kept: truthfulqa" in done.out
     assert "[1/1] winogrande" in done.out
     assert "not comparable with the paper" in done.out
+    assert "TruthfulQA" in done.out and "Winogrande" in done.out and "…" not in done.out
+    assert "longer than the specified maximum" not in done.err
     for figure in ("47.07", "44.84", "47.59", "74.03", "75.85", "72.85"):  # Table 18
         assert figure in done.out
     whole = read(folder)
@@ -92,13 +97,19 @@ def test_scores_are_kept_task_by_task(
     again = cli(*ask)
     assert again.status == 0 and "truthfulqa, winogrande" in again.out
     assert (folder / "open_llm.json").stat().st_mtime_ns == stamp
+    named = cli(*ASK, "runs/first", "--tasks=[truthfulqa]", "--limit=5", "--name=mine", "--num_fewshot=0")
+    assert named.status == 0 and "Scores of mine" in named.out, named.err
+    assert set(read(tmp_path / "evaluations/mine/open_llm")["tasks"]) == {"truthfulqa"}
+    wrong = cli(*ask, "--num_fewshot", "-1")
+    assert "num_fewshot is -1, but must be at least 0" in wrong.error and "anew" not in wrong.out
+    assert "'runs/first' holds something already" in cli(*ask, "--output", "runs/first").error
     # other settings, or other edits under the same name: scored anew
     other = cli(*ask[:-1], "4")
-    assert "scored anew: truthfulqa, winogrande" in other.out
+    assert "will be scored anew: truthfulqa, winogrande" in other.out
     assert read(folder)["tasks"]["truthfulqa"]["questions"] == 4
     edits = run / "edits/edits.safetensors"
     save_file({name: 3 * tensor + 1 for name, tensor in load_file(edits).items()}, edits, metadata={"format": "pt"})
-    changed = cli(*ask, "--tasks", "truthfulqa", "--batch_size", "3", "--output", "evaluations/runs-first")
+    changed = cli(*ask, "--tasks", "truthfulqa", "--batch_size", "3", "--output", str(folder))
     assert "scored anew: truthfulqa" in changed.out
     assert read(folder)["tasks"]["truthfulqa"]["score"] != half["tasks"]["truthfulqa"]["score"]
     # another model does not go into the same folder
@@ -198,7 +209,7 @@ def test_the_paper_selects_by_truthfulqa(hub: dict[str, str], tmp_path: Path) ->
     ask = (*ASK, "--model", "runs/x", "--tasks", "truthfulqa", "--backbone_options.dtype", "bfloat16")
     scored = run_apart(tmp_path, *ask, "--batch_size", "5", env=hub)
     assert scored.returncode == 0, scored.stderr
-    found = read(tmp_path / "evaluations/runs-x")["tasks"]["truthfulqa"]
+    found = read(tmp_path / "evaluations/runs-x/open_llm")["tasks"]["truthfulqa"]
     assert found["questions"] == 30
     assert found["score"] == pytest.approx(written["selection"]["score"], abs=5e-3)
     # edits shared on the hub would be found as folders are

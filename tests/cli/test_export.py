@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 import red_lightning
 from red_lightning.methods import RED
 from tests.artifacts.exports import logits, trained
+from tests.backbones_zoo import save_backbone
 from tests.cli.conftest import CLI
 
 
@@ -54,6 +55,38 @@ def test_an_output_that_holds_something_is_refused(name: str, gpt2_folder: Path,
     trained(tmp_path / "run", gpt2_folder, RED())
     done = cli("export", str(tmp_path / "run"), "--format", name, "--output", "run")
     assert "holds something already" in done.error
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--format", "edits", "--backbone", "x"], "--backbone is for merged weights, but --format edits copies"),
+        (["--format", "edits", "--dtype", "bfloat16"], "--dtype is for merged weights"),
+        (["--format", "edits", "--max_shard_gb", "1"], "--max_shard_gb is for merged weights"),
+        (["--output", "."], "'.' is the working folder; give another for the merged model"),
+        (["--output", "/proc/x"], "No such file or directory; give another folder"),
+        (["--output", "file/x"], "cannot be written: Not a directory; give another folder"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    options: list[str], sentence: str, gpt2_folder: Path, tmp_path: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(tmp_path / "run", gpt2_folder, RED())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "file").touch()
+    options = [option.replace("file/", f"{tmp_path}/file/") for option in options]
+    done = cli("export", str(tmp_path / "run"), "--output", "merged", *options)
+    assert sentence in done.error
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_hidden_states_are_called_so(tmp_path: Path, cli: CLI) -> None:
+    trained(tmp_path / "run", save_backbone("roberta", tmp_path / "roberta"), RED())
+    done = cli("export", str(tmp_path / "run"), "--output", "merged")
+    assert done.status == 0, done.err
+    assert "largest hidden state difference from the edited model: " in done.out and "logit" not in done.out
+    assert "REPORT" not in done.out + done.err
 
 
 def test_what_does_not_fold_says_what_to_do(t5_folder: Path, tmp_path: Path, cli: CLI) -> None:

@@ -1,10 +1,12 @@
 """``generate``: what a run's own ``predict`` writes, from its edits alone."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from red_lightning import apply_edits
@@ -188,6 +190,38 @@ def test_a_run_that_is_interrupted_goes_on(
     assert cli(*command, "--overwrite", "true").status == 0
 
 
+def test_what_another_model_began_is_not_gone_on_with(
+    cli: CLI, edits: Path, tmp_path: Path, gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(gpt2_folder, tmp_path / "merged")
+    decode = Writer._decode
+    models = {"runs/one": edits / "edits/edits.safetensors", "merged": tmp_path / "merged/model.safetensors"}
+    for place, weights in models.items():
+        command = ["generate", place, "--file", "prompts.txt", "--output", "out.jsonl", "--batch_size", "1"]
+        command += ["--decoding.max_new_tokens", "4"]
+
+        def begin(command: list[str] = command) -> None:
+            def killed(self: Writer, tokens: Any, say: Any = None) -> list[str]:
+                monkeypatch.setattr(Writer, "_decode", stopped)
+                return decode(self, tokens, say)
+
+            def stopped(self: Writer, tokens: Any, say: Any = None) -> list[str]:
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Writer, "_decode", killed)
+            assert cli(*command).status == 130
+            monkeypatch.setattr(Writer, "_decode", decode)
+
+        begin()
+        for odd in (["--backbone_options.dtype", "bfloat16"], ["--template", "plain", "--decoding.seed", "1"]):
+            assert "begun with another model" in cli(*command, *odd).error
+        learned = load_file(weights)
+        save_file({name: tensor + 0.01 for name, tensor in learned.items()}, weights, metadata={"format": "pt"})
+        assert "begun with another model" in cli(*command).error
+        assert cli(*command, "--overwrite", "true").status == 0
+        (tmp_path / "out.jsonl").unlink()
+
+
 @pytest.mark.parametrize("ending", ["html", "md"])
 def test_runs_are_shown_side_by_side(ending: str, cli: CLI, edits: Path, tmp_path: Path, gpt2_folder: Path) -> None:
     page = f"page.{ending}"
@@ -209,9 +243,10 @@ def test_runs_are_shown_side_by_side(ending: str, cli: CLI, edits: Path, tmp_pat
         ([], "either --prompt TEXT or --file FILE"),
         (["--prompt", "a", "--file", "prompts.txt"], "either --prompt TEXT or --file FILE"),
         (["--file", "missing.txt"], "'missing.txt' does not exist"),
-        (["--prompt", "a " * 99], "the prompt has"),
+        (["--prompt", "a " * 99], "at most 64; shorten it, or have it cut (--overlong cut)"),
+        (["--prompt", "a\udcff"], "the prompt is no UTF-8 text"),
         (["--prompt", "a", "--baseline", "true"], "--baseline belongs to --compare"),
-        (["--prompt", "a", "--compare", "--output", "x.md"], "--compare names no run"),
+        (["--prompt", "a", "--compare", "--output", "x.md"], "--compare names nothing"),
         (["--prompt", "a", "--compare", "runs/two"], "ends in .html or .md"),
         (["--prompt", "a", "--compare", "./nowhere", "--output", "x.md"], "'./nowhere' does not exist"),
         (["--prompt", "a", "--output", "no/x.jsonl"], "the folder 'no'"),
@@ -222,6 +257,30 @@ def test_runs_are_shown_side_by_side(ending: str, cli: CLI, edits: Path, tmp_pat
 )
 def test_bad_input_is_one_sentence(options: list[str], said: str, cli: CLI, edits: Path) -> None:
     assert said in cli("generate", "runs/one", *options).error
+
+
+def test_another_backbone_is_refused_without_the_edits_too(cli: CLI, edits: Path, llama_folder: Path) -> None:
+    for option in (["--edited", "false"], ["--compare", "runs/two", "--baseline", "true", "--output", "page.md"]):
+        done = cli("generate", "runs/one", "--prompt", "a", "--backbone", str(llama_folder), *option)
+        assert "belong to another backbone" in done.error
+
+
+@pytest.mark.parametrize("columns", [None, [], {"source": 5}])
+def test_odd_columns_of_the_training_are_passed_over(columns: Any, cli: CLI, edits: Path) -> None:
+    record = json.loads((edits / "edits/edits.json").read_text(encoding="utf-8"))
+    record["data"]["columns"] = columns
+    (edits / "edits/edits.json").write_text(json.dumps(record), encoding="utf-8")
+    assert cli("generate", "runs/one", "--file", "prompts.txt").status == 0
+
+
+def test_a_terminal_is_not_steered(cli: CLI, edits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "stream", lambda self, prompt, say: say("a\x1b[2J"))
+    monkeypatch.setattr(Writer, "_decode", lambda self, rows: ["a\x9b"] * len(rows))
+    wild = [cli("generate", "runs/one", "--prompt", "a").out, cli("generate", "runs/one", "--file", "prompts.txt").out]
+    assert "\x1b" in wild[0] and "\x9b" in wild[1]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    tame = [cli("generate", "runs/one", "--prompt", "a").out, cli("generate", "runs/one", "--file", "prompts.txt").out]
+    assert tame[0] == "a\ufffd[2J\n" and "\x9b" not in tame[1]
 
 
 def test_without_a_model_it_says_so(cli: CLI) -> None:

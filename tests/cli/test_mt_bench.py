@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from red_lightning import RED, load, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
@@ -78,6 +79,7 @@ def test_from_a_model_to_the_table(cli: CLI, data: Path, stub: Stub, llama_folde
 
     dry = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat", *judged_by(stub, "--dry_run=true"))
     assert dry.status == 0, dry.err
+    assert dry.out.startswith("the estimate takes the answers: those that are missing are written first")
     assert "12 judgments by judge/7b" in dry.out
     assert "12 are missing" in dry.out
     assert stub.requests == []
@@ -149,14 +151,51 @@ def test_edits_answer_as_they_were_trained_or_as_fastchat_draws(
 def test_answers_of_others_and_several_models(cli: CLI, data: Path, stub: Stub, tmp_path: Path) -> None:
     answers = [{"question_id": n, "choices": [{"index": 0, "turns": ["a", "b"]}]} for n in range(6)]
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers), encoding="utf-8")
-    done = cli(*SUITE, "--answers=other.jsonl", "--data=data", "--output=a", *judged_by(stub))
-    assert done.status == 0, done.err
+    for name in ("a", "c"):
+        done = cli(*SUITE, "--answers=other.jsonl", "--data=data", f"--output={name}", *judged_by(stub))
+        assert done.status == 0, done.err
     done = cli(*SUITE, "--answers=other.jsonl", "--data=data", "--output=b", "--name=second", "--limit=1",
-               "--compare=[a]", *judged_by(stub))  # fmt: skip
+               "--compare", "a", "c", *judged_by(stub))  # fmt: skip
     assert done.status == 0, done.err
     header = next(line for line in done.out.splitlines() if "second" in line)
-    assert header.index("second") < header.index("other") < header.index("FT (paper)")
+    assert header.index("second") < header.index("other") < header.index("(c)") < header.index("(paper)")
+    assert "…" not in done.out
     assert "not comparable with the paper" in done.out
+
+
+def test_a_failed_start_leaves_the_folder_alone(cli: CLI, data: Path, llama_folder: Path, tmp_path: Path) -> None:
+    """What a conversation becomes is settled before the folder is claimed, and written down."""
+    shutil.copytree(llama_folder, tmp_path / "merged")
+    command = (*SUITE, "merged", "--data=data", "--decoding.max_new_tokens=2", "--limit=1")
+    assert "this model continues texts; give --template paper or chat" in cli(*command).error
+    assert "has no chat template" in cli(*command, "--template=chat").error
+    assert "this model continues texts" in cli(*command, "--template=plain").error
+    assert not (tmp_path / "evaluations").exists()
+    done = cli(*command, "--template=paper")
+    assert done.status == 0, done.err
+
+    def template(folder: str) -> str:
+        return json.loads((tmp_path / folder / "settings.json").read_text(encoding="utf-8"))["template"]
+
+    assert template("evaluations/merged/mt_bench") == "paper"
+    tokenizer = AutoTokenizer.from_pretrained(llama_folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "merged")
+    done = cli(*command, "--output=own")
+    assert done.status == 0, done.err
+    assert template("own") == "chat"
+    again = cli(*command, "--output=own", "--template=chat")  # the same
+    assert again.status == 0 and "answered" not in again.out
+
+
+@pytest.mark.parametrize("file", ["model_answer/tiny", "replies"])
+def test_damaged_records_are_named(file: str, cli: CLI, data: Path, stub: Stub, llama_folder: Path) -> None:
+    command = (*SUITE, *answering(llama_folder), "--limit=1", "--output=out", *judged_by(stub))
+    done = cli(*command)
+    assert done.status == 0, done.err
+    with Path(f"out/{file}.jsonl").open("a") as kept:
+        kept.write("{}\n")
+    assert f"'out/{file}.jsonl' is damaged; remove that line" in cli(*command).error
 
 
 @pytest.mark.slow
@@ -191,7 +230,17 @@ def test_bad_input_gets_one_sentence(
     assert "OPENAI_API_KEY with the judge's key is not set" in cli(*SUITE, model, "--judge.model=gpt-4").error
     assert "limit is 0" in cli(*SUITE, model, "--data=data", "--limit=0").error
     assert "holds no results.json of mt_bench" in cli(*SUITE, model, "--data=data", "--compare=[data]").error
-    assert "--template paper or chat" in cli(*SUITE, model, "--data=data").error
+    assert "temperature of the category" in " ".join(shown.out.split()) and "greedy, as the paper" in shown.out
+    assert "name it by --judge.model" in cli(*SUITE, model, "--data=data", "--dry_run=true").error
+    assert "batch_size is 0" in cli(*SUITE, *answering(llama_folder), "--batch_size=0").error
+    for option, sentence in {
+        '--judge.fields={"max_tokens": "x"}': "max_tokens of judge.fields is 'x'",
+        "--judge.base_url=http://:secret@host/v1": "must hold no password",
+        "--judge.base_url=http://h:abc/v1": "judge.base_url is 'http://h:abc/v1', but must look like",
+        "--judge.prompt_price=-3": "judge.prompt_price is -3.0, but must be at least 0",
+    }.items():
+        refused = cli(*SUITE, *answering(llama_folder), "--judge.model=judge", option)
+        assert sentence in refused.error and "secret" not in refused.out + refused.err
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/thesis.tex").touch()
-    assert "holds something else" in cli(*SUITE, *answering(llama_folder), "--output=thesis").error
+    assert "holds something already" in cli(*SUITE, *answering(llama_folder), "--output=thesis").error

@@ -2,7 +2,8 @@
 
 import pytest
 
-from red_lightning.cli.parser import explain
+from red_lightning.cli.parser import explain, gathered
+from red_lightning.errors import UsageError
 
 OPTIONS = ["-h", "--help", "--config", "--trainer.max_epochs", "--run.name"]
 CASES = {
@@ -17,6 +18,10 @@ CASES = {
     "nested key": (
         'Parser key "model":\n Parser key "batch_size":\n  Expected an <class \'int\'>. Got value: 2.5',
         "model.batch_size cannot be '2.5': it takes a whole number",
+    ),
+    "not a list": (
+        "Parser key \"compare\":\n  Expected a <class 'list'>. Got value: 3",
+        "compare cannot be '3': it takes a list such as '[a, b]'",
     ),
     "choice": (
         "Parser key \"checkpoint.mode\":\n  Expected a typing.Literal['min', 'max']. Got value: least",
@@ -89,3 +94,23 @@ def test_unknown_option_of_a_class_knows_those_passed_on() -> None:
 
 def test_long_messages_are_cut() -> None:
     assert len(explain("x " * 1000, OPTIONS)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (["m", "--compare", "a", "b", "--limit", "3"], ["m", "--limit", "3", '--compare=["a", "b"]']),
+        (["--compare=a", "--limit=3", "--compare", "b"], ["--limit=3", '--compare=["a", "b"]']),
+        (["--compare", "a", "--compare=b c"], ['--compare=["a", "b c"]']),
+        (["--compare", "[a, b]"], ["--compare=[a, b]"]),
+        (["--compared", "a", "--compare.b=c"], ["--compared", "a", "--compare.b=c"]),
+    ],
+)
+def test_several_values_of_an_option_are_a_list(given: list[str], meant: list[str]) -> None:
+    assert gathered(given, "--compare") == meant
+
+
+@pytest.mark.parametrize("given", [["--compare"], ["--compare="], ["--compare", " "], ["--compare", "--limit", "3"]])
+def test_an_option_of_several_values_without_one(given: list[str]) -> None:
+    with pytest.raises(UsageError, match="--compare names nothing; give one or more"):
+        gathered(given, "--compare")

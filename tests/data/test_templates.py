@@ -176,7 +176,7 @@ def test_answers_end_with_the_token_that_the_template_writes(chat: str, stop: st
 
 
 def test_no_chat_template() -> None:
-    with pytest.raises(UsageError, match=r"no chat template; give --data\.template paper"):
+    with pytest.raises(UsageError, match=r"no chat template; choose the template paper"):
         make_template("chat", build_tokenizer())
 
 

@@ -147,5 +147,5 @@ def test_without_the_package_or_such_an_annotator(package: Any, monkeypatch: pyt
     with pytest.raises(UsageError, match="no usable annotator 'alpaca_eval_gpt5': did you mean 'alpaca_eval_gpt4'"):
         Annotator("alpaca_eval_gpt5", rows("a"), rows("b"), "judge")
     monkeypatch.setitem(sys.modules, "alpaca_eval", None)
-    with pytest.raises(UsageError, match=r"needs the package alpaca_eval .*pip install alpaca-eval 'setuptools<81'"):
+    with pytest.raises(UsageError, match=r"needs the package alpaca_eval .*'red-lightning\[evaluation\]'"):
         Annotator(bench.PAPERS_ANNOTATOR, rows("a"), rows("b"), "judge")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from red_lightning.errors import UsageError
-from red_lightning.evaluation.answers import claim, model_answers, model_outputs
+from red_lightning.evaluation.answers import ANSWER, OUTPUT, claim, model_answers, model_outputs
 from red_lightning.evaluation.records import Records
 
 INSTRUCTIONS = [{"instruction": f"do {n}", "output": "reference", "dataset": "d"} for n in range(7)]
@@ -40,12 +40,12 @@ class Model:
 
 
 def outputs(model: Any, path: Path) -> list[dict[str, Any]]:
-    with Records(path) as records:
+    with Records(path, OUTPUT) as records:
         return model_outputs(lambda: model, INSTRUCTIONS, records, "mine", lambda line: None)
 
 
 def answers(model: Any, path: Path) -> dict[Any, dict[str, Any]]:
-    with Records(path) as records:
+    with Records(path, ANSWER) as records:
         return model_answers(lambda category: model, QUESTIONS, records, "mine", lambda line: None)
 
 
@@ -84,7 +84,7 @@ def test_mt_bench_asks_the_second_turn_after_the_first(tmp_path: Path) -> None:
 
 def test_the_model_is_that_of_the_category(tmp_path: Path) -> None:
     models = {"writing": Model(), "math": Model()}
-    with Records(tmp_path / "a") as records:
+    with Records(tmp_path / "a", ANSWER) as records:
         model_answers(models.__getitem__, QUESTIONS, records, "mine", lambda line: None)
     assert {one[0]["content"] for one in models["math"].asked} == {"first 82", "first 85"}
 
@@ -119,9 +119,9 @@ def test_a_folder_is_for_one_model(tmp_path: Path) -> None:
     claim(tmp_path / "other", settings)  # empty
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.tex").touch()
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="holds something already"):
         claim(tmp_path / "full", settings)
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="holds something already"):
         claim(tmp_path / "full/thesis.tex", settings)
     (tmp_path / "new/settings.json").write_text("[")
     with pytest.raises(UsageError, match="is damaged"):

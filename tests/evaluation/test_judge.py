@@ -15,7 +15,7 @@ import pytest
 
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.endpoint import Endpoint
-from red_lightning.evaluation.judge import Judge, Usage
+from red_lightning.evaluation.judge import REPLY, Judge, Usage
 from red_lightning.evaluation.records import Record, Records
 from tests.cli.commands import environment
 from tests.evaluation.judge_stub import USAGE, Failure, Stub, judge_stub, reply
@@ -70,7 +70,7 @@ def number(body: dict[str, Any]) -> int:
 
 
 def ask(log: Path, settings: Endpoint, count: int, **options: Any) -> tuple[Judge, list[Record | None]]:
-    with Records(log) as records:
+    with Records(log, REPLY) as records:
         judge = Judge(settings, records, **options)
         return judge, judge.ask(requests(count), readable)
 
@@ -149,6 +149,32 @@ def test_an_endpoint_that_goes_silent_is_left(stub: Stub, tmp_path: Path) -> Non
     assert len(stub.requests) == 13 + 47
 
 
+def test_what_is_always_refused_blocks_nothing(stub: Stub, tmp_path: Path) -> None:
+    refused = {0, 1}
+    stub.behaviour = lambda body, before: Failure(400) if number(body) in refused else GOOD
+    for asked_again in (8, 2, 2):  # of the second time on, nothing but what is refused is pending
+        before = len(stub.requests)
+        judge, replies = ask(tmp_path / "log", endpoint(stub, concurrency=1), 8)
+        assert [n for n, row in enumerate(replies) if row is None] == [0, 1]
+        assert [*judge.failed.values()] == ["HTTP 400 Bad Request"] * 2
+        assert len(stub.requests) - before == asked_again
+    refused |= set(range(100, 200))
+    with Records(tmp_path / "other", REPLY) as log, pytest.raises(UsageError, match="gives no judgments: HTTP 400"):
+        Judge(endpoint(stub, concurrency=1), log).ask(requests(200)[100:], readable)
+    assert len(stub.requests) == 12 + 5
+
+
+def test_judgments_of_an_earlier_run_count_as_replies(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(500) if number(body) >= 3 else GOOD
+    settings = endpoint(stub, attempts=1, concurrency=1)
+    for _ in range(2):
+        _, replies = ask(tmp_path / "log", settings, 5)
+        assert [row is None for row in replies] == [False] * 3 + [True] * 2
+    stub.behaviour = lambda body, before: Failure(500)
+    with pytest.raises(UsageError, match="gives no judgments: HTTP 500"):
+        ask(tmp_path / "new", settings, 5)
+
+
 def test_nobody_listens(tmp_path: Path) -> None:
     with judge_stub(lambda body, before: GOOD) as gone:
         pass
@@ -197,7 +223,21 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ({"base_url": "localhost:8000"}, "must look like http"),
         ({"base_url": "file:///etc/passwd"}, "must look like http"),
         ({"base_url": "http://me:pass@host/v1"}, "no password"),
+        ({"base_url": "http://:pass@host/v1"}, "no password"),
+        ({"base_url": "http://:pass/@host/v1"}, "no password"),
         ({"base_url": "http://host/v1?key=a"}, "no query"),
+        ({"base_url": "http://127.0.0.1:1/ö"}, "must look like http"),
+        ({"base_url": "http://h:abc/v1"}, "must look like http"),
+        ({"base_url": "http://h:99999/v1"}, "must look like http"),
+        ({"base_url": "http://[::1/v1"}, "must look like http"),
+        ({"base_url": "http://a host/v1"}, "must look like http"),
+        ({"base_url": "http:///v1"}, "must look like http"),
+        ({"prompt_price": -3}, "judge.prompt_price is -3"),
+        ({"completion_price": -0.5}, "judge.completion_price is -0.5"),
+        ({"fields": {"max_tokens": "x"}}, "max_tokens of judge.fields is 'x', but must be a whole number"),
+        ({"fields": {"max_completion_tokens": True}}, "max_completion_tokens of judge.fields is True"),
+        ({"fields": {"max_tokens": 0}}, "max_tokens of judge.fields is 0"),
+        ({"fields": {"messages": None}}, "judge.fields must hold no messages"),
         ({"attempts": 0}, "judge.attempts is 0"),
         ({"timeout": 0}, "judge.timeout is 0"),
         ({"concurrency": 0}, "judge.concurrency is 0"),
@@ -206,14 +246,14 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_no_endpoint(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence) as error:
         Endpoint("judge", **options)
-    assert "pass@" not in str(error.value)
+    assert "pass@" not in str(error.value) and ":pass" not in str(error.value)
 
 
 def test_estimate_and_usage(stub: Stub, tmp_path: Path) -> None:
     settings = endpoint(stub, prompt_price=30.0, completion_price=60.0)
     texts = ["abcd", "abcde", "", "äöü"]  # 1, 2, 0 and 2 tokens
     wanted = [{"messages": [{"content": text}], "max_tokens": 100} for text in texts]
-    with Records(tmp_path / "log") as log:
+    with Records(tmp_path / "log", REPLY) as log:
         judge = Judge(settings, log)
         assert judge.estimate([*wanted, wanted[0]]) == Usage(4, 5, 400, (5 * 30 + 400 * 60) / 1e6)
         judge.ask(wanted[:3], readable)
@@ -224,7 +264,7 @@ def test_estimate_and_usage(stub: Stub, tmp_path: Path) -> None:
 
 def test_fields_of_a_request(stub: Stub, tmp_path: Path) -> None:
     fields = {"max_tokens": None, "max_completion_tokens": 9, "seed": 1}
-    with Records(tmp_path / "log") as log:
+    with Records(tmp_path / "log", REPLY) as log:
         judge = Judge(endpoint(stub, fields=fields), log)
         assert judge.estimate(requests(3)).completion_tokens == 27
     ask(tmp_path / "log", endpoint(stub, fields=fields), 1)
@@ -247,7 +287,7 @@ from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import Judge
 from red_lightning.evaluation.records import Records
 settings = Endpoint("judge", sys.argv[2], None, backoff=0.0, concurrency=3)
-Judge(settings, Records(Path(sys.argv[1]))).ask(json.loads(sys.argv[3]), lambda row: "[[" in row["text"])
+Judge(settings, Records(Path(sys.argv[1]), {})).ask(json.loads(sys.argv[3]), lambda row: "[[" in row["text"])
 """
 
 

@@ -1,5 +1,6 @@
 """Scores of lm-eval's tasks against the same computed with plain torch."""
 
+import copy
 import random
 import re
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 
 pytest.importorskip("lm_eval")
 
+from red_lightning.artifacts import Edited
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.language_model import LanguageModel
 from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
+from red_lightning.evaluation.open_llm import language_model
 from red_lightning.evaluation.scoring import score_tasks
 
 
@@ -138,6 +141,25 @@ def test_what_is_drawn_afterwards_is_the_same(questions: Path, llama: Any, token
 def test_a_context_too_short_for_the_answer_is_refused(questions: Path, llama: Any, tokenizer: Any) -> None:
     with pytest.raises(UsageError, match=r"'gsm8k' cannot be scored with this model: .*256"):
         score_tasks(LanguageModel(llama, tokenizer, 8, 200), "gsm8k", load_tasks("gsm8k"), limit=1)
+
+
+def test_long_prompts_are_cut_without_a_warning(
+    questions: Path, llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import tokenization_utils_base
+
+    said: list[str] = []
+    monkeypatch.setattr(tokenization_utils_base.logger, "warning", said.append)
+    short = copy.deepcopy(tokenizer)
+    short.model_max_length = 200
+    found = score_tasks(LanguageModel(llama, short, 8, 200), "truthfulqa", load_tasks("truthfulqa"), limit=1)
+    assert found["shortened"] > 0 and said == []
+
+
+@pytest.mark.parametrize("name", ["positions", "Method", "RepresentationEditor"])
+def test_a_method_that_is_none_is_refused(name: str, llama: Any, tokenizer: Any) -> None:
+    with pytest.raises(UsageError, match=f"unknown method '{name}'"):
+        language_model(Edited(llama, tokenizer, None, {"method": {"name": name, "package": "os"}}), 8)
 
 
 def test_questions_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,8 +94,26 @@ def test_decoding_is_the_runs_or_the_papers() -> None:
     assert Writer(model("llama", "InstructionTuning")).decoding == FOR_INSTRUCTIONS
     run = {"num_beams": 2, "max_new_tokens": 9, "of_a_newer_version": 1}
     assert Writer(model("gpt2", "DataToText", decoding=run)).decoding == Decoding(num_beams=2, max_new_tokens=9)
-    with pytest.raises(UsageError, match="odd decoding"):
-        Writer(model("gpt2", "DataToText", decoding=["beams"]))
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"decoding": ["beams"]}, r"\['beams'\] for the decoding"),
+        ({"decoding": {"length_penalty": "x"}}, "'x' for decoding.length_penalty"),
+        ({"decoding": {"no_repeat_ngram_size": 1.5}}, "1.5 for decoding.no_repeat_ngram_size"),
+        ({"decoding": {"stop_at_blank_line": "no"}}, "'no' for decoding.stop_at_blank_line"),
+        ({"decoding": {"num_beams": True}}, "True for decoding.num_beams"),
+        ({"decoding": {"seed": None}}, "None for decoding.seed"),
+        ({"data": {"max_source_length": -5}}, "-5 for data.max_source_length"),
+        ({"data": {"max_source_length": "64"}}, "'64' for data.max_source_length"),
+        ({"method": {"name": "RED_PLUS_SITES"}}, "unknown method 'RED_PLUS_SITES'"),
+    ],
+)
+def test_a_damaged_record_is_one_sentence(record: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        Writer(model("gpt2", "DataToText", **record))
+    assert "\n" not in str(caught.value)
 
 
 def test_switched_off_edits_write_what_the_backbone_does() -> None:
@@ -123,6 +141,8 @@ ASK: Callable[[str], list[dict[str, str]]] = lambda text: [{"role": "user", "con
         ("DataToText", ["a", "b " * 70], r"prompt 2 has \d+ tokens, but the edits were trained on .* at most 64"),
         ("InstructionTuning", ["b " * 300], r"prompt 1 has \d+ tokens, but the backbone has 256 positions"),
         (None, ["ok", " "], "prompt 2 is empty"),
+        (None, ["ok", "a\udcffb"], "prompt 2 is no UTF-8 text; write character 2"),
+        ("InstructionTuning", [ASK("a\ud800")], "prompt 1 is no UTF-8 text; write character 2"),
         ("DataToText", [ASK("a")], "prompt 1 is a conversation, but this model continues texts"),
         ("InstructionTuning", [[{"role": "assistant", "content": "a"}]], "user and assistant must take turns"),
         ("InstructionTuning", [ASK(" ")], "prompt"),

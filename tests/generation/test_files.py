@@ -98,3 +98,14 @@ def test_what_is_something_else_is_not_overwritten_unasked(tmp_path: Path) -> No
 
 def test_a_question_shows_what_is_asked_last() -> None:
     assert Question([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}], "").text == "u"
+
+
+def test_one_process_at_a_time_writes_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with OutputFile(path, 1) as output:
+        output.add([{"row": 0}])
+        with pytest.raises(UsageError, match="another process writes"):
+            OutputFile(path, 1, overwrite=True)
+        assert len(rows(tmp_path / "out.jsonl.part")) == 2  # the other has changed nothing
+    with OutputFile(path, 1) as again:
+        assert again.rows == {0: {"row": 0}}

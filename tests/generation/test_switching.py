@@ -254,6 +254,11 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(UsageError, match="has no edit 'x'"):
         bank.remove("x")
+    for change in (bank.remove, lambda name: bank.add(name, tmp_path / "thai")):
+        with pytest.raises(UsageError, match="None names no edit"):
+            change(None)  # type: ignore[arg-type]
+    with bank.use([None] * 4):  # which has stayed what it was
+        assert torch.equal(run(bank.backbone), run(build("gpt2")))
     with pytest.raises(UsageError, match="no edits are named"), bank.use([]):
         pass
     with pytest.raises(UsageError, match="the batch has 4 rows, which 3 edits do not divide"), bank.use(["thai"] * 3):
