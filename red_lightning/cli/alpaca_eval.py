@@ -12,7 +12,7 @@ from red_lightning.generation.prompts import PromptStyle
 
 if TYPE_CHECKING:
     from red_lightning.evaluation.annotator import Annotator
-    from red_lightning.evaluation.records import Record
+    from red_lightning.generation.records import Record
 
 PUBLISHED, METHODS = "table4_alpacaeval_win_rate_percent", ("FT", "LoRA", "RED")
 
@@ -84,7 +84,7 @@ def alpaca_eval(
     from red_lightning.evaluation.annotator import Annotator, load_annotator
     from red_lightning.evaluation.answers import OUTPUT, Contestant, claim, model_outputs
     from red_lightning.evaluation.models import find_model
-    from red_lightning.evaluation.records import Records
+    from red_lightning.generation.records import Records
 
     others = judging.results_of(compare, "alpaca_eval")
     if annotations is not None:

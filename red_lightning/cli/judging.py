@@ -16,7 +16,7 @@ from red_lightning.cli.report import read_json
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import BYTES_PER_TOKEN, REPLY, Judge, Request
-from red_lightning.evaluation.records import Record, Records
+from red_lightning.generation.records import Record, Records
 
 RESULTS = "results.json"
 

@@ -79,7 +79,7 @@ def mt_bench(
     from red_lightning.evaluation import mt_bench as bench
     from red_lightning.evaluation.answers import ANSWER, Contestant, claim, model_answers
     from red_lightning.evaluation.models import find_model
-    from red_lightning.evaluation.records import Records
+    from red_lightning.generation.records import Records
 
     judging.check(judge, limit, dry_run)
     name = judging.name_of(model, answers, name)

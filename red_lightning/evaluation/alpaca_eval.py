@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 from red_lightning import hub
 from red_lightning.data.files import file_records
 from red_lightning.errors import UsageError
-from red_lightning.evaluation.records import Record
+from red_lightning.generation.records import Record
 
 PAPERS_ANNOTATOR = "alpaca_eval_gpt4"
 """GPT-4 against text-davinci-003 (paper, appendix A.5): AlpacaEval 1's annotator."""

@@ -15,11 +15,11 @@ from red_lightning.data.messages import Message
 from red_lightning.data.templates import make_template
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.models import Candidate
-from red_lightning.evaluation.records import Record, Records
 from red_lightning.generation import PromptStyle, Writer
 from red_lightning.generation.answers import trained_decoding
 from red_lightning.generation.decoding import DecodingChanges
 from red_lightning.generation.prompts import trained_style
+from red_lightning.generation.records import Record, Records
 
 SETTINGS = "settings.json"
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from red_lightning.data.files import file_records
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.judge import Request
-from red_lightning.evaluation.records import Record
+from red_lightning.generation.records import Record
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 """In the order of the paper's Table 16 and Figure 2."""

@@ -1,9 +1,7 @@
 """Prompts from files, and what is written to them, row by row, as JSONL."""
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ from red_lightning.data.files import as_text, file_records
 from red_lightning.data.instructions import conversations
 from red_lightning.data.messages import asked
 from red_lightning.data.sources import require_columns
-from red_lightning.errors import UsageError, cannot_write, first_line
+from red_lightning.errors import UsageError, cannot_write
 from red_lightning.generation.prompts import Prompt
+from red_lightning.generation.records import Records
 
 
 @dataclass(frozen=True)
@@ -84,34 +83,25 @@ class OutputFile:
     def __init__(self, path: Path, settings: Any, overwrite: bool = False) -> None:
         refuse_existing(path, overwrite)
         self.path, self.part = path, path.with_name(f"{path.name}.part")
-        self.rows: dict[int, dict[str, Any]] = {}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        first = json.dumps({"settings": digest})
-        try:
-            self._file = self.part.open("a+b")
-            self._lock()
-            self._file.seek(0)
-            lines = self._file.read().split(b"\n")[:-1]  # the last may be torn
-            if lines and lines[0] != first.encode() and not overwrite:
-                raise UsageError(
-                    f"'{self.part}' was begun with another model, other prompts or another decoding; remove it, or "
-                    "give --overwrite true"
-                )
-            if lines and lines[0] == first.encode():
-                self.rows = {row["row"]: row for row in map(json.loads, lines[1:])}
-            kept = lines if self.rows else []
-            self._file.truncate(sum(len(line) + 1 for line in kept))
-            self._append([] if kept else [first])
-        except OSError as error:
-            raise cannot_write(f"'{path}'", error, "give another --output") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"'{self.part}' is damaged ({first_line(error)}); remove it and begin anew") from error
+        self._records = Records(self.part, {})
+        first = {"settings": hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()}
+        if overwrite and self._records.rows[:1] != [first]:
+            self._records.clear()
+        if not self._records.rows:
+            self._records.append(first)
+        if self._records.rows[0] != first:
+            self._records.close()
+            raise UsageError(
+                f"'{self.part}' was begun with another model, other prompts or another decoding; remove it, or give "
+                "--overwrite true"
+            )
+        self.rows = {row["row"]: row for row in self._records.rows[1:] if isinstance(row.get("row"), int)}
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write some rows, each with its number ``row``."""
-        new = {row["row"]: dict(row) for row in rows}
-        self.rows |= new
-        self._append(map(_line, new.values()))
+        for row in rows:
+            self._records.append(dict(row))
+            self.rows[row["row"]] = dict(row)
 
     def finish(self) -> None:
         """Write the file, in the order of the rows."""
@@ -126,25 +116,7 @@ class OutputFile:
 
     def __exit__(self, *error: object) -> None:
         """Let others write the file."""
-        self._file.close()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another process writes '{self.path}'; wait until it ends, or give another --output"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-
-    def _append(self, lines: Iterable[str]) -> None:
-        try:
-            self._file.write("".join(f"{line}\n" for line in lines).encode())
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise cannot_write(f"'{self.part}'", error, "put that right; the same command goes on") from error
+        self._records.close()
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

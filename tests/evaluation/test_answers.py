@@ -8,7 +8,7 @@ import pytest
 
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.answers import ANSWER, OUTPUT, claim, model_answers, model_outputs
-from red_lightning.evaluation.records import Records
+from red_lightning.generation.records import Records
 
 INSTRUCTIONS = [{"instruction": f"do {n}", "output": "reference", "dataset": "d"} for n in range(7)]
 QUESTIONS = [

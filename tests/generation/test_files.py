@@ -104,7 +104,7 @@ def test_one_process_at_a_time_writes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with OutputFile(path, 1) as output:
         output.add([{"row": 0}])
-        with pytest.raises(UsageError, match="another process writes"):
+        with pytest.raises(UsageError, match="another process adds to"):
             OutputFile(path, 1, overwrite=True)
         assert len(rows(tmp_path / "out.jsonl.part")) == 2  # the other has changed nothing
     with OutputFile(path, 1) as again:

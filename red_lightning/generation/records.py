@@ -63,10 +63,18 @@ class Records:
                 raise cannot_write(f"'{self.path}'", error, "make room and run it again to go on") from error
             self.rows.append(row)
 
+    def clear(self) -> None:
+        """Forget every record."""
+        self._file.truncate(0)
+        self.rows.clear()
+
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Let others add to the file."""
         self._file.close()
 

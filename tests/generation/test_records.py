@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from red_lightning.errors import UsageError
-from red_lightning.evaluation.records import Records
+from red_lightning.generation.records import Records
 
 ROWS = [{"text": "a\u2028b \ud83d \n"}, {"text": "ü"}]
 
