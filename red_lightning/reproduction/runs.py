@@ -172,7 +172,8 @@ class StudyFolder:
                         except subprocess.TimeoutExpired:
                             held.renew()
                 status = process.returncode
-                if status and stop is not None and stop.is_set():  # whatever an interrupt does to a run that begins
+                finished = status == 0 and (self.runs / cell.name / "results.json").exists()
+                if stop is not None and stop.is_set() and not finished:  # whatever that does to a run that begins
                     status = -signal.SIGINT
                 self._note_end(cell, status, time.time() - started)
                 if (ended := self._left(cell)).kind == "done":
