@@ -199,12 +199,17 @@ def _rounded(folding: Folding, target: _Target, dtype: Dtype) -> Iterator[tuple[
 
     for name, tensor in every():
         rounded = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
-        if not torch.isfinite(rounded).all():
-            if torch.isfinite(tensor).all():
+        if not _is_finite(rounded):
+            if _is_finite(tensor):
                 larger = "bfloat16 or float32" if dtype == "float16" else "float32"
                 raise UsageError(f"'{name}' is too large for {dtype}; give --dtype {larger}")
             raise UsageError(f"'{name}' would hold NaN or infinite numbers: the edits, or the backbone, are too large")
         yield name, rounded.contiguous()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether there is no NaN and nothing infinite in it; without a second tensor of its size."""
+    return tensor.numel() == 0 or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def _require_llama_cpp(target: _Target) -> None:
