@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.architectures import Pooling
-from red_lightning.backbones.fingerprint import fingerprint, summary
+from red_lightning.backbones.fingerprint import difference, fingerprint, summary
 from red_lightning.backbones.quantization import Quantization, backbone_of
 from red_lightning.errors import UsageError
 
@@ -151,8 +151,7 @@ def trained_part(backbone: nn.Module, record: Mapping[str, Any], folder: str | P
 def _other(record: Mapping[str, Any], backbone: nn.Module) -> str:
     """The backbone that a record names, and in what the given one differs from it, as far as that is known."""
     theirs, ours = record.get("architecture", {}), summary(getattr(backbone, "config", None))
-    for name, value in ours.items():
-        if theirs.get(name, value) != value:
-            return f"{backbone_of(record)}, whose {name} is {theirs[name]} and not {value}"
+    if differs := difference(theirs, ours):
+        return f"{backbone_of(record)}, whose {differs}"
     same = ", which has this architecture, but other weights or another auto class" if theirs else ""
     return f"{backbone_of(record)}{same}"

@@ -139,7 +139,13 @@ def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Paramet
     Raises:
         UsageError: The files cannot be read, or they belong to another backbone.
     """
-    tensors, record = read_edits(folder)
+    return place_edits(backbone, *read_edits(folder), folder)
+
+
+def place_edits(
+    backbone: nn.Module, tensors: Mapping[str, Tensor], record: Mapping[str, Any], folder: str | Path
+) -> dict[str, nn.Parameter]:
+    """What :func:`apply_edits` does, with edits that :func:`read_edits` has read from ``folder``."""
     require_unedited(backbone)
     _, parameters = attach_edits(trained_part(backbone, record, folder), tensors, record, folder)
     for key, parameter in parameters.items():
@@ -231,10 +237,17 @@ def load_head(folder: str | Path) -> ClassificationHead:
     Raises:
         UsageError: The files cannot be read, or there is no head among them.
     """
-    tensors, record = read_edits(folder)
+    head = build_head(*read_edits(folder))
+    if head is None:
+        raise UsageError(f"the edits in '{folder}' have no classification head")
+    return head
+
+
+def build_head(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> ClassificationHead | None:
+    """What :func:`load_head` gives, of edits that :func:`read_edits` has read; None if they have no head."""
     weights = head_of(tensors)
     if not weights:
-        raise UsageError(f"the edits in '{folder}' have no classification head")
+        return None
     outputs, width = weights["out_proj.weight"].shape
     head = ClassificationHead(width, outputs, "dense.weight" in weights, record["head"].get("dropout", 0.5))
     head.load_state_dict(weights)

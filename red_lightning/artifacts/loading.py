@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 
 from red_lightning import hub
-from red_lightning.artifacts.edits import FILES, HEAD, apply_edits, load_head, read_edits
+from red_lightning.artifacts.edits import FILES, HEAD, build_head, place_edits, read_edits
 from red_lightning.artifacts.files import new_folder
 from red_lightning.backbones import loading
 from red_lightning.backbones.head import ClassificationHead
@@ -73,14 +73,13 @@ def load(
     tensors, record = read_edits(folder)
     source, options = find_backbone(record, backbone, options)
     require_head_width(tensors, source, folder)
-    del tensors
     model = load_backbone(source, options, record)
-    apply_edits(model, folder)
+    place_edits(model, tensors, record, folder)
     if options.quantization is None:  # bitsandbytes places quantised weights itself
         model.to(device)
-    head = load_head(folder).to(device) if record.get("head") else None
+    head = build_head(tensors, record)
     tokenizer = load_tokenizer(source, options, needs_eos=record.get("task") != "Classification" and head is None)
-    return Edited(model.eval(), tokenizer, head, record)
+    return Edited(model.eval(), tokenizer, head and head.to(device), record)
 
 
 def usable_device(device: str) -> str:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from red_lightning import hub
-from red_lightning.backbones.fingerprint import summary
+from red_lightning.backbones.fingerprint import difference, summary
 from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.errors import UsageError
 
@@ -81,12 +81,8 @@ def published_backbone(record: Mapping[str, Any], backbone: str | None) -> tuple
     if not _is_id(backbone) or hub.local_folder(backbone) is not None:
         raise UsageError(f"--backbone is '{backbone}', but must be a hub id such as FacebookAI/roberta-base")
     source = find(backbone, BackboneOptions())
-    ours, theirs = record.get("architecture") or {}, summary(source.config)
-    for name, value in ours.items():
-        if theirs.get(name, value) != value:
-            raise UsageError(
-                f"--backbone '{backbone}' is not what was edited: its {name} is {theirs[name]} and not {value}"
-            )
+    if differs := difference(summary(source.config), record.get("architecture") or {}):
+        raise UsageError(f"--backbone '{backbone}' is not what was edited: its {differs}")
     return backbone, source.commit
 
 

@@ -26,6 +26,14 @@ def summary(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in SUMMARY if getattr(config, name, None) is not None}
 
 
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first thing in which one :func:`summary` differs from another, in words; None if nothing is known to."""
+    for name, value in wanted.items():
+        if found.get(name, value) != value:
+            return f"{name} is {found[name]} and not {value}"
+    return None
+
+
 def fingerprint(backbone: nn.Module) -> str:
     """A short digest of a backbone: names, shapes and the signs of the first values of its parameters.
 
