@@ -1,6 +1,7 @@
 """``study``: many runs from one file, and the table that they fill."""
 
 import shlex
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -121,7 +122,11 @@ def _launch(plan: Plan, cells: list[Cell], options: Any) -> bool:
         print(f"[{ended}/{len(todo)}] {cell.name}: {state.kind}{took}{_found(state)}", flush=True)
 
     devices = visible_devices()
-    run_here(todo, plan.folder, options.jobs or len(devices) or 1, devices, told)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the runs in order, as Ctrl-C does
+    try:
+        run_here(todo, plan.folder, options.jobs or len(devices) or 1, devices, told)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return any(plan.folder.state(cell).kind in ("running", "queued") for cell in cells)
 
 

@@ -165,7 +165,7 @@ class StudyFolder:
                     told = False
                     while process.poll() is None:
                         if stop is not None and stop.is_set() and not told:
-                            process.send_signal(signal.SIGINT)
+                            process.terminate()  # SIGINT is ignored in what a shell runs with &
                             told = True
                         try:
                             process.wait(1)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -220,8 +221,8 @@ def test_a_setting_is_chosen_and_two_commands_share_the_work(study: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path) -> None:
-    import signal
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_goes_on(number: signal.Signals, study: Path, tmp_path: Path) -> None:
     import subprocess
     import time
 
@@ -233,7 +234,7 @@ def test_an_interrupted_study_goes_on(study: Path, tmp_path: Path) -> None:
         if last.exists():
             break
         time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     process.communicate(timeout=120)
     assert process.returncode == 130
     assert not (last.parents[1] / "results.json").exists()
