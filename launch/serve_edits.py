@@ -14,7 +14,8 @@ from queue import Queue
 from threading import Thread
 from typing import Any
 
-from red_lightning.artifacts import find_edits, read_edits
+from red_lightning.artifacts import find_edits
+from red_lightning.artifacts.edits import read_record
 from red_lightning.artifacts.loading import Edited, trained_options
 from red_lightning.errors import UsageError
 from red_lightning.generation import EditBank, Writer
@@ -32,7 +33,7 @@ def load(backbone: str, edits: list[str]) -> tuple[EditBank, Writers]:
     named = dict(edit.partition("=")[::2] for edit in edits)
     if len(named) < len(edits) or not all((*named, *named.values())):
         raise UsageError("give each edit another name and its run, as in thai=runs/thai")
-    records = {name: read_edits(find_edits(place))[1] for name, place in named.items()}
+    records = {name: read_record(find_edits(place)) for name, place in named.items()}
     options = [trained_options(record, backbone) for record in records.values()]
     if odd := [name for name, its in zip(records, options, strict=True) if its != options[0]]:
         raise UsageError(f"'{odd[0]}' was trained in another number format than '{edits[0]}'; serve it apart")
@@ -55,7 +56,9 @@ def parse(line: bytes, writers: Writers) -> tuple[Line, list[int]]:
             raise UsageError('a request is an object such as {"edit": "thai", "prompt": "..."}')
         name = request.get("edit")
         if not isinstance(name, str | None) or name not in writers:
-            raise UsageError("there is no such edit")
+            raise UsageError(f"there is no such edit; there are {', '.join(filter(None, writers))}")
+        if isinstance(request["prompt"], list) and not writers[name].prompts.converses:
+            raise UsageError("the prompt is a conversation, but this edit continues texts; give a text")
         return request, writers[name].encode([request["prompt"]], ["the prompt"])[0]
     except (UsageError, ValueError, RecursionError) as error:  # what is no JSON is a ValueError
         known = request if isinstance(request, dict) else {"request": line.decode(errors="replace").strip()}

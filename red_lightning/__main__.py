@@ -28,6 +28,7 @@ TOOLS = {
     "export": "fold a run's edits into a plain checkpoint: export EDITS --format merged|gguf-ready|edits --output DIR",
     "push": "push edits or the merged model to the hub, with a model card: push EDITS --to org/name",
     "score": "score predictions against references with the official E2E metrics",
+    "benchmark": "measure speed and memory on this machine against the plain way: benchmark --cases NAME,NAME",
 }
 
 

@@ -1,11 +1,17 @@
 """What a user reads when something they gave is wrong: one sentence that names it and the way out."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 SHOWN = 40
 """How many known names a sentence lists."""
+
+
+FULL = re.compile("out of memory|can't allocate memory|not enough memory")
+"""What torch says where there is no more memory."""
 
 
 class UsageError(Exception):
@@ -56,6 +62,25 @@ def require_range(name: str, value: float, least: float, most: float = math.inf)
     if not least <= value <= most:
         limits = f"be at least {least:g}" if most == math.inf else f"lie between {least:g} and {most:g}"
         raise UsageError(f"{name} is {value}, but must {limits}")
+
+
+@contextmanager
+def enough_memory(doing: str, way: str) -> Iterator[None]:
+    """Say in one sentence that the memory is full, a GPU's or the machine's.
+
+    Args:
+        doing: What it is needed for, after ``while``.
+        way: What to do about it.
+
+    Raises:
+        UsageError: In place of torch's exceptions.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not FULL.search(str(error)):
+            raise
+        raise UsageError(f"the memory is full while {doing}; {way}") from error
 
 
 def usage_error_in(error: BaseException) -> UsageError | None:

@@ -1,19 +1,20 @@
 """Reach the Hugging Face hub, or say within seconds in one sentence why that cannot be done."""
 
 import os
-import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -22,7 +23,12 @@ from huggingface_hub.errors import (
 
 from red_lightning.errors import UsageError
 
-CONNECT_SECONDS = 4.0
+ANSWER_SECONDS = 6.0
+"""How long the hub may take to answer at all."""
+SILENT_SECONDS = 60.0
+"""How long it may be silent within a request; its client would wait for ever."""
+REMEMBERED_SECONDS = 60
+"""How long at most it is not asked again whether it answers."""
 SHIPPED = {"quickstart": Path(__file__).parent / "quickstart" / "backbone"}
 """Backbones that ship with the package, by name."""
 
@@ -38,25 +44,26 @@ def local_folder(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if path.is_absolute() or name.startswith((".", "~", "runs/")) or name.count("/") > 1:
         raise UsageError(f"the folder '{name}' does not exist; give an existing folder or a hub id such as 'org/name'")
     return None
 
 
 def offline() -> bool:
-    """Whether the hub cannot be asked: the user said so, or no connection opens within seconds."""
-    if constants.HF_HUB_OFFLINE:
-        return True
-    endpoint = urlsplit(constants.ENDPOINT)
-    host = endpoint.hostname or "huggingface.co"
-    proxy = None if proxy_bypass(host) else getproxies().get(endpoint.scheme)
-    target = urlsplit(proxy) if proxy else endpoint
-    port = target.port or (443 if target.scheme == "https" else 80)
+    """Whether the hub cannot be asked: the user said so, or it does not answer within seconds."""
+    return constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT, time.monotonic() // REMEMBERED_SECONDS)
+
+
+@lru_cache(1)
+def _answers(endpoint: str, now: float) -> bool:
+    """Whether the hub answers, whatever it says; asked once for each value of ``now``."""
+    session: Any = get_session()
+    session.timeout = SILENT_SECONDS
     try:
-        socket.create_connection((target.hostname or host, port), CONNECT_SECONDS).close()
-    except OSError:
-        return True
-    return False
+        session.head(endpoint, timeout=ANSWER_SECONDS)
+    except (HTTPError, OSError):
+        return False
+    return True
 
 
 @contextmanager
@@ -88,11 +95,10 @@ def explained(kind: str, name: str, revision: str | None = None) -> Iterator[Non
         raise UsageError(_refusal(kind, name, revision, error)) from error
     except HFValidationError as error:
         raise UsageError(f"'{name}' is neither a folder nor a hub id of the form 'org/name'") from error
-    except OfflineModeIsEnabled as error:
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError) as error:
         raise UsageError(unreachable(kind, name)) from error
     except EntryNotFoundError as error:
-        unanswered = isinstance(error, LocalEntryNotFoundError) and offline()
-        raise UsageError(unreachable(kind, name) if unanswered else _no_files(kind, name)) from error
+        raise UsageError(_no_files(kind, name)) from error
 
 
 def unreachable(kind: str, name: str) -> str:

@@ -4,16 +4,25 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
+import red_lightning
 from red_lightning import hub
+from red_lightning.artifacts.loading import find_edits, has_edits
+from red_lightning.artifacts.remote import find_remote
 from red_lightning.errors import UsageError
+from red_lightning.generation.models import open_model
 
 DEAD = "http://127.0.0.1:9"
 Client = Callable[..., dict[str, Any]]
@@ -33,9 +42,70 @@ def test_names_of_folders_and_repositories(tmp_path: Path, monkeypatch: pytest.M
     assert hub.local_folder(str(tmp_path)) == tmp_path
     assert hub.local_folder("org/other") is None
     assert hub.local_folder("gpt2") is None
-    for name in ("./org/other", "~/other", "/org/other", "org/other/third"):
+    for name in ("./org/other", "~/other", "/org/other", "org/other/third", "runs/none"):
         with pytest.raises(UsageError, match=f"the folder '{name}' does not exist"):
             hub.local_folder(name)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A hub that says OK to HEAD /, or nothing if ``silent`` is among what it was asked; else it is silent."""
+    seen: list[str] = []
+    over = threading.Event()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(f"{self.command} {self.path}")
+            if self.command == "HEAD" and "silent" not in seen:
+                self.send_response(200)
+                self.end_headers()
+            else:
+                over.wait(30)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, value in {"ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": False}.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(hub, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(hub, "SILENT_SECONDS", 0.3)
+        monkeypatch.setattr(hub, "REMEMBERED_SECONDS", 1e9)
+        hub._answers.cache_clear()
+        yield seen
+        hub._answers.cache_clear()
+        over.set()
+        server.shutdown()
+
+
+def test_a_hub_that_never_answers_is_asked_once(asked: list[str]) -> None:
+    asked.append("silent")
+    for reach in (
+        lambda: red_lightning.load("me/mine"),
+        lambda: open_model("me/mine"),
+        lambda: find_remote("me/mine", "main", False),
+    ):
+        with pytest.raises(UsageError, match=r"http://127.0.0.1:\d+ cannot be reached"):
+            reach()
+    assert hub.offline() and asked.count("HEAD /") == 1
+
+
+def test_a_hub_that_falls_silent_is_given_up(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    with pytest.raises(UsageError, match=r"the connection to http://127.0.0.1:\d+ broke off \(ReadTimeout\)"):
+        find_remote("me/mine", "main", False)
+    assert "GET /api/whoami-v2" in asked
+    unanswered = Mock(side_effect=LocalEntryNotFoundError("after all retries"))
+    monkeypatch.setattr("red_lightning.artifacts.loading.hf_hub_download", unanswered)
+    for reach in (find_edits, has_edits):
+        with pytest.raises(UsageError, match=r"'me/mine' is not on this machine and .* cannot be reached"):
+            reach("me/mine")
+    assert unanswered.call_count == 2
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not has_edits("me/mine")  # which may be a model on this machine
 
 
 @pytest.fixture(scope="session")

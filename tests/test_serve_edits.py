@@ -64,9 +64,10 @@ def test_every_request_gets_what_generate_writes_and_bad_ones_an_error(runs: Pat
         b'{"edit": "a", "prompt": " "}': "the prompt is empty",
         b'{"edit": "a", "prompt": "\\ud800"}': "the prompt is no UTF-8",
         json.dumps({"edit": "a", "prompt": "word " * 99}).encode(): "at most 16; shorten it",
-        b'{"edit": "nobody", "prompt": "The"}': "there is no such edit",
+        b'{"edit": "nobody", "prompt": "The"}': "there is no such edit; there are a, b, c",
+        b'{"edit": "a", "prompt": [{"role": "user", "content": "The"}]}': "this edit continues texts; give a text",
         b'{"edit": ["a"], "prompt": "The"}': "there is no such edit",
-        b'{"edit": "a", "prompt": [5]}': "message 1 of the prompt",
+        b'{"edit": "c", "prompt": [5]}': "message 1 of the prompt",
     }
     lines = [json.dumps(request).encode() for request in good]
     ended = serve(runs, [*lines[:2], *bad, b"", *lines[2:]], str(llama_folder), "a=a", "b=b", "c=c")

@@ -32,7 +32,7 @@ def write_card(about: About) -> str:
         "Data": table(_data(about.record.get("data") or {}, about.record.get("held_out_by") or {})),
         "Training": table(_training(about)),
         "Results": _results(about),
-        "How to load": how_to_load(about.repository, about.record, about.merged),
+        "How to load": how_to_load(about.repository, about.record, about.merged, about.branch),
         "Versions": ", ".join(f"{name} {cell(each)}" for name, each in (about.record.get("libraries") or {}).items()),
         "Licence": _licence(about),
         "Citation": CITATION if about.method == "RED" else "",

@@ -42,6 +42,7 @@ class About(NamedTuple):
         licence: ``license``, ``license_name`` and ``license_link``, as far as they are known.
         whole: Number of parameters of the backbone, or None.
         merged: The merged model; None for edits.
+        branch: The branch that is pushed to; None for main.
     """
 
     repository: str
@@ -52,6 +53,7 @@ class About(NamedTuple):
     licence: Mapping[str, str]
     whole: int | None
     merged: Merged | None
+    branch: str | None = None
 
     @property
     def method(self) -> str:

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
+import red_lightning.methods as methods
 from red_lightning.backbones.architectures import Pooling
 from red_lightning.backbones.fingerprint import difference, fingerprint, summary
 from red_lightning.backbones.quantization import Quantization, backbone_of
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, nearest
 
 REQUIRED = ("format", "backbone", "fingerprint", "method")
 """The fields without which edits are of no use."""
@@ -155,3 +157,29 @@ def _other(record: Mapping[str, Any], backbone: nn.Module) -> str:
         return f"{backbone_of(record)}, whose {differs}"
     same = ", which has this architecture, but other weights or another auto class" if theirs else ""
     return f"{backbone_of(record)}{same}"
+
+
+def method_of(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
+    """The method that edits were learned with.
+
+    Args:
+        record: The contents of ``edits.json``.
+        folder: Where it is from, for complaints.
+
+    Raises:
+        UsageError: There is no such method, or it has no such options.
+    """
+    every = {name: getattr(methods, name) for name in methods.__all__}
+    known = {
+        name: value
+        for name, value in every.items()
+        if isinstance(value, type) and issubclass(value, methods.Method) and not isabstract(value)
+    }
+    options = dict(record["method"])
+    name = options.pop("name")
+    if name not in known:
+        raise UsageError(f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}")
+    try:
+        return known[name](**options)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"the edits in '{folder}' are damaged: their method has odd options ({error})") from error

@@ -1,6 +1,5 @@
 """Edits made of other edits of the same backbone, on the files alone; :mod:`.affine` has the equations."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from red_lightning.artifacts.affine import AFFINE, How, combine_vectors, union
 from red_lightning.artifacts.edits import HEAD, read_edits, save_edits
-from red_lightning.artifacts.files import new_folder, require_new
+from red_lightning.artifacts.files import digest_of, new_folder, require_new
 from red_lightning.artifacts.loading import find_edits
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.errors import UsageError
@@ -24,9 +23,19 @@ OF_ONE = ("format", "scores", "unreadable", "seed", "imported", "libraries")
 
 
 class _Source(NamedTuple):
-    """Edits that are read: what they are called, tensors, head, record, and the SHA-256 of their file of tensors."""
+    """Edits that are read.
+
+    Attributes:
+        name: What they are called.
+        commit: That of their hub repository; None for a folder.
+        tensors: What was learned, but for a head.
+        head: The head's tensors.
+        record: The contents of ``edits.json``.
+        digest: The SHA-256 of their file of tensors.
+    """
 
     name: str
+    commit: str | None
     tensors: dict[str, Tensor]
     head: dict[str, Tensor]
     record: dict[str, Any]
@@ -52,7 +61,8 @@ def combine_edits(
         combine_edits(["runs/style", "runs/task"], "task_in_style", how="stack")
 
     ``edits.json`` keeps what all the records agree on; under ``combined`` it has ``how``, and for each of the
-    ``sources`` where it was (``edits``), its ``weight``, its ``record`` and the ``sha256`` of its tensors.
+    ``sources`` where it was (``edits``, and of a hub repository its ``commit``), its ``weight``, its ``record`` and the
+    ``sha256`` of its tensors.
 
     Args:
         edits: Runs' folders, ``edits`` folders or hub repositories of edits: of one backbone and one method. Edits of
@@ -94,7 +104,13 @@ def combine_edits(
         "combined": {
             "how": how,
             "sources": [
-                {"edits": source.name, "weight": share, "sha256": source.digest, "record": source.record}
+                {
+                    "edits": source.name,
+                    "commit": source.commit,
+                    "weight": share,
+                    "sha256": source.digest,
+                    "record": source.record,
+                }
                 for source, share in zip(sources, shares, strict=True)
             ],
         },
@@ -105,6 +121,21 @@ def combine_edits(
     with new_folder(folder, "the combined edits") as part:
         save_edits(part, tensors, record)
     return folder
+
+
+def differences(combined: Mapping[str, Any]) -> list[str]:
+    """In what the records of combined edits differ that decides how the model writes: none of it was kept.
+
+    Args:
+        combined: The contents of the combined ``edits.json``.
+    """
+    records = [source["record"] for source in combined["combined"]["sources"]]
+    said = {
+        "task": [record.get("task") for record in records],
+        "template": [(record.get("data") or {}).get("template") for record in records],
+        "decoding": [record.get("decoding") for record in records],
+    }
+    return [name for name, values in said.items() if any(value != values[0] for value in values)]
 
 
 def _shares(count: int, weights: Sequence[float] | None, how: How) -> list[float]:
@@ -126,8 +157,9 @@ def _read(name: str | Path, revision: str | None) -> _Source:
     folder = find_edits(name, revision)
     tensors, record = read_edits(folder)
     head = {key: tensors.pop(key) for key in list(tensors) if key.startswith(HEAD)}
-    digest = hashlib.sha256((folder / "edits.safetensors").read_bytes()).hexdigest()
-    return _Source(str(name), tensors, head, record, digest)
+    digest = digest_of(folder / "edits.safetensors")
+    commit = None if Path(name).expanduser().is_dir() else folder.name  # the hub's cache calls it so
+    return _Source(str(name), commit, tensors, head, record, digest)
 
 
 def _require_one_kind(sources: Sequence[_Source]) -> None:
@@ -172,14 +204,14 @@ def _averaged(what: str, parts: Sequence[Mapping[str, Tensor]], shares: Sequence
 
 
 def _agreed(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all the records say alike, but for that which concerns a single run."""
+    """What all the records say alike, but for that which concerns a single run; of the data, each part by itself."""
     first, *others = records
-    rivals: list[Any]
-    agreed: dict[str, Any] = {}
-    for name, value in first.items():
-        rivals = [other.get(name) for other in others]
-        if name not in OF_ONE and all(isinstance(each, dict) for each in (value, *rivals)):
-            agreed[name] = _agreed([value, *rivals])
-        elif name not in OF_ONE and all(rival == value for rival in rivals):
-            agreed[name] = value
+    agreed = {
+        name: value
+        for name, value in first.items()
+        if name not in OF_ONE and all(other.get(name) == value for other in others)
+    }
+    data = [record["data"] for record in records if isinstance(record.get("data"), dict)]
+    if "data" not in agreed and len(data) == len(records):
+        agreed["data"] = _agreed(data)
     return agreed

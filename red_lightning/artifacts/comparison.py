@@ -11,7 +11,6 @@ from red_lightning.artifacts.loading import load
 from red_lightning.artifacts.merged import Merged
 from red_lightning.backbones.head import ClassificationHead, pool
 from red_lightning.backbones.loading import BackboneOptions, position_limit, silence
-from red_lightning.errors import UsageError
 
 PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"
 """The text whose logits are compared."""
@@ -44,8 +43,8 @@ def largest_difference(
         backbone: See there.
         revision: See there.
 
-    Raises:
-        UsageError: The outputs are NaN or infinite, so that nothing can be said.
+    Returns:
+        The difference; NaN or infinite where one of the outputs is.
     """
     edited = load(edits, backbone, revision, BackboneOptions(dtype=merged.dtype))
     inputs = edited.tokenizer(PROBE, return_tensors="pt")
@@ -59,11 +58,6 @@ def largest_difference(
         plain = getattr(transformers, merged.auto).from_pretrained(merged.folder, dtype=getattr(torch, merged.dtype))
     apart = head if merged.auto == "AutoModel" else None
     theirs = _outputs(plain.eval(), apart, record, inputs)
-    if not (torch.isfinite(ours).all() and torch.isfinite(theirs).all()):
-        raise UsageError(
-            f"'{merged.folder}' is of no use: its outputs, or those of the edited model, are NaN or infinite; "
-            f"give another --dtype than {merged.dtype}, or train with a smaller learning rate"
-        )
     of: Literal["logit", "hidden state"] = "logit" if head is not None or merged.auto != "AutoModel" else "hidden state"
     return Difference((ours - theirs).abs().max().item(), ours.abs().max().item(), of)
 

@@ -38,10 +38,9 @@ listed is ignored, and a new one does not raise the format.
 """
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-import red_lightning.methods as methods
-from red_lightning.artifacts.checks import LARGEST_RECORD, trained_part, wrong_field, wrong_head, wrong_tensor
+from red_lightning.artifacts.checks import (
+    LARGEST_RECORD,
+    method_of,
+    trained_part,
+    wrong_field,
+    wrong_head,
+    wrong_tensor,
+)
 from red_lightning.artifacts.files import write_whole
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.backbones.surgery import EDITOR, require_unedited
-from red_lightning.errors import UsageError, first_line, nearest
+from red_lightning.errors import UsageError, first_line
+from red_lightning.methods import Method
 
 FORMAT = 1
 """Version of the format; raised when older readers could misread a file."""
@@ -101,28 +107,42 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UsageError: A file is missing, damaged, or of a newer format; or it holds NaN, infinite numbers, something else
             than floats, names that no parameter has, a field of another type than the format's, or half a head.
     """
+    record = read_record(folder)
+    with _readable(folder):
+        tensors = load_file(Path(folder, "edits.safetensors"))
+        if reason := wrong_tensor(tensors) or wrong_head(head_of(tensors), record):
+            raise ValueError(reason)
+    return tensors, record
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """What :func:`read_edits` reads, but for the tensors, which may be gigabytes: the contents of ``edits.json``."""
     folder = Path(folder)
     for name in FILES:
         if not (folder / name).is_file():
             raise UsageError(f"the folder '{folder}' holds no edits: it has no {name}")
-    try:
+    with _readable(folder):
         if (folder / "edits.json").stat().st_size > LARGEST_RECORD:
-            raise UsageError(
-                f"the edits in '{folder}' are damaged: edits.json is larger than {LARGEST_RECORD >> 20} MiB"
-            )
+            raise ValueError(f"edits.json is larger than {LARGEST_RECORD >> 20} MiB")
         record = json.loads((folder / "edits.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "edits.safetensors")
+        if not isinstance(record, dict) or type(record.get("format")) is not int or record["format"] < 1:
+            raise ValueError("edits.json does not say its format")
+        if record["format"] > FORMAT:
+            raise UsageError(f"the edits in '{folder}' have the newer format {record['format']}; update red-lightning")
+        if reason := wrong_field(record):
+            raise ValueError(reason)
+    return record
+
+
+@contextmanager
+def _readable(folder: str | Path) -> Iterator[None]:
+    """Turn what goes wrong when edits are read into one sentence."""
+    try:
+        yield
     except (SafetensorError, ValueError, RecursionError) as error:  # what is no UTF-8 or JSON is a ValueError
         raise UsageError(f"the edits in '{folder}' are damaged: {first_line(error)}") from error
     except OSError as error:
         raise UsageError(f"the edits in '{folder}' cannot be read: {error.strerror or first_line(error)}") from error
-    if not isinstance(record, dict) or type(record.get("format")) is not int or record["format"] < 1:
-        raise UsageError(f"the edits in '{folder}' are damaged: edits.json does not say its format")
-    if record["format"] > FORMAT:
-        raise UsageError(f"the edits in '{folder}' have the newer format {record['format']}; update red-lightning")
-    if reason := wrong_field(record) or wrong_tensor(tensors) or wrong_head(head_of(tensors), record):
-        raise UsageError(f"the edits in '{folder}' are damaged: {reason}")
-    return tensors, record
 
 
 def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Parameter]:
@@ -155,7 +175,7 @@ def place_edits(
 
 def attach_edits(
     backbone: nn.Module, tensors: Mapping[str, Tensor], record: Mapping[str, Any], folder: str | Path
-) -> tuple[methods.Method, dict[str, nn.Parameter]]:
+) -> tuple[Method, dict[str, nn.Parameter]]:
     """Attach edits whose parameters still hold their first values.
 
     Args:
@@ -191,36 +211,13 @@ def attach_edits(
     wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
     if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
         _detach(method, backbone)
-        raise UsageError(
-            f"the edits in '{folder}' do not fit their method: '{min(unfit)}' is missing, of another shape, or too many"
-        )
+        name = min(unfit)
+        if name in stored and name in wanted:
+            reason = f"has the shape {tuple(stored[name])}, but must have {tuple(wanted[name])}"
+        else:
+            reason = "is missing" if name in wanted else "is no parameter of it"
+        raise UsageError(f"the edits in '{folder}' do not fit their method: '{name}' {reason}")
     return method, parameters
-
-
-def method_of(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
-    """The method that edits were learned with.
-
-    Args:
-        record: The contents of ``edits.json``.
-        folder: Where it is from, for complaints.
-
-    Raises:
-        UsageError: There is no such method, or it has no such options.
-    """
-    every = {name: getattr(methods, name) for name in methods.__all__}
-    known = {
-        name: value
-        for name, value in every.items()
-        if isinstance(value, type) and issubclass(value, methods.Method) and not isabstract(value)
-    }
-    options = dict(record["method"])
-    name = options.pop("name")
-    if name not in known:
-        raise UsageError(f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}")
-    try:
-        return known[name](**options)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"the edits in '{folder}' are damaged: their method has odd options ({error})") from error
 
 
 def head_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -254,6 +251,6 @@ def build_head(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Clas
     return head.eval()
 
 
-def _detach(method: methods.Method, backbone: nn.Module) -> None:
+def _detach(method: Method, backbone: nn.Module) -> None:
     with suppress(Exception):  # what trains the backbone's own weights has not changed them yet
         method.detach(backbone)

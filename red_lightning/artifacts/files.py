@@ -1,6 +1,7 @@
 """Files that are whole or not there at all."""
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,6 +32,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, which may be larger than the memory, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def require_new(path: Path, what: str) -> None:

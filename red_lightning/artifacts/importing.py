@@ -1,6 +1,5 @@
 """From the authors' released files to edits on disk."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from red_lightning.artifacts.edits import HEAD, save_edits
-from red_lightning.artifacts.files import new_folder, require_new
+from red_lightning.artifacts.files import digest_of, new_folder, require_new
 from red_lightning.artifacts.released import attach_vectors, read_classifier, read_vectors
 from red_lightning.backbones import loading
 from red_lightning.backbones.fingerprint import fingerprint, summary
@@ -109,4 +108,4 @@ def _about(task: str, labels: list[str] | None, head: Mapping[str, Tensor]) -> d
 
 
 def _digest(file: Path) -> dict[str, str]:
-    return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    return {"file": file.name, "sha256": digest_of(file)}

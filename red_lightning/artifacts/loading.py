@@ -4,11 +4,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from red_lightning import hub
@@ -17,8 +17,9 @@ from red_lightning.artifacts.files import new_folder
 from red_lightning.backbones import loading
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.backbones.loading import BackboneOptions
+from red_lightning.backbones.quantization import Dtype
 from red_lightning.backbones.tokenizer import load_tokenizer
-from red_lightning.errors import UsageError, first_line
+from red_lightning.errors import UsageError, enough_memory, first_line
 
 
 class Edited(NamedTuple):
@@ -47,18 +48,17 @@ def load(
 ) -> Edited:
     """Load edits and the backbone that they were learned on.
 
-    For example, of a model that writes text::
+    For example, of a model that writes text; a writer puts prompts to it as in training, and decodes as its run did::
 
-        backbone, tokenizer, head, record = red_lightning.load("runs/mine")
-        inputs = tokenizer(["name[Aromi] food[Chinese]"], return_tensors="pt")
-        print(tokenizer.batch_decode(backbone.generate(**inputs)))
+        model = red_lightning.load("runs/mine")
+        print(red_lightning.generation.Writer(model).write(["name[Aromi], food[Chinese]"]))
 
     Args:
         edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
         backbone: Where the backbone is now, as a folder or hub id; None for where ``edits.json`` says.
         revision: Branch, tag or commit of the edits' hub repository.
-        options: How the backbone is loaded; None for the commit, the dtype and the quantisation that it was trained
-            with.
+        options: How the backbone is loaded; the commit, the dtype and the quantisation that they leave open are those
+            that it was trained with.
         device: Where the model goes, such as ``cuda``.
 
     Returns:
@@ -75,8 +75,7 @@ def load(
     require_head_width(tensors, source, folder)
     model = load_backbone(source, options, record)
     place_edits(model, tensors, record, folder)
-    if options.quantization is None:  # bitsandbytes places quantised weights itself
-        model.to(device)
+    move(model, options, device)
     head = build_head(tensors, record)
     tokenizer = load_tokenizer(source, options, needs_eos=record.get("task") != "Classification" and head is None)
     return Edited(model.eval(), tokenizer, head and head.to(device), record)
@@ -95,6 +94,17 @@ def usable_device(device: str) -> str:
     return device
 
 
+def move(model: nn.Module, options: BackboneOptions, device: str) -> None:
+    """Put a model on a device; bitsandbytes places quantised weights itself.
+
+    Raises:
+        UsageError: The model does not fit in its memory.
+    """
+    if options.quantization is None:
+        with enough_memory(f"the model is put on '{device}'", "give another --device, or a shorter dtype"):
+            model.to(device)
+
+
 def require_head_width(tensors: Mapping[str, Tensor], source: loading.Source, folder: Path) -> None:
     """Refuse a classification head (if there is one) that does not fit the backbone.
 
@@ -111,13 +121,18 @@ def require_head_width(tensors: Mapping[str, Tensor], source: loading.Source, fo
         raise UsageError(f"the edits in '{folder}' are damaged: the head is not as wide as the backbone")
 
 
+def folder_first(name: str) -> str:
+    """What edits or a model are called: a folder comes before the shipped backbone of its name."""
+    return f"./{name}" if name in hub.SHIPPED and Path(name).is_dir() else name
+
+
 def find_edits(edits: str | Path, revision: str | None = None) -> Path:
     """The folder that holds edits: a given one, its ``edits`` folder, or that of a hub repository, downloaded.
 
     Raises:
         UsageError: There is neither such a folder nor such a repository.
     """
-    folder = hub.local_folder(str(edits))
+    folder = hub.local_folder(folder_first(str(edits)))
     if folder is not None:
         return folder / "edits" if (folder / "edits").is_dir() else folder
     local_only = hub.offline()
@@ -154,13 +169,16 @@ def has_edits(place: str, revision: str | None = None) -> bool:
     Raises:
         UsageError: There is no such place.
     """
-    folder = hub.local_folder(place)
+    folder = hub.local_folder(folder_first(place))
     if folder is not None:
         return any((folder / name).exists() for name in ("edits", *FILES)) or not (folder / "config.json").is_file()
+    local_only = hub.offline()
     with hub.explained("model", place, revision):
         try:
-            hf_hub_download(place, FILES[1], revision=revision, local_files_only=hub.offline())
-        except EntryNotFoundError:  # or nothing of it is on this machine, and it cannot be asked for
+            hf_hub_download(place, FILES[1], revision=revision, local_files_only=local_only)
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) and not local_only:  # the hub has stopped answering
+                raise
             return False
     return True
 
@@ -169,10 +187,9 @@ def trained_options(
     record: Mapping[str, Any], backbone: str | None = None, options: BackboneOptions | None = None
 ) -> BackboneOptions:
     """How the backbone of edits is loaded; the arguments are those of :func:`load`."""
-    if options is None:
-        dtype = record.get("dtype")
-        options = BackboneOptions(dtype=dtype) if dtype in ("bfloat16", "float16") else BackboneOptions()
-    options = replace(options, quantization=options.quantization or record.get("quantization"))
+    options = options or BackboneOptions()
+    dtype, quantization = options.dtype or record.get("dtype"), options.quantization or record.get("quantization")
+    options = replace(options, dtype=dtype if dtype in get_args(Dtype) else "float32", quantization=quantization)
     if backbone is None and options.revision is None:
         options = replace(options, revision=record.get("commit"))
     return options
@@ -184,6 +201,25 @@ def find_backbone(
     """The backbone that edits were learned on, and how it is loaded; the arguments are those of :func:`load`."""
     options = trained_options(record, backbone, options)
     return loading.find(backbone or record["backbone"], options), options
+
+
+def find_unedited(
+    model: str, revision: str | None = None, options: BackboneOptions | None = None
+) -> tuple[loading.Source, BackboneOptions]:
+    """A model without edits, and how it is loaded: in the number format of its files, unless the options say another.
+
+    Args:
+        model: A folder, or a hub id.
+        revision: Branch, tag or commit of the hub repository; None for that of the options.
+        options: How it is loaded.
+
+    Raises:
+        UsageError: There is no such model.
+    """
+    options = options or BackboneOptions()
+    options = replace(options, revision=revision or options.revision)
+    source = loading.find(model, options)
+    return source, replace(options, dtype=options.dtype or source.dtype)
 
 
 def load_backbone(

@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 from red_lightning import hub
 from red_lightning.artifacts.chat_template import write_paper_template
@@ -21,11 +21,13 @@ from red_lightning.artifacts.folding import INSTEAD, Folding, open_folding
 from red_lightning.artifacts.loading import find_backbone, find_edits, require_head_width
 from red_lightning.artifacts.shards import write_shards
 from red_lightning.backbones.equivalents import Form, forms, older_names
+from red_lightning.backbones.quantization import Dtype
 from red_lightning.backbones.sequence_classifiers import sequence_classifier
 from red_lightning.backbones.weight_files import TOKENIZER_FILES, file_of
 from red_lightning.errors import UsageError
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+DECODING = ("num_beams", "length_penalty", "no_repeat_ngram_size", "repetition_penalty", "max_new_tokens")
+"""What of a run's decoding the generation config of transformers has a place for, besides sampling."""
 
 IN_LLAMA_CPP = (
     "GPT2LMHeadModel",
@@ -93,6 +95,7 @@ def export_merged(
     dtype: Dtype | None = None,
     max_shard_bytes: int = 2 * 10**9,
     for_llama_cpp: bool = False,
+    weights: bool = True,
 ) -> Merged:
     """Write a checkpoint that plain transformers loads, with the outputs of the edited model.
 
@@ -104,7 +107,7 @@ def export_merged(
 
     A classifier becomes the family's own ``...ForSequenceClassification`` where that computes the same, else its
     backbone alone, with the head beside it in ``head.safetensors``. A model tuned on the paper's prompts gets them as
-    its chat template.
+    its chat template, and one that writes its run's decoding as its generation config.
 
     Args:
         edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
@@ -114,6 +117,7 @@ def export_merged(
         dtype: Number format of the weights; None for that of the backbone's files, and bfloat16 for a quantised one.
         max_shard_bytes: Bytes of weights in one file.
         for_llama_cpp: Refuse what llama.cpp's ``convert_hf_to_gguf.py`` or its graphs do not take.
+        weights: False writes all but the weights, to see what would be written; their size is then an estimate.
 
     Returns:
         What was written.
@@ -127,7 +131,7 @@ def export_merged(
     tensors, record = read_edits(folder)
     source, options = find_backbone(record, backbone)
     require_head_width(tensors, source, folder)
-    dtype = dtype or ("bfloat16" if options.quantization else _dtype_of(source.config))
+    dtype = dtype or ("bfloat16" if options.quantization else source.dtype)
     folding = open_folding(folder, tensors, record, source, options)
     target = _target(folding, source.config, record, head_of(tensors))
     if for_llama_cpp:
@@ -136,7 +140,7 @@ def export_merged(
         beside = [path for name in (*TOKENIZER_FILES, "generation_config.json") if (path := file_of(source, name))]
     with new_folder(Path(output), "the merged model") as part:
         try:
-            files = write_shards(part, _rounded(folding, target, dtype), max_shard_bytes)
+            files = write_shards(part, _rounded(folding, target, dtype), max_shard_bytes) if weights else []
             if target.apart:
                 save_file(dict(target.apart), part / "head.safetensors", {"head": json.dumps(record["head"])})
         except SafetensorError as error:  # a full disk
@@ -144,15 +148,13 @@ def export_merged(
         _write_config(part, target, dtype)
         for path in beside:  # the tokenizer's files as they are, and how the model is best decoded
             shutil.copyfile(path, part / path.name)
+        if record.get("decoding"):
+            _write_decoding(part, target.model.config, record["decoding"])
         if record.get("data", {}).get("template") == "paper":
             target.notes.append(write_paper_template(part))
-        size = sum(file.stat().st_size for file in files)
+        numbers = sum(parameter.numel() for parameter in target.model.parameters())
+        size = sum(file.stat().st_size for file in files) or numbers * getattr(torch, dtype).itemsize
     return Merged(Path(output), target.form.auto.__name__, target.name, dtype, size, target.notes)
-
-
-def _dtype_of(config: Any) -> Dtype:
-    name = str(getattr(config, "dtype", None)).removeprefix("torch.")
-    return name if name in ("bfloat16", "float16") else "float32"  # type: ignore[return-value]
 
 
 def _target(folding: Folding, config: Any, record: Mapping[str, Any], head: Mapping[str, Tensor]) -> _Target:
@@ -225,3 +227,16 @@ def _write_config(folder: Path, target: _Target, dtype: Dtype) -> None:
     config.architectures, config.dtype = [target.name], dtype
     content = {**older_names(config), **json.loads(config.to_json_string())}
     (folder / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_decoding(folder: Path, config: Any, decoding: Mapping[str, Any]) -> None:
+    """Let ``generate`` decode as the run did; from the backbone's own generation config only the tokens' ids stay."""
+    path = folder / "generation_config.json"
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    every = {**GenerationConfig.from_model_config(config).to_dict(), **own}
+    ids = {name: value for name, value in every.items() if "_token_id" in name and value is not None}
+    drawn = bool(decoding.get("temperature"))
+    names = [name for name in DECODING if name != "length_penalty" or decoding.get("num_beams", 1) != 1]
+    names += ["temperature", "top_p"] if drawn else []
+    said = {name: decoding[name] for name in names if isinstance(decoding.get(name), int | float)}
+    path.write_text(json.dumps({**ids, "do_sample": drawn, **said}, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 from huggingface_hub import HfApi, hf_hub_download, metadata_load
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from red_lightning import hub
@@ -95,12 +95,19 @@ def public_record(record: Mapping[str, Any], backbone: str, commit: str | None) 
         commit: Its commit there.
     """
     public = {**_without_folders(record), "backbone": backbone, "commit": commit}
+    method = record.get("method") or {}
+    if isinstance(method.get("pairs"), str):
+        public["method"]["pairs"] = Path(method["pairs"]).name
     if public.get("data"):
         public["data"] = _public_data(public["data"], record["data"])
     sources = (record.get("combined") or {}).get("sources")
     if isinstance(sources, list):
         public["combined"]["sources"] = [
-            {**_without_folders(source), "record": public_record(source["record"], backbone, commit)}
+            {
+                **_without_folders(source),
+                "edits": source.get("edits") if source.get("commit") else Path(str(source.get("edits"))).name,
+                "record": public_record(source["record"], backbone, commit),
+            }
             for source in sources
             if isinstance(source, dict) and isinstance(source.get("record"), dict)
         ]
@@ -158,7 +165,7 @@ def _is_data_set(path: str) -> bool:
         return False
     try:
         return HfApi(token=False).repo_exists(path, repo_type="dataset")
-    except OSError:
+    except (OSError, HTTPError):
         return False
 
 

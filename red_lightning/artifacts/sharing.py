@@ -95,6 +95,10 @@ def push(
     """
     _require_id(to)
     folder = find_edits(edits)
+    if (folder / "config.json").is_file() and not (folder / "edits.json").is_file():
+        raise UsageError(
+            f"'{edits}' is a model without edits; name the run's folder, with --format merged for the model"
+        )
     tensors, record = read_edits(folder)
     name, base_commit = published_backbone(record, backbone)
     public = public_record(record, name, base_commit)
@@ -114,14 +118,18 @@ def push(
             "edits.json": (json.dumps(public, indent=2) + "\n").encode(),
         }
         if format == "merged":
-            merged = export_merged(folder, stack.enter_context(_folder_in(scratch)) / "merged", place)
+            folded = stack.enter_context(_folder_in(scratch)) / "merged"
+            merged = export_merged(folder, folded, place, weights=not dry_run)
             _forget_places(merged.folder, name)
             files = {path.name: path for path in sorted(merged.folder.iterdir())}
-        about = About(to, public, shapes, run.settings, run.results, licence, _parameters(public), merged)
+        other = None if branch == "main" else branch
+        about = About(to, public, shapes, run.settings, run.results, licence, _parameters(public), merged, other)
         text = own or write_card(about)
         files["README.md"] = text.encode()
         sizes = {key: len(each) if isinstance(each, bytes) else each.stat().st_size for key, each in files.items()}
-        load = loading_line(to, merged, None if branch == "main" else branch)
+        if merged and dry_run:
+            sizes["model*.safetensors"] = merged.size
+        load = loading_line(to, merged, other)
         if remote is None:
             if card is not None and own is None:
                 _write_card(card, text)

@@ -8,7 +8,7 @@ from red_lightning.artifacts.merged import Merged
 LOAD = """\
 import red_lightning
 
-backbone, tokenizer, head, record = red_lightning.load("{name}")
+backbone, tokenizer, head, record = {load}
 """
 
 CLASSIFY = """\
@@ -25,29 +25,37 @@ hidden = backbone(**inputs).last_hidden_state
 PLAIN = """\
 from transformers import {auto}, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = {auto}.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained({arguments})
+model = {auto}.from_pretrained({arguments})
 """
 
-TALK = """\
+GENERATE = """\
 python -m red_lightning generate {name} --prompt "{prompt}"
+"""
+
+CHAT = """\
 python -m red_lightning chat {name}
 """
 
 WRITE = """\
-python -m red_lightning generate {name} --prompt "{prompt}"
+import red_lightning
+from red_lightning.generation import Writer
+
+writer = Writer({load})
+print(writer.write(["{prompt}"])[0])
 """
 
 
-def how_to_load(name: str, record: Mapping[str, Any], merged: Merged | None) -> str:
+def how_to_load(name: str, record: Mapping[str, Any], merged: Merged | None, revision: str | None = None) -> str:
     """Lines of Python or of a shell that load what was pushed and use it.
 
     Args:
         name: The hub id.
         record: The contents of ``edits.json``.
         merged: The merged model, which plain transformers loads; None for edits.
+        revision: The branch; None for main.
     """
-    return _merged(name, record, merged) if merged else _edits(name, record)
+    return _merged(name, record, merged, revision) if merged else _edits(name, record, revision)
 
 
 def loading_line(name: str, merged: Merged | None, revision: str | None = None) -> str:
@@ -58,12 +66,17 @@ def loading_line(name: str, merged: Merged | None, revision: str | None = None) 
         merged: The merged model; None for edits.
         revision: The branch; None for main.
     """
-    arguments = f'"{name}"' + (f', revision="{revision}"' if revision else "")
-    return f"{f'{merged.auto}.from_pretrained' if merged else 'red_lightning.load'}({arguments})"
+    return f"{f'{merged.auto}.from_pretrained' if merged else 'red_lightning.load'}({_arguments(name, revision)})"
 
 
-def _edits(name: str, record: Mapping[str, Any]) -> str:
-    load = LOAD.format(name=name)
+def _arguments(name: str, revision: str | None) -> str:
+    return f'"{name}"' + (f', revision="{revision}"' if revision else "")
+
+
+def _edits(name: str, record: Mapping[str, Any], revision: str | None) -> str:
+    expression = loading_line(name, None, revision)
+    load = LOAD.format(load=expression)
+    name += f" --revision {revision}" if revision else ""  # of a command
     if record.get("head"):
         imports = "import torch\n\nimport red_lightning\nfrom red_lightning.backbones.head import pool\n"
         label = (
@@ -74,20 +87,22 @@ def _edits(name: str, record: Mapping[str, Any]) -> str:
         case "Classification":
             return _code("python", f"{load}\n{ENCODE}")
         case "InstructionTuning":
-            talk = TALK.format(name=name, prompt="Name three colours.")
+            commands, prompt = GENERATE + CHAT, "Name three colours."
         case "DataToText":
-            talk = WRITE.format(name=name, prompt="name[Aromi], food[Chinese]")
+            commands, prompt = GENERATE, "name[Aromi], food[Chinese]"
         case "TextToTextClassification":
             return (
                 f"{_code('python', load)}\n\n`backbone.generate` writes the {record.get('targets', 'name')} of a label."
             )
         case _:
             return _code("python", load)
-    return f"{_code('bash', talk)}\n\nor in Python, where `backbone.generate` writes:\n\n{_code('python', load)}"
+    shell, python = commands.format(name=name, prompt=prompt), WRITE.format(load=expression, prompt=prompt)
+    return f"{_code('bash', shell)}\n\nor in Python:\n\n{_code('python', python)}"
 
 
-def _merged(name: str, record: Mapping[str, Any], merged: Merged) -> str:
-    parts = [_code("python", PLAIN.format(name=name, auto=merged.auto)), *(f"{each}." for each in merged.notes)]
+def _merged(name: str, record: Mapping[str, Any], merged: Merged, revision: str | None) -> str:
+    parts = [_code("python", PLAIN.format(arguments=_arguments(name, revision), auto=merged.auto))]
+    parts += [f"{each[0].upper()}{each[1:]}." for each in merged.notes]
     if record.get("task") == "DataToText":
         parts.append("The model writes after its input and one end-of-sequence token (`tokenizer.eos_token`).")
     return "\n\n".join(parts)

@@ -50,6 +50,7 @@ class Architecture:
             of that name, if there is one, as a module-name pattern.
         by_batch: Regular expression for the modules that compute something once for the whole batch, and not for each
             row of it; empty for none.
+        softcap: The configuration's name of c (or None), where logits are ``c * tanh(head(h) / c)``; empty for none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Architecture:
     packs: bool = False
     wider: dict[str, str] = field(default_factory=dict)
     by_batch: str = ""
+    softcap: str = ""
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""
@@ -192,7 +194,15 @@ ARCHITECTURES = [
     Architecture("Qwen 2", ("qwen2",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),  # and 2.5
     Architecture("Qwen 3", ("qwen3",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     # Gemma 2 and 3 normalise the outputs of attention and FFN once more: those are edited before that norm.
-    Architecture("Gemma", ("gemma", "gemma2", "gemma3_text"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture(
+        "Gemma",
+        ("gemma", "gemma2", "gemma3_text"),
+        LLAMA_BLOCK,
+        "last",
+        LLAMA_SITES,
+        packs=True,
+        softcap="final_logit_softcapping",
+    ),
     Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
     # attention): equal thirds of it would be wrong, so it has no sites query, key and value.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -15,7 +15,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from red_lightning import hub
-from red_lightning.backbones.quantization import Quantization, keep_format, quantization_config
+from red_lightning.backbones.quantization import Dtype, Quantization, keep_format, quantization_config
+from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.errors import UsageError, first_line
 
 _COUNT_FROM_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
@@ -28,21 +29,36 @@ class BackboneOptions:
 
     Attributes:
         revision: Branch, tag or commit on the hub; null for the main branch.
-        dtype: Number format of the frozen weights. What is learned stays float32.
+        dtype: Number format of the frozen weights; what is learned stays float32. null is float32 for a training, that
+            of the training for its edits, and that of the files for a model without edits.
         quantization: Store the weights of linears in fewer bits, through bitsandbytes: ``nf4`` (4 bits, the QLoRA
             paper's), ``fp4`` or ``int8``; null to store them as ``dtype``, which else is what they are computed with.
         attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
             own choice.
         gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
+        selective_recomputation: Keep for the backward pass only what a few elementwise operations cannot compute again
+            from the rest: the same loss, and gradients equal to rounding. Null does so where it costs no time, which is
+            not in small batches, nor on a CPU in 16 bits.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype | None = None
     quantization: Quantization | None = None
     attention: str | None = None
     gradient_checkpointing: bool = False
+    selective_recomputation: bool | None = None
     trust_remote_code: bool = False
+
+    @property
+    def number_format(self) -> Dtype:
+        """``dtype``, or float32 for null."""
+        return self.dtype or "float32"
+
+    @property
+    def format(self) -> dict[str, str | None]:
+        """How the weights are stored, as a record says it."""
+        return {"dtype": self.number_format, "quantization": self.quantization}
 
 
 @dataclass
@@ -65,6 +81,12 @@ class Source:
     def place(self) -> str:
         """What transformers reads it from."""
         return str(hub.local_folder(self.name) or self.name)
+
+    @property
+    def dtype(self) -> Dtype:
+        """The number format of its files; float32 for any that we do not compute in."""
+        name = str(getattr(self.config, "dtype", None)).removeprefix("torch.")
+        return name if name in ("bfloat16", "float16") else "float32"  # type: ignore[return-value]
 
     def arguments(self, options: BackboneOptions) -> dict[str, Any]:
         """How transformers reads it."""
@@ -174,25 +196,25 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             with torch.device("meta"):
                 model = auto.from_config(
                     source.config,
-                    dtype=getattr(torch, options.dtype),
+                    dtype=getattr(torch, options.number_format),
                     attn_implementation=options.attention,
                     trust_remote_code=options.trust_remote_code,
                 )
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
-            _checkpoint(model, options)
+            _keep_less(model, options)
             return model
         with silence():  # what is missing is refused below, by name
             model, report = auto.from_pretrained(
                 source.place,
-                dtype=getattr(torch, options.dtype),
+                dtype=getattr(torch, options.number_format),
                 attn_implementation=options.attention,
-                quantization_config=quantization_config(options.quantization, options.dtype),
+                quantization_config=quantization_config(options.quantization, options.number_format),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 **source.arguments(options),
             )
         keep_format(model)
-        _checkpoint(model, options)
+        _keep_less(model, options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -209,8 +231,10 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
     return model
 
 
-def _checkpoint(model: Any, options: BackboneOptions) -> None:
-    """Turn gradient checkpointing on, if asked. It is not reentrant, so it works behind a frozen embedding."""
+def _keep_less(model: Any, options: BackboneOptions) -> None:
+    """Let forward passes keep less. Gradient checkpointing is not reentrant, so it works behind a frozen embedding."""
+    if options.selective_recomputation is not False:
+        recompute_selectively(model, always=bool(options.selective_recomputation))
     if options.gradient_checkpointing:
         name = "activation_checkpointing_enable"  # since transformers 5.2x
         (getattr(model, name) if hasattr(model, name) else model.gradient_checkpointing_enable)()

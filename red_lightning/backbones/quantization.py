@@ -10,6 +10,9 @@ from torch import nn
 
 from red_lightning.errors import UsageError
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""The number formats in which backbones are computed with."""
+
 Quantization = Literal["nf4", "fp4", "int8"]
 """How the weights of linears are stored: as 4-bit numbers (NormalFloat, of QLoRA's paper, or floating point) with one
 scale to 64 of them, which is itself stored in 8 bits, or as 8-bit integers (LLM.int8, arXiv 2208.07339)."""

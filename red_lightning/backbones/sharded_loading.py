@@ -55,7 +55,7 @@ def load_sharded(
 def _one_dtype(backbone: Any, options: BackboneOptions) -> bool:
     """Whether every weight gets the dtype of the options; T5 keeps some in float32."""
     kept = backbone._keep_in_fp32_modules or getattr(backbone, "_keep_in_fp32_modules_strict", None)
-    return options.dtype == "float32" or not kept
+    return options.number_format == "float32" or not kept
 
 
 def _allocate(backbone: nn.Module, device: torch.device) -> None:

@@ -32,6 +32,11 @@ def generate_in_step(backbone: nn.Module) -> None:
     backbone._is_fsdp_managed_module = True  # type: ignore[assignment]  # the mark that transformers looks for
 
 
+def generates_in_step(backbone: nn.Module) -> bool:
+    """Whether :func:`generate_in_step` was asked for."""
+    return getattr(backbone, "_is_fsdp_managed_module", False) is True
+
+
 def is_divided(value: Any) -> bool:
     """Whether a tensor is divided over processes (a ``DTensor``, whose class is not public in older torch)."""
     return hasattr(value, "full_tensor")

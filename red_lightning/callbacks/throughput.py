@@ -148,7 +148,8 @@ def _count(batch: Mapping[str, Any]) -> list[Tensor | int]:
     rows = len(batch["row"]) if "row" in batch else len(ids)
     learned = (labels >= 0).sum() if labels is not None and labels.shape == ids.shape else 0
     if "position_ids" in batch and "attention_mask" not in batch:  # packed: positions begin again with each example
-        return [ids.numel(), rows, learned, (batch["position_ids"] + 1).sum()]
+        real = batch["sources"] > 0 if "sources" in batch else torch.ones_like(ids)  # shared sources may be padded
+        return [real.sum(), rows, learned, ((batch["position_ids"] + 1) * real).sum()]
     lengths = batch["attention_mask"].sum(1) if "attention_mask" in batch else ids.new_full((len(ids),), ids.shape[1])
     return [lengths.sum(), rows, learned, (lengths * (lengths + 1)).sum() // 2]
 

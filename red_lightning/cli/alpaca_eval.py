@@ -73,7 +73,7 @@ def alpaca_eval(
         revision: Branch, tag or commit of the model's hub repository.
         references_revision: Likewise of the references.
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
-            the quantisation of the training, and float32 for a model without edits.
+            the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model runs, such as cuda:1; null for a GPU if there is one.
 
     Raises:
@@ -122,8 +122,7 @@ def alpaca_eval(
     result = {**settings, "annotator": annotator, "scores": scores, "flagged": flagged, "limit": limit, "judge": about}
     judging.write_file(folder / judging.RESULTS, json.dumps(result, indent=2) + "\n")
     _show({name: scores}, others)
-    if limit is not None:
-        print("not comparable with the paper: --limit is given")
+    judging.print_limits({name: limit, **{other: found.get("limit") for other, found in others.items()}})
     print(f"wrote {folder}/{judging.RESULTS}")
 
 

@@ -52,10 +52,11 @@ def chat(
         backbone: Where the backbone is now, as a folder or hub id; without edits, the model that answers.
         revision: Branch, tag or commit of the edits' hub repository.
         template: How a conversation becomes tokens: paper or chat, or source or plain, for which each message stands
-            alone. null takes the one that was trained, and plain for a model without edits.
+            alone. null takes the one that was trained, and for a model without edits chat if its tokenizer has a
+            chat template, else plain.
         decoding: What is decoded otherwise than the run did.
         backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
-            and the quantisation of the training.
+            and the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model goes, such as cuda:1; null for a GPU if there is one.
 
     Raises:

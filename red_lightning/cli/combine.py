@@ -13,10 +13,16 @@ def main(args: Sequence[str]) -> None:
     """
     given = _parser().parse_args(list(args))
 
-    from red_lightning.artifacts import combine_edits
+    from red_lightning.artifacts import combine_edits, read_edits
+    from red_lightning.artifacts.combine import differences
 
     folder = combine_edits(given.edits, given.output, given.weights, given.how, given.revision)
     print(f"wrote {folder}")
+    if differ := differences(read_edits(folder)[1]):
+        print(
+            f"note: the runs differ in {' and '.join(differ)}, so that the combined edits say nothing of it: give "
+            "generate and chat --template and --decoding"
+        )
 
 
 def _parser() -> RedParser:

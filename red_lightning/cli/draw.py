@@ -5,17 +5,17 @@ from pathlib import Path
 from red_lightning.errors import UsageError
 
 
-def draw(edits: Path, to: Path = Path("edits.png")) -> None:
+def draw(edits: str, to: Path = Path("edits.png"), revision: str | None = None) -> None:
     """Draw the learned scaling and bias by layer.
 
     Args:
-        edits: The run's folder, or its ``edits`` folder.
+        edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
         to: The PNG, SVG or PDF file to write.
+        revision: Branch, tag or commit of the hub repository.
     """
-    from red_lightning.artifacts import draw_edits, read_edits
+    from red_lightning.artifacts import draw_edits, find_edits, read_edits
 
-    folder = edits / "edits" if (edits / "edits").is_dir() else edits
-    tensors, record = read_edits(folder)
+    tensors, record = read_edits(find_edits(edits, revision))
     try:
         draw_edits(tensors, f"{record['method']['name']} on {record['backbone']}", to)
     except (OSError, ValueError) as error:

@@ -1,5 +1,7 @@
 """``export``: a run's edits as files for elsewhere, folded into the backbone or as they are."""
 
+import math
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -46,12 +48,18 @@ def export(
     merged = export_merged(
         edits, output, backbone, revision, dtype, int(max_shard_gb * 1e9), for_llama_cpp=format == "gguf-ready"
     )
+    apart = largest_difference(merged, edits, backbone, revision) if check else None
+    if apart and not math.isfinite(apart.largest):
+        shutil.rmtree(output)
+        raise UsageError(
+            "nothing was written: the outputs of the merged or of the edited model are NaN or infinite; give another "
+            f"--dtype than {merged.dtype}, or train with a smaller learning rate"
+        )
     size = f"{merged.size / 1e9:.2f} GB" if merged.size >= 1e8 else f"{merged.size / 1e6:.2f} MB"
     print(f"wrote {output}: {merged.architecture}, {merged.dtype}, {size}; load it with {merged.auto}")
     for note in merged.notes:
         print(f"note: {note}")
-    if check:
-        apart = largest_difference(merged, edits, backbone, revision)
+    if apart:
         print(
             f"largest {apart.of} difference from the edited model: {apart.largest:.1e} "
             f"(largest {apart.of}: {apart.scale:.3g})"

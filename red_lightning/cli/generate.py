@@ -61,8 +61,8 @@ def generate(
         backbone: Where the backbone is now, as a folder or hub id; without edits, the model that writes.
         revision: Branch, tag or commit of the edits' hub repository.
         template: How a prompt becomes tokens: source (the text and EOS, as data-to-text is trained), paper or chat
-            (as instructions are), or plain (the text as it is). null takes the one that was trained, and plain for
-            a model without edits.
+            (as instructions are), or plain (the text as it is). null takes the one that was trained, and for a
+            model without edits chat if its tokenizer has a chat template, else plain.
         column: The file's column of texts; null takes the one that was trained, or prompt, source or text.
         overlong: What becomes of a prompt that is longer than the model can read: refuse, or cut the end of a
             source (as in training) or the beginning of anything else.
@@ -70,7 +70,7 @@ def generate(
         batch_size: Prompts that are decoded at once; the texts do not depend on it.
         overwrite: Replace an existing output.
         backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
-            and the quantisation of the training.
+            and the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model goes, such as cuda:1; null for a GPU if there is one.
 
     Raises:
@@ -86,19 +86,25 @@ def generate(
     if output is not None:
         refuse_existing(output, overwrite)
 
-    def open_writer(place: str | None, edited: bool) -> Writer:
-        model = open_model(place, backbone, revision, backbone_options, device, edited)
+    def open_writer(place: str | None, edited: bool, weights: bool = True) -> Writer:
+        model = open_model(place, backbone, revision, backbone_options, device, edited, weights)
         writer = Writer(model, None, template, batch_size, overlong)
         writer.decoding = decoding.of(writer.decoding)
         writer.prompts.advice = "shorten it, or have it cut (--overlong cut)"
         return writer
+
+    def identify(place: str | None, writer: Writer) -> Any:
+        base = backbone if writer.edited.record else None  # a model without edits has no other
+        return find_model(place or str(backbone), base, revision, backbone_options).identity
 
     if compare:
         from red_lightning.cli.side_by_side import write_page
 
         runs = [(place, True) for place in (edits, *compare) if place is not None]
         models = [(runs[0][0], False), *runs] if baseline else runs
-        write_page(models, open_writer, lambda writer: _questions(writer, prompt, file, column), output)
+        write_page(
+            models, open_writer, identify, lambda writer: _questions(writer, prompt, file, column), output, overwrite
+        )
         return
     if baseline:
         raise UsageError("--baseline belongs to --compare; --edited false lets the unedited backbone write")
@@ -108,9 +114,7 @@ def generate(
         writer.stream(prompt, lambda piece: print(_shown(piece), end="", flush=True))
         print()
         return
-    base = backbone if writer.edited.record else None  # a model without edits has no other
-    model = find_model(edits or str(backbone), base, revision, backbone_options).identity
-    _write(writer, questions, output, [model, edited], overwrite)
+    _write(writer, questions, output, [identify(edits, writer), edited], overwrite)
 
 
 def _questions(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":

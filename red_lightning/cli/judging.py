@@ -81,7 +81,7 @@ def ask(
     """
     with Records(output / "replies.jsonl", REPLY) as log:
         judge = Judge(endpoint, log)
-        before = judge.estimate(requests)
+        before = judge.estimate(judge.missing(requests))
         print(
             f"{len(requests)} judgments by {endpoint.model} at {endpoint.base_url}, of which {before.calls} are "
             f"missing: about {before.prompt_tokens:,} prompt tokens (one per {BYTES_PER_TOKEN} bytes), at most "
@@ -90,12 +90,12 @@ def ask(
         if dry_run:
             return None
         replies = judge.ask(requests, readable)
-        after = judge.usage()
-    print(f"the judge took {after}, for all that is kept in {output / 'replies.jsonl'}")
+        whole, after = judge.estimate(requests), judge.usage(requests)
+    print(f"the judge took {after}, for all {len(requests)} judgments")
     failed = [judge.failed[key] for key in dict.fromkeys(map(judge.key, requests)) if key in judge.failed]
     if failed:
         print(f"{len(failed)} judgments failed, such as: {failed[0]}; run the same again to ask for them again")
-    about = {"model": endpoint.model, "base_url": endpoint.base_url, "estimate": asdict(before)}
+    about = {"model": endpoint.model, "base_url": endpoint.base_url, "estimate": asdict(whole)}
     return replies, {**about, "usage": asdict(after), "failed": failed}
 
 
@@ -130,6 +130,13 @@ def results_of(folders: Sequence[Path], suite: str) -> dict[str, Any]:
         name = result["name"] if result["name"] not in found else f"{result['name']} ({folder})"
         found[name] = result
     return found
+
+
+def print_limits(limits: Mapping[str, int | None]) -> None:
+    """Say which models were asked a part of the questions alone."""
+    for name, limit in limits.items():
+        if limit is not None:
+            print(f"not comparable with the paper or whole runs: {name} was given --limit {limit}")
 
 
 def print_columns(title: str, columns: Mapping[str, Scores], digits: int = 2) -> None:

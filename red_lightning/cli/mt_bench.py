@@ -69,7 +69,7 @@ def mt_bench(
         backbone: Where the backbone of edits is now; null for where they say.
         revision: Branch, tag or commit of the model's hub repository.
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
-            the quantisation of the training, and float32 for a model without edits.
+            the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model runs, such as cuda:1; null for a GPU if there is one.
 
     Raises:
@@ -89,6 +89,7 @@ def mt_bench(
     settings: dict[str, Any] = {"suite": "mt_bench", "name": name}
     if answers is not None:
         written = bench.read_answers(answers)
+        bench.gradings(benchmark, written, str(judge.model))  # refuses answers that are not there
         claim(folder, {**settings, "answers": judging.digest(answers.read_text(encoding="utf-8"))})
     else:
         candidate = find_model(str(model), backbone, revision, backbone_options)
@@ -118,8 +119,7 @@ def mt_bench(
     result = {**settings, "scores": scores, "flagged": flagged, "limit": limit, "judge": about}
     judging.write_file(folder / judging.RESULTS, json.dumps(result, indent=2) + "\n")
     _show({name: scores, **{other: found["scores"] for other, found in others.items()}}, folder)
-    if limit is not None:
-        print("not comparable with the paper: --limit is given")
+    judging.print_limits({name: limit, **{other: found.get("limit") for other, found in others.items()}})
 
 
 def _show(models: dict[str, Any], folder: Path) -> None:

@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import auto_cli
 from lightning.pytorch.cli import LightningArgumentParser
@@ -64,7 +64,7 @@ def run(function: Callable[..., None], args: Sequence[str], command: str | None 
     if args and not args[0].startswith("-"):
         args = [f"--{next(iter(parameters))}={args[0]}", *args[1:]]
     for name, parameter in parameters.items():
-        if get_origin(parameter.annotation) is list:
+        if list in [get_origin(kind) for kind in (parameter.annotation, *get_args(parameter.annotation))]:
             args = gathered(args, f"--{name}")
     prog = f"python -m red_lightning {command or function.__name__.removesuffix('_')}"  # that of import is import_
     about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
@@ -98,7 +98,7 @@ def gathered(args: Sequence[str], option: str) -> list[str]:
         return others
     if not any(value.strip() for value in values):
         raise UsageError(f"{option} names nothing; give one or more")
-    whole = values[0] if len(values) == 1 and values[0].startswith("[") else json.dumps(values)
+    whole = values[0] if len(values) == 1 and (values[0].startswith("[") or values[0] == "null") else json.dumps(values)
     return [*others, f"{option}={whole}"]
 
 
@@ -126,6 +126,8 @@ def explain(message: str, options: list[str]) -> str:
         return f"{place} cannot be '{found[2]}': it takes {' or '.join(kinds)}"
     if message.startswith("unrecognized arguments: "):
         option = message.split()[2].split("=")[0]
+        if not option.startswith("-"):
+            return f"'{option}' belongs to no option; a model comes right after the command, all else after its option"
         near = closest(option, options)
         return f"unknown option '{option}'" + (f": did you mean '{near}'?" if near else "; see --help")
     if found := re.match(r"the following arguments are required: (.+)", message):

@@ -47,7 +47,7 @@ def push(
 
     from red_lightning.artifacts import push as push_edits
 
-    if format == "merged":
+    if format == "merged" and not dry_run:
         print(f"writing the merged model to {scratch or tempfile.gettempdir()} first; it is removed afterwards")
     done = push_edits(edits, to, format, backbone, private, branch, message, license, card, overwrite, scratch, dry_run)
     if dry_run:

@@ -1,7 +1,8 @@
 """Data loading that is a pure function of (seed, epoch, position), so that a resumed run continues exactly."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from red_lightning.data.batch_sizes import accumulation
 from red_lightning.data.packing import balanced
+from red_lightning.data.shared_sources import whole_groups
 
 STRETCH = 50
 """Batches over which rows are sorted by length."""
@@ -33,6 +35,8 @@ class EpochBatches(Sampler[list[int]]):
         micro_batch_size: Rows of one process at once, of which several are accumulated; None for no accumulation.
         packing: Divide the rows of a step so that each micro-batch has about as many tokens, to be packed into one row.
         weights: What each row counts in the loss of its step; None where nobody asks.
+        groups: What each row belongs to, so that rows of one group share a batch (:func:`whole_groups`), and a
+            micro-batch of it; None where rows belong to nothing. Lengths then do not matter.
 
     Raises:
         UsageError: The batch sizes and the number of processes do not divide.
@@ -49,10 +53,11 @@ class EpochBatches(Sampler[list[int]]):
         micro_batch_size: int | None = None,
         packing: bool = False,
         weights: Sequence[int] | None = None,
+        groups: Sequence[Hashable] | None = None,
     ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self.lengths, self.packing, self.weights = lengths, packing, weights
+        self.lengths, self.packing, self.weights, self.groups = lengths, packing, weights, groups
         self.micro_batch_size = micro_batch_size
         self.accumulation = accumulation(batch_size, micro_batch_size, world_size)
         self.epoch = 0
@@ -79,10 +84,8 @@ class EpochBatches(Sampler[list[int]]):
         rows = self.order()[step * self.batch_size : (step + 1) * self.batch_size]
         size = self.batch_size // self.accumulation  # of all processes
         count = math.ceil(len(rows) / size)
-        if self.packing:
-            assert self.lengths is not None
-            bins = balanced([self.lengths[row] for row in rows], count * self.world_size)
-            parts = [[rows[index] for index in part] for part in bins]
+        if self.packing or self.groups is not None:
+            parts = self._divided(rows, count * self.world_size)
             return [parts[first : first + self.world_size] for first in range(0, len(parts), self.world_size)]
         if self.lengths is not None and self.micro_batch_size is not None:
             rows = sorted(rows, key=self.lengths.__getitem__)
@@ -121,10 +124,21 @@ class EpochBatches(Sampler[list[int]]):
                 yield ranks[self.rank] or [~ranks[0][0]]
             skipped = 0
 
+    def _divided(self, rows: list[int], parts: int) -> list[list[int]]:
+        """As many rows of a step after another to each part, so that groups stay together; or as many tokens."""
+        if self.groups is not None:
+            ends = [math.ceil(len(rows) * part / parts) for part in range(parts + 1)]
+            return [rows[first:end] for first, end in pairwise(ends)]
+        assert self.lengths is not None
+        bins = balanced([self.lengths[row] for row in rows], parts)
+        return [[rows[index] for index in part] for part in bins]
+
     def _draw(self) -> list[int]:
         if self.seed is None:
             return list(range(self.rows))
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if self.groups is not None:
+            return whole_groups(self.groups, self.batch_size, generator)
         order = torch.randperm(self.rows, generator=generator).tolist()
         if self.lengths is None or self.packing or self.micro_batch_size is not None:
             return order
@@ -215,7 +229,7 @@ def evaluation_loader(
     """A loader that hands out every row exactly once over all processes, whatever their number.
 
     Every process gets equally many rows, because sharded ones must take every step together: where rows run out, it
-    gets a filler.
+    gets a filler. The rows of a batch follow one another in the given order.
 
     Args:
         dataset: The rows, in the order in which they share batches (sort by length to save padding).
@@ -224,7 +238,11 @@ def evaluation_loader(
         world_size: Number of processes.
         **options: Passed to the DataLoader.
     """
-    mine = list(range(rank, len(dataset), world_size))
+    size = batch_size * world_size  # of the batches of all processes that are taken at once
+    whole = len(dataset) // size * size
+    mine = [row for row in range(whole) if row % size // batch_size == rank]
+    first, end = (whole + math.ceil((len(dataset) - whole) * part / world_size) for part in (rank, rank + 1))
+    mine += range(first, end)
     if len(mine) < math.ceil(len(dataset) / world_size):
         mine.append(~(len(dataset) - 1))
     return DataLoader(Fillable(dataset), batch_size=batch_size, sampler=mine, **options)  # type: ignore[arg-type]

@@ -1,11 +1,15 @@
 """Pairs of a source text and a reference text: what every data-to-text data set is made of."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from red_lightning.data.collation import collate_for_decoding, collate_for_loss
+from red_lightning.data.packing import collate_packed
 from red_lightning.data.rows import Encoded, RowsDataModule, Split
+from red_lightning.data.shared_sources import collate_encoded_once, collate_shared, whole_groups
 from red_lightning.data.sources import Row, require_text
 from red_lightning.errors import UsageError
 
@@ -22,6 +26,11 @@ class PairsDataModule(RowsDataModule):
         eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
         max_source_length: Tokens of a source, its EOS included; longer ones are cut.
         max_target_length: Tokens of a target, its EOS included; longer ones are cut.
+        packing: Put the rows of a micro-batch one after another into a few rows without padding, in which targets share
+            a source that they have in common. The loss is the same. For decoders.
+        share_sources: Let rows with the same source come in the same batch, where it is read once for all of them.
+            Other rows share a batch than else would, so results differ (as much as between two seeds), but the sources
+            take a fraction of the time. Validation, whose loss does not depend on batches, always does so if it can.
         **options: Those of :class:`RowsDataModule`.
     """
 
@@ -33,12 +42,18 @@ class PairsDataModule(RowsDataModule):
         eval_batch_size: int = 16,
         max_source_length: int = 64,
         max_target_length: int = 100,
+        packing: bool = False,
+        share_sources: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(global_batch_size, eval_batch_size=eval_batch_size, **options)
         if max_source_length < 2 or max_target_length < 2:
             raise UsageError("data.max_source_length and data.max_target_length must be at least 2 (a token and EOS)")
+        if share_sources and self.group_by_length:
+            raise UsageError("data.share_sources and data.group_by_length want different rows in a batch: give one")
         self.max_source_length, self.max_target_length = max_source_length, max_target_length
+        self.packing, self.share_sources = packing, share_sources
+        self.shares = False  # until a task says that its backbone can read a source once for all of its targets
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, and how long a source may be."""
@@ -71,16 +86,49 @@ class PairsDataModule(RowsDataModule):
         """Tokens of the target."""
         return len(row["target"])
 
+    def evaluation_order(self, split: Split, rows: list[Encoded]) -> list[Encoded]:
+        """Rows of one source share a batch in validation, if it is read once for all of them; else of like length."""
+        if split != "validation" or not self.shares:
+            return super().evaluation_order(split, rows)
+        if self.encoder_decoder:  # which pads
+            return sorted(rows, key=lambda row: (len(row["source"]), row["source"], len(row["target"])))
+        order = whole_groups(_sources(rows), self.eval_batch_size, torch.Generator().manual_seed(0))
+        return [rows[index] for index in order]
+
+    def groups(self, rows: list[Encoded]) -> list[Hashable] | None:
+        """The sources of the training rows, if they share them."""
+        return _sources(rows) if self.share_sources else None
+
     def collate(self, split: Split) -> Callable[[list[Encoded]], dict[str, Any]]:
         """Batches to decode in test and prediction, and for the loss elsewhere."""
-        collate = collate_for_decoding if split in ("test", "predict") else collate_for_loss
-        return partial(collate, pad_id=self.tokenizer.pad_token_id, encoder_decoder=self.encoder_decoder)
+        pad_id, encoder_decoder = self.tokenizer.pad_token_id, self.encoder_decoder
+        if split in ("test", "predict"):
+            return partial(collate_for_decoding, pad_id=pad_id, encoder_decoder=encoder_decoder)
+        if self.shares and (split == "validation" or self.packing or self.share_sources):
+            return partial(collate_encoded_once if encoder_decoder else collate_shared, pad_id=pad_id)
+        if split == "train" and self.packing:
+            return _collate_packed
+        return partial(collate_for_loss, pad_id=pad_id, encoder_decoder=encoder_decoder)
 
     def _tokens(self, texts: list[str], limit: int, split: Split, special: bool) -> list[list[int]]:
         """Tokens of each text, cut to the limit and ended by EOS (which the authors' code loses where it cuts)."""
         whole = ended(self.tokenizer, texts, special)
         self.cut[split] += sum(len(tokens) > limit for tokens in whole)
         return [cut_before_end(tokens, limit) for tokens in whole]
+
+
+def _sources(rows: list[Encoded]) -> list[Hashable]:
+    """The source of each row."""
+    return [tuple(row["source"]) for row in rows]
+
+
+def _collate_packed(rows: Sequence[Encoded]) -> dict[str, Any]:
+    """One packed row, whose bounds transformers finds by itself."""
+    learned = [(len(row["source"]), len(row["source"]) + len(row["target"])) for row in rows]
+    tokens = [[*row["source"], *row["target"]] for row in rows]
+    return collate_packed(
+        [{**row, "tokens": t, "learned": [span]} for row, t, span in zip(rows, tokens, learned, strict=True)]
+    )
 
 
 def ended(tokenizer: Any, texts: Sequence[str], special: bool = True) -> list[list[int]]:

@@ -97,6 +97,14 @@ class RowsDataModule(LightningDataModule):
         """What an encoded training row counts in the loss of its optimizer step: the number of its labels."""
         return 1
 
+    def evaluation_order(self, split: Split, rows: list[Encoded]) -> list[Encoded]:
+        """The rows of a split in the order in which they share batches in evaluation: those of like length."""
+        return sorted(rows, key=self.length)
+
+    def groups(self, rows: list[Encoded]) -> list[Hashable] | None:
+        """What each training row belongs to, where rows of a group shall share a batch; None where none shall."""
+        return None
+
     @abstractmethod
     def collate(self, split: Split) -> Callable[[list[Encoded]], dict[str, Any]]:
         """The function that makes a batch of encoded rows."""
@@ -198,6 +206,7 @@ class RowsDataModule(LightningDataModule):
             micro_batch_size=self.micro_batch_size,
             packing=self.packing,
             weights=[self.weight(row) for row in rows],
+            groups=self.groups(rows),
         )
         options = {"collate_fn": self.collate("train"), **self._workers()}
         self._train_loader = ResumableLoader(rows, batches, self._epoch_length, **options)
@@ -206,7 +215,7 @@ class RowsDataModule(LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Every validation row once; rows of like length share a batch."""
+        """Every validation row once; rows of like length (or that save more together) share a batch."""
         return self._evaluation("validation")
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -231,7 +240,7 @@ class RowsDataModule(LightningDataModule):
             self._position = state_dict
 
     def _evaluation(self, split: Split) -> DataLoader[Any]:
-        rows: Sequence[Encoded] = sorted(self._encoded[split], key=self.length)
+        rows: Sequence[Encoded] = self.evaluation_order(split, self._encoded[split])
         options = {"collate_fn": self.collate(split), **self._workers()}
         return evaluation_loader(rows, self.eval_batch_size, *self._rank(), **options)
 

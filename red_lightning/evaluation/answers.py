@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from red_lightning.artifacts import Edited, read_edits
+from red_lightning.artifacts import Edited
 from red_lightning.artifacts.files import require_new, write_whole
 from red_lightning.data.messages import Message
 from red_lightning.data.templates import make_template
@@ -22,6 +22,9 @@ from red_lightning.generation.prompts import trained_style
 from red_lightning.generation.records import Record, Records
 
 SETTINGS = "settings.json"
+
+FIRST = ("edits", "answers", "weights", "commit")
+"""The settings that are compared first: whose answers they are decides what else differs."""
 
 OUTPUT = {"instruction": str, "output": str}
 """What a record of an answer to AlpacaEval holds."""
@@ -60,9 +63,8 @@ class Contestant:
     ) -> None:
         require_range("batch_size", batch_size, 1)
         self._candidate, self._batch_size, self._device = candidate, batch_size, device
-        record = {} if candidate.edits is None else read_edits(candidate.edits)[1]
-        self._template = _style(template, record, candidate.tokenizer(record))
-        self._decoding = changes.of(trained_decoding(record))
+        self._template = _style(template, candidate.record, candidate.tokenizer())
+        self._decoding = changes.of(trained_decoding(candidate.record))
         known = {name: value for name, value in candidate.identity.items() if name != "model"}  # however it is spelt
         self.settings = {**known, "template": self._template, "decoding": asdict(self._decoding)}
 
@@ -85,9 +87,7 @@ class Contestant:
 
 def _style(template: PromptStyle | None, record: Record, tokenizer: Any) -> PromptStyle:
     """How conversations become tokens."""
-    style = template or trained_style(record)
-    if template is None and not record and getattr(tokenizer, "chat_template", None):
-        style = "chat"
+    style = template or trained_style(record, tokenizer)
     if style not in ("paper", "chat"):
         raise UsageError("this model continues texts; give --template paper or chat to have it answer")
     make_template(style, tokenizer)  # which may refuse
@@ -109,7 +109,7 @@ def claim(folder: Path, settings: dict[str, Any]) -> None:
     try:
         if kept.is_file():
             found = json.loads(kept.read_text(encoding="utf-8"))
-            for name in wanted.keys() | found.keys():
+            for name in dict.fromkeys((*FIRST, *wanted, *found)):
                 if found.get(name) != wanted.get(name):
                     raise UsageError(
                         f"'{folder}' was begun with another {name} ({_short(found.get(name))}, now "

@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from math import ceil
@@ -77,17 +77,22 @@ class Judge:
         content = json.dumps([self.endpoint.base_url, self.endpoint.body(request)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def estimate(self, requests: Sequence[Request]) -> Usage:
-        """What is still to be judged takes, by :data:`BYTES_PER_TOKEN` and the most tokens that may be written."""
-        pending = [body for key, body in self._bodies(requests).items() if key not in self._replies]
-        texts = [message["content"] for body in pending for message in body["messages"]]
-        prompt = sum(ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN) for text in texts)
-        most = sum(body.get("max_tokens") or body.get("max_completion_tokens") or 0 for body in pending)
-        return self._priced(Usage(len(pending), prompt, most))
+    def missing(self, requests: Sequence[Request]) -> list[Request]:
+        """The requests whose judgment is not in the file."""
+        return [request for request in requests if self.key(request) not in self._replies]
 
-    def usage(self) -> Usage:
-        """What the endpoint says that all replies in the file took."""
-        rows = [row for row in self.log.rows if row["text"] is not None]
+    def estimate(self, requests: Sequence[Request]) -> Usage:
+        """What to ask for judgments takes, by :data:`BYTES_PER_TOKEN` and the most tokens that may be written."""
+        bodies = self._bodies(requests).values()
+        texts = [message["content"] for body in bodies for message in body["messages"]]
+        prompt = sum(ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN) for text in texts)
+        most = sum(body.get("max_tokens") or body.get("max_completion_tokens") or 0 for body in bodies)
+        return self._priced(Usage(len(bodies), prompt, most))
+
+    def usage(self, requests: Sequence[Request]) -> Usage:
+        """What the endpoint says that its replies to requests took, those of earlier runs and failed ones included."""
+        asked = self._bodies(requests)
+        rows = [row for row in self.log.rows if row["text"] is not None and row["request"] in asked]
         tokens = [sum(row["usage"].get(name) or 0 for row in rows) for name in ("prompt_tokens", "completion_tokens")]
         return self._priced(Usage(len(rows), *tokens))
 
@@ -104,8 +109,13 @@ class Judge:
         Raises:
             UsageError: The endpoint refuses the key or the model, or does not answer.
         """
-        pending = {key: body for key, body in self._bodies(requests).items() if key not in self._replies}
-        secret = self.endpoint.key() if pending else None
+        pending = self._bodies(self.missing(requests))
+        if pending:
+            self._ask_all(pending, readable)
+        return [self._replies.get(self.key(request)) for request in requests]
+
+    def _ask_all(self, pending: Mapping[str, Request], readable: Callable[[Record], bool]) -> None:
+        secret = self.endpoint.key()
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
             work = [pool.submit(self._judge, key, body, readable, secret) for key, body in pending.items()]
             try:
@@ -115,7 +125,6 @@ class Judge:
                 self._stopped.set()
                 pool.shutdown(cancel_futures=True)  # requests on their way are paid for: their replies are kept
                 raise
-        return [self._replies.get(self.key(request)) for request in requests]
 
     def _bodies(self, requests: Sequence[Request]) -> dict[str, Request]:
         return {self.key(request): self.endpoint.body(request) for request in requests}

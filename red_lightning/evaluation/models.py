@@ -1,14 +1,13 @@
 """What is scored: a run's edits, or a model without edits (plain, or merged)."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from red_lightning.artifacts import Edited, find_edits, read_edits
-from red_lightning.artifacts.loading import find_backbone, has_edits, trained_options
-from red_lightning.backbones import loading
+from red_lightning.artifacts import Edited, find_edits
+from red_lightning.artifacts.edits import read_record
+from red_lightning.artifacts.files import digest_of
+from red_lightning.artifacts.loading import find_backbone, find_unedited, folder_first, has_edits, trained_options
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.errors import UsageError
@@ -20,12 +19,14 @@ class Candidate(NamedTuple):
 
     Attributes:
         edits: Its edits, as a folder; None for a model without any.
+        record: The contents of their ``edits.json``; empty for a model without any.
         backbone: Where the model without edits is, as a folder or hub id; None for where the edits say.
         options: How it is loaded.
         identity: What tells it from others, as plain values: scores are kept for it.
     """
 
     edits: Path | None
+    record: dict[str, Any]
     backbone: str | None
     options: BackboneOptions
     identity: dict[str, Any]
@@ -38,13 +39,9 @@ class Candidate(NamedTuple):
         """
         return open_model(str(self.edits) if self.edits else None, self.backbone, None, self.options, device)
 
-    def tokenizer(self, record: Mapping[str, Any]) -> Any:
-        """Its tokenizer.
-
-        Args:
-            record: The contents of its ``edits.json``; empty for a model without edits.
-        """
-        return load_tokenizer(*find_backbone(record, self.backbone, self.options))
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return load_tokenizer(*find_backbone(self.record, self.backbone, self.options))
 
 
 def find_model(model: str, backbone: str | None, revision: str | None, options: BackboneOptions | None) -> Candidate:
@@ -54,7 +51,8 @@ def find_model(model: str, backbone: str | None, revision: str | None, options: 
         model: A run's folder, its ``edits`` folder, a folder with a model, or a hub repository of edits or of a model.
         backbone: Where the backbone of edits is now; None for where they say.
         revision: Branch, tag or commit of the hub repository.
-        options: How the model is loaded; None for a run's own dtype and quantisation, and float32.
+        options: How the model is loaded; the dtype and the quantisation that they leave open are those of the training,
+            and for a model without edits the dtype is that of its files.
 
     Raises:
         UsageError: There is no such model, or it writes no texts.
@@ -62,24 +60,18 @@ def find_model(model: str, backbone: str | None, revision: str | None, options: 
     if not has_edits(model, revision):
         if backbone is not None:
             raise UsageError(f"'{model}' is a model without edits, so that it has no other backbone; leave it out")
-        options = options or BackboneOptions()
-        options = replace(options, revision=revision or options.revision)
-        source = loading.find(model, options)
+        source, options = find_unedited(folder_first(model), revision, options)
         state = {"commit": source.commit} if source.commit else {"weights": _state(Path(source.place))}
-        return Candidate(None, model, options, {"model": model, **state, **_format(options)})
+        return Candidate(None, {}, source.name, options, {"model": model, **state, **options.format})
     folder = find_edits(model, revision)
-    _, record = read_edits(folder)
+    record = read_record(folder)
     if record.get("head") or record.get("task") == "Classification":
         raise UsageError(f"the edits in '{folder}' are a classifier's, but tasks are scored with a model that writes")
-    learned = hashlib.sha256((folder / "edits.safetensors").read_bytes()).hexdigest()
+    learned = digest_of(folder / "edits.safetensors")
     base = backbone or record["backbone"]
     options = trained_options(record, backbone, options)
-    identity = {"model": model, "edits": learned, "backbone": base, "commit": options.revision, **_format(options)}
-    return Candidate(folder, backbone, options, identity)
-
-
-def _format(options: BackboneOptions) -> dict[str, Any]:
-    return {"dtype": options.dtype, "quantization": options.quantization}
+    identity = {"model": model, "edits": learned, "backbone": base, "commit": options.revision, **options.format}
+    return Candidate(folder, record, backbone, options, identity)
 
 
 def _state(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Scores of a model on many tasks, kept in a file task by task."""
 
+import hashlib
 import json
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.artifacts import Edited
-from red_lightning.artifacts.edits import method_of
+from red_lightning.artifacts.checks import method_of
 from red_lightning.artifacts.files import require_new, write_whole
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, load_tasks, require_harness
@@ -53,6 +54,8 @@ class Scores:
         self.path = folder / FILE
         libraries = {name: version(name) for name in ("lm-eval", "transformers", "torch")}
         asked = {**asdict(questions), "seed": SEED, "lm_eval": libraries["lm-eval"]}
+        if questions.include_path is not None:
+            asked["include_path"] = _digest(Path(questions.include_path))
         self.settings = {**candidate.identity, **asked}
         self.content: dict[str, Any] = {"suite": "open_llm", "model": candidate.identity["model"], "tasks": {}}
         if self.path.exists():
@@ -153,6 +156,15 @@ def score_all(
         if found["shortened"]:
             tell(f"{found['shortened']} prompts of {name} were longer than the model reads, and lost their beginning")
     return scores
+
+
+def _digest(folder: Path) -> str:
+    """What changes when a description of a task does, or what it is made of."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:  # which lm-eval leaves there
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def language_model(edited: Edited, batch_size: int, progress: bool = False) -> Any:

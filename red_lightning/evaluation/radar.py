@@ -61,7 +61,9 @@ def _set_up(axis: Any, angles: list[float], spokes: list[str]) -> None:
     axis.tick_params(axis="y", labelsize=7, labelcolor="grey")
     axis.set_rlabel_position(math.degrees(angles[1]) / 2)  # between two spokes
     axis.set_xticks(angles, [spoke.capitalize() if spoke != "stem" else "STEM" for spoke in spokes], fontsize=9)
-    axis.tick_params(axis="x", pad=8)
+    for angle, label in zip(angles, axis.get_xticklabels(), strict=True):  # beside the circle, not across it
+        right = round(math.sin(angle), 6)
+        label.set_horizontalalignment("left" if right > 0 else "right" if right < 0 else "center")
     axis.grid(color="#dddddd", linewidth=0.7)
     axis.spines["polar"].set_color("#bbbbbb")
 

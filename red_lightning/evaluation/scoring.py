@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from red_lightning.errors import UsageError, first_line
+from red_lightning.errors import UsageError, enough_memory, first_line
 from red_lightning.evaluation.leaderboard import LEADERBOARD
 
 SEED = 1234
@@ -52,11 +52,10 @@ def score_tasks(model: Any, name: str, loaded: Mapping[str, Any], limit: int | N
         for task in loaded["tasks"].values():
             task.set_fewshot_seed(SEED)
         try:
-            found: Any = lm_eval.evaluate(
-                model, dict(loaded), limit=limit, bootstrap_iters=1000 if errors else 0, log_samples=False
-            )
-        except torch.cuda.OutOfMemoryError as error:
-            raise UsageError(f"the memory is full while '{name}' is scored; lower the batch_size") from error
+            with enough_memory(f"'{name}' is scored", "lower the batch_size"):
+                found: Any = lm_eval.evaluate(
+                    model, dict(loaded), limit=limit, bootstrap_iters=1000 if errors else 0, log_samples=False
+                )
         except (ValueError, AssertionError) as error:
             raise UsageError(f"'{name}' cannot be scored with this model: {first_line(error)}") from error
     metrics = {task: _numbers(values) for task, values in {**found["results"], **found.get("groups", {})}.items()}

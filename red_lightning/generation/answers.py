@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -12,9 +12,9 @@ from red_lightning.artifacts import Edited
 from red_lightning.backbones.unedited import unedited
 from red_lightning.data.collation import pad
 from red_lightning.data.messages import Message
-from red_lightning.errors import UsageError, require_range
+from red_lightning.errors import UsageError, enough_memory, require_range
 from red_lightning.generation.decoding import FOR_INSTRUCTIONS, Decoding, decode
-from red_lightning.generation.prompts import Prompt, Prompts, PromptStyle, trained_style
+from red_lightning.generation.prompts import Prompt, Prompts, PromptStyle
 
 
 class Writer:
@@ -31,8 +31,8 @@ class Writer:
         edited: The model.
         decoding: How to decode; None for how the run did whose edits they are.
         template: How a prompt becomes tokens: ``source``, ``paper``, ``chat`` or ``plain`` (see
-            :data:`~red_lightning.generation.prompts.PromptStyle`); None for how the edits were trained, and ``plain``
-            for a model without edits.
+            :data:`~red_lightning.generation.prompts.PromptStyle`); None for how the edits were trained, and for a model
+            without edits ``chat`` if its tokenizer has a chat template, else ``plain``.
         batch_size: Prompts that are decoded at once; the texts do not depend on it.
         overlong: What becomes of a prompt that is too long: ``refuse``, or ``cut`` (the end of a source, as in
             training; the beginning of anything else, so that half of the context is free).
@@ -174,7 +174,8 @@ class Writer:
         input_ids = pad(rows, tokenizer.pad_token_id, side).to(backbone.device)
         attention_mask = pad([[1] * len(row) for row in rows], 0, side).to(backbone.device)
         decoding = replace(self.decoding, max_new_tokens=self._room(len(rows[0])))
-        with torch.inference_mode():
+        way = "lower the batch_size, decoding.num_beams or decoding.max_new_tokens"
+        with enough_memory("texts are written", way), torch.inference_mode():
             return decode(
                 backbone, input_ids, attention_mask, tokenizer, decoding, stop_ids=self.prompts.stop_ids, say=say
             )
@@ -189,14 +190,13 @@ def trained_decoding(record: Mapping[str, Any]) -> Decoding:
     Raises:
         UsageError: It says something else than a decoding.
     """
-    written = record.get("decoding")
-    if not written:
-        return Decoding() if trained_style(record) == "source" else FOR_INSTRUCTIONS
+    written = record.get("decoding") or {}
+    default = Decoding() if record.get("task") == "DataToText" else FOR_INSTRUCTIONS
     if not isinstance(written, Mapping):
         raise UsageError(f"the edits are damaged: edits.json says {written!r:.40} for the decoding")
-    known = {field.name: field.default for field in fields(Decoding) if field.name in written}
-    for name, default in known.items():
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
+    known = {name: value for name, value in vars(default).items() if name in written}
+    for name, value in known.items():
+        kinds = (int, float) if isinstance(value, float) else (type(value),)
         if type(written[name]) not in kinds:  # true is an int for Python
             raise UsageError(f"the edits are damaged: edits.json says {written[name]!r:.40} for decoding.{name}")
-    return Decoding(**{name: written[name] for name in known})
+    return replace(default, **{name: written[name] for name in known})

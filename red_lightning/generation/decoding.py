@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig
 
 from red_lightning.errors import UsageError, require_range
-from red_lightning.generation.processors import RepetitionPenalty, Sampling
+from red_lightning.generation.beam_search import beam_search
+from red_lightning.generation.greedy import greedy
+from red_lightning.generation.processors import NoRepeatedNgram, Processors, RepetitionPenalty, Sampling, WithoutPadding
+from red_lightning.generation.reader import Reader
 from red_lightning.generation.streaming import Stream
 
 
@@ -44,7 +47,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no decoding has."""
-        require_range("decoding.num_beams", self.num_beams, 1)
+        require_range("decoding.num_beams", self.num_beams, 1, 1000)
         require_range("decoding.max_new_tokens", self.max_new_tokens, 1)
         require_range("decoding.no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
         require_range("decoding.repetition_penalty", self.repetition_penalty, 0.01)
@@ -129,36 +132,103 @@ def decode(
     Returns:
         One text per row, without special tokens and outer blanks; the same that decoding each row alone gives.
     """
+    processors = Processors()
+    if decoding.repetition_penalty != 1:
+        processors.append(RepetitionPenalty(decoding.repetition_penalty))
+    if decoding.no_repeat_ngram_size:
+        processors.append(NoRepeatedNgram(decoding.no_repeat_ngram_size))
+    if decoding.temperature > 0:
+        rows = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
+        processors.append(Sampling(decoding.temperature, decoding.top_p, decoding.seed, rows))
+    stream = None if say is None else Stream(lambda tokens: _texts([tokens], tokenizer, decoding)[0], say)
+    ends, pad_id = [*dict.fromkeys([tokenizer.eos_token_id, *stop_ids])], tokenizer.pad_token_id
+    new = write(backbone, input_ids, attention_mask, decoding, processors, ends, pad_id, encoder_outputs, stream)
+    return _texts(new, tokenizer, decoding)
+
+
+@torch.no_grad()
+def write(
+    backbone: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    decoding: Decoding,
+    processors: Processors,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    encoder_outputs: Any = None,
+    stream: Stream | None = None,
+) -> Tensor:
+    """Generate new tokens for each row of a batch.
+
+    Where the way a backbone reads is known, each prompt is read once, and nothing is computed for a row that has its
+    text; elsewhere transformers' ``generate`` does what it can.
+
+    Args:
+        backbone: A decoder or an encoder-decoder, in evaluation mode.
+        input_ids: int64, shape (rows, tokens); left-padded for a decoder.
+        attention_mask: int64, shape (rows, tokens).
+        decoding: How many beams, how long they get, and how length counts.
+        processors: Change the logits (of beams, the log-probabilities) of the next token; the tokens so far that they
+            are given are negative at padding.
+        stop_ids: Tokens that end a text.
+        pad_id: Fills a row behind its end.
+        encoder_outputs: What the encoder of an encoder-decoder made of the batch, if it has been run already.
+        stream: Is given each token of one row and one beam.
+
+    Returns:
+        The new tokens: int64, shape (rows, at most ``max_new_tokens``).
+    """
+    if not Reader.suits(backbone):
+        return _generate(
+            backbone, input_ids, attention_mask, decoding, processors, stop_ids, pad_id, encoder_outputs, stream
+        )
     model: Any = backbone
-    config = model.config
+    prompts = input_ids.masked_fill(attention_mask == 0, -1)
+    if model.config.is_encoder_decoder:
+        if encoder_outputs is None:
+            encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+        prompts = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
+    ends = torch.tensor(stop_ids, device=input_ids.device)
+    with Reader(backbone, attention_mask, encoder_outputs) as reader:
+        if decoding.num_beams == 1:
+            return greedy(reader, prompts, processors, decoding.max_new_tokens, ends, pad_id, stream)
+        beams = decoding.num_beams, decoding.length_penalty
+        return beam_search(reader, prompts, processors, *beams, decoding.max_new_tokens, ends, pad_id)
+
+
+def _generate(
+    backbone: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    decoding: Decoding,
+    processors: Processors,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    encoder_outputs: Any,
+    stream: Stream | None,
+) -> Tensor:
+    """What :func:`write` does, by transformers' ``generate``."""
+    config = backbone.config
     settings = GenerationConfig(
         do_sample=False,
         num_beams=decoding.num_beams,
         length_penalty=decoding.length_penalty if decoding.num_beams > 1 else None,
-        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
         max_new_tokens=decoding.max_new_tokens,
-        eos_token_id=[*dict.fromkeys([tokenizer.eos_token_id, *stop_ids])],
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=[*stop_ids],
+        pad_token_id=pad_id,
         decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
     )
-    published = model.generation_config
-    model.generation_config = GenerationConfig()  # generate takes from here whatever is not set above
+    if not config.is_encoder_decoder:
+        processors = Processors([WithoutPadding(processors, attention_mask)])
+    known = {} if encoder_outputs is None else {"encoder_outputs": encoder_outputs}
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **known}
+    published = backbone.generation_config
+    backbone.generation_config = GenerationConfig()  # generate takes from here whatever is not set above
     try:
-        known = {} if encoder_outputs is None else {"encoder_outputs": encoder_outputs}
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **known}
-        processors = LogitsProcessorList()
-        if decoding.repetition_penalty != 1:
-            prompt = None if config.is_encoder_decoder else attention_mask
-            processors.append(RepetitionPenalty(decoding.repetition_penalty, prompt))
-        if decoding.temperature > 0:
-            rows = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
-            processors.append(Sampling(decoding.temperature, decoding.top_p, decoding.seed, rows))
-        stream = None if say is None else Stream(lambda tokens: _texts([tokens], tokenizer, decoding)[0], say)
-        sequences = model.generate(**inputs, generation_config=settings, logits_processor=processors, streamer=stream)
+        tokens = backbone.generate(**inputs, generation_config=settings, logits_processor=processors, streamer=stream)
     finally:
-        model.generation_config = published
-    new = sequences if config.is_encoder_decoder else sequences[:, input_ids.shape[1] :]
-    return _texts(new, tokenizer, decoding)
+        backbone.generation_config = published
+    return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
 
 
 def _texts(tokens: Any, tokenizer: Any, decoding: Decoding) -> list[str]:

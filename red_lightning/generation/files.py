@@ -103,10 +103,11 @@ class OutputFile:
             self._records.append(dict(row))
             self.rows[row["row"]] = dict(row)
 
-    def finish(self) -> None:
-        """Write the file, in the order of the rows."""
+    def finish(self, content: str | None = None) -> None:
+        """Write the file: a text that was made of the rows, or else the rows in their order."""
         try:
-            write_whole(self.path, "".join(f"{_line(row)}\n" for _, row in sorted(self.rows.items())))
+            lines = "".join(f"{_line(row)}\n" for _, row in sorted(self.rows.items()))
+            write_whole(self.path, lines if content is None else content)
             self.part.unlink()
         except OSError as error:
             raise cannot_write(f"'{self.path}'", error, "put that right; the same command goes on") from error

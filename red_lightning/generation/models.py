@@ -1,13 +1,20 @@
 """From what a user names to a model that writes: a run's edits, or a model without edits."""
 
-from dataclasses import replace
-from typing import Any
-
 import torch
 
-from red_lightning.artifacts.checks import trained_part
-from red_lightning.artifacts.edits import method_of, read_edits
-from red_lightning.artifacts.loading import Edited, find_backbone, find_edits, has_edits, load, usable_device
+from red_lightning.artifacts.checks import method_of, trained_part
+from red_lightning.artifacts.edits import read_record
+from red_lightning.artifacts.loading import (
+    Edited,
+    find_backbone,
+    find_edits,
+    find_unedited,
+    folder_first,
+    has_edits,
+    load,
+    move,
+    usable_device,
+)
 from red_lightning.backbones import loading
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
@@ -21,6 +28,7 @@ def open_model(
     options: BackboneOptions | None = None,
     device: str | None = None,
     edited: bool = True,
+    weights: bool = True,
 ) -> Edited:
     """Load a model that writes texts.
 
@@ -29,9 +37,11 @@ def open_model(
             hub repository of either; None for the backbone alone.
         backbone: Where the backbone is, as a folder or hub id; None for where the edits say.
         revision: Branch, tag or commit of that hub repository.
-        options: How the backbone is loaded; None for the dtype, the quantisation and the commit of the training.
+        options: How the backbone is loaded; the dtype, the quantisation and the commit that they leave open are those
+            of the training, and for a model without edits the dtype is that of its files.
         device: Where the model goes; None for a GPU if there is one.
         edited: Attach the edits; else their backbone is as it was, and its record still says how it is used.
+        weights: Load the weights; else the model is unedited and on the meta device: it can read prompts, and no more.
 
     Returns:
         The model in evaluation mode; its record is empty where there are no edits.
@@ -40,30 +50,21 @@ def open_model(
         UsageError: There is no such model, or the backbone is not that of the edits.
     """
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    record = read_record(edits, revision)
-    if not record:
-        backbone = edits or backbone
-        options = replace(options or BackboneOptions(), revision=revision) if revision else options
-    if backbone is None and not record:
-        raise UsageError("no model is given: name a run's edits, or a model without edits by --backbone")
-    if edits is not None and record and edited:
-        return load(edits, backbone, revision, options, device)
-    source, options = find_backbone({"backbone": backbone, **record}, backbone, options)
-    model = loading.load_generator(source, options)
+    folder = find_edits(edits, revision) if edits is not None and has_edits(edits, revision) else None
+    if folder and edited and weights:
+        return load(folder, backbone, None, options, device)
+    record = read_record(folder) if folder else {}
+    plain = folder_first(edits) if edits else backbone
     if record:
+        source, options = find_backbone(record, backbone, options)
+    elif plain:
+        source, options = find_unedited(plain, revision, options)
+    else:
+        raise UsageError("no model is given: name a run's edits, or a model without edits by --backbone")
+    model = loading.load_generator(source, options, meta=not weights)
+    if record and weights:
         trained_part(model, record, str(edits))
         method_of(record, str(edits))
-    if options.quantization is None:  # bitsandbytes places quantised weights itself
-        model.to(device)
+    if weights:
+        move(model, options, device)
     return Edited(model.eval(), load_tokenizer(source, options), None, record)
-
-
-def read_record(edits: str | None, revision: str | None = None) -> dict[str, Any]:
-    """The contents of ``edits.json``; empty for a model without edits. The arguments are those of :func:`open_model`.
-
-    Raises:
-        UsageError: There is no such model.
-    """
-    if edits is None or not has_edits(edits, revision):
-        return {}
-    return read_edits(find_edits(edits, revision))[1]

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
     LogitsProcessor,
+    LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
@@ -14,24 +16,60 @@ from transformers import (
 
 
 class RepetitionPenalty(LogitsProcessor):
-    """transformers' penalty, which would also count padding: EOS, with which Llama pads, would seem to have occurred.
+    """transformers' penalty of what has occurred, padding (any negative token) apart.
 
     Args:
         penalty: What divides a logit.
-        prompt: The attention mask of left-padded prompts: int64, shape (rows, tokens); None without a prompt.
     """
 
-    def __init__(self, penalty: float, prompt: Tensor | None) -> None:
-        self.penalty, self.prompt = RepetitionPenaltyLogitsProcessor(penalty), prompt
+    def __init__(self, penalty: float) -> None:
+        self.penalty = RepetitionPenaltyLogitsProcessor(penalty)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Penalise what has occurred: ``input_ids`` (rows x beams, tokens), ``scores`` (rows x beams, vocabulary)."""
-        if self.prompt is not None:
-            rows, width = self.prompt.shape
-            real = self.prompt.repeat_interleave(len(input_ids) // rows, dim=0).bool()
-            prompt, new = input_ids[:, :width], input_ids[:, width:]
-            input_ids = torch.cat([torch.where(real, prompt, prompt[:, -1:]), new], dim=1)
-        return self.penalty(input_ids, scores)
+        return self.penalty(torch.where(input_ids < 0, input_ids[:, -1:], input_ids), scores)
+
+
+class NoRepeatedNgram(LogitsProcessor):
+    """Bans each token that would end an n-gram which has occurred already, padding (any negative token) apart.
+
+    Args:
+        size: Tokens of an n-gram.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Ban tokens: ``input_ids`` (rows x beams, tokens), ``scores`` (rows x beams, vocabulary)."""
+        if input_ids.shape[1] < self.size:
+            return scores
+        ngrams = input_ids.unfold(1, self.size, 1)
+        begun = input_ids[:, None, input_ids.shape[1] + 1 - self.size :]
+        ends = ngrams[..., -1]
+        banned = (ngrams[..., :-1] == begun).all(dim=-1) & (ends >= 0)
+        return scores.scatter_reduce(
+            1, ends.clamp(min=0), torch.where(banned, -torch.inf, torch.inf).to(scores), "amin"
+        )
+
+
+class WithoutPadding(LogitsProcessor):
+    """Shows processors the padding of prompts as negative tokens, where transformers' ``generate`` calls them.
+
+    Args:
+        processors: The processors.
+        prompt: The attention mask of left-padded prompts: int64, shape (rows, tokens).
+    """
+
+    def __init__(self, processors: "Processors", prompt: Tensor) -> None:
+        self.processors, self.prompt = processors, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Call them: ``input_ids`` (rows x beams, tokens), ``scores`` (rows x beams, vocabulary)."""
+        rows, width = self.prompt.shape
+        real = self.prompt.repeat_interleave(len(input_ids) // rows, dim=0).bool()
+        shown = torch.cat([input_ids[:, :width].masked_fill(~real, -1), input_ids[:, width:]], dim=1)
+        return self.processors(shown, scores)
 
 
 class Sampling(LogitsProcessor):
@@ -57,6 +95,26 @@ class Sampling(LogitsProcessor):
         empty = torch.empty(scores.shape[1], dtype=torch.float64)
         noise = torch.stack([empty.clone().exponential_(generator=generator) for generator in self.generators])
         return scores - noise.log().to(scores)  # minus the logarithm of an exponential number is a Gumbel one
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the rows of these indices only."""
+        self.generators = [self.generators[row] for row in rows.tolist()]
+
+
+class Processors(LogitsProcessorList):
+    """Processors, which change the scores one after another."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **unused: Any) -> Tensor:
+        """Change ``scores`` (rows x beams, vocabulary), given ``input_ids`` (rows x beams, tokens)."""
+        for processor in self:
+            scores = processor(input_ids, scores)
+        return scores
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with the rows of these indices only."""
+        for processor in self:
+            if isinstance(processor, Sampling):
+                processor.keep(rows)
 
 
 def _seed(seed: int, prompt: Sequence[int]) -> int:

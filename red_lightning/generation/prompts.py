@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from red_lightning.artifacts import Edited
-from red_lightning.artifacts.edits import method_of
+from red_lightning.artifacts.checks import method_of
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.templates import make_template
@@ -24,7 +24,8 @@ class Prompts:
 
     Args:
         edited: The model.
-        style: How; None for how its edits were trained, and ``plain`` for a model without edits.
+        style: How; None for how its edits were trained; for a model without edits ``chat`` if its tokenizer has a chat
+            template, else ``plain``.
         overlong: What becomes of a prompt that is too long: ``refuse``, or ``cut`` (the end of a source, as in
             training; the beginning of anything else, so that half of the context is free).
 
@@ -48,7 +49,7 @@ class Prompts:
         if style is not None and style not in get_args(PromptStyle):
             raise UsageError(f"unknown template '{style}': {nearest(style, get_args(PromptStyle))}")
         self.tokenizer, self.overlong = edited.tokenizer, overlong
-        self.style: PromptStyle = style or trained_style(record)
+        self.style: PromptStyle = style or trained_style(record, self.tokenizer)
         method = method_of(record, "this run") if "method" in record else None
         self.positions, said = positions_left(config, method)
         self.limit = None if self.positions is None else self.positions - 1  # something must follow
@@ -127,12 +128,15 @@ class Prompts:
         return prefix + tokens[len(tokens) - kept + len(prefix) :]
 
 
-def trained_style(record: Mapping[str, Any]) -> PromptStyle:
-    """How prompts became tokens when edits were trained.
+def trained_style(record: Mapping[str, Any], tokenizer: Any) -> PromptStyle:
+    """How prompts became tokens when edits were trained; for a model without edits the tokenizer's chat template.
 
     Args:
         record: The contents of ``edits.json``; empty for a model without edits.
+        tokenizer: The model's tokenizer, which may have a chat template.
     """
+    if not record and getattr(tokenizer, "chat_template", None):
+        return "chat"
     if record.get("task") == "InstructionTuning":
         return "chat" if (record.get("data") or {}).get("template") == "chat" else "paper"
     return "source" if record.get("task") == "DataToText" else "plain"

@@ -71,6 +71,14 @@ class Rows:
         self.scaling, self.bias = scaling, bias
         self.views: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def spread(self, rows: int) -> "Rows":
+        """Those of as many rows as a batch has, where several that lie side by side share an edit."""
+        return self.of(torch.arange(rows, device=self.scaling.device) * len(self.scaling) // rows)
+
+    def of(self, rows: Tensor) -> "Rows":
+        """Those of the rows of these indices."""
+        return Rows(self.scaling.index_select(0, rows), self.bias.index_select(0, rows))
+
     def edit(self, hidden: Tensor) -> Tensor:
         """Edit a representation of shape (rows x n, ..., width).
 

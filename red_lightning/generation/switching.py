@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.artifacts.affine import AFFINE
-from red_lightning.artifacts.edits import apply_edits, read_edits
+from red_lightning.artifacts.edits import place_edits, read_edits
 from red_lightning.artifacts.loading import find_edits
 from red_lightning.backbones.architectures import record_of
 from red_lightning.backbones.sites import Site, width_of
@@ -158,13 +158,14 @@ class EditBank:
     def _read(self, edits: str | Path) -> dict[str, Vectors]:
         """The vectors of edits on disk, by module and over its whole width: what their own editors compute with."""
         folder = find_edits(edits)
-        method = read_edits(folder)[1]["method"]["name"]
+        tensors, record = read_edits(folder)
+        method = record["method"]["name"]
         if method not in AFFINE:
             raise UsageError(
                 f"the edits in '{edits}' were learned with {method}, which cannot change from row to row; a bank holds "
                 f"scalings and biases alone, as those of {', '.join(AFFINE)}"
             )
-        apply_edits(self._twin, folder)
+        place_edits(self._twin, tensors, record, folder)
         try:
             editors: dict[str, Any] = {name: m.get_submodule(EDITOR) for name, m in edited_modules(self._twin)}
             with torch.no_grad():
@@ -174,15 +175,19 @@ class EditBank:
 
     def _given(self, tensors: Mapping[str, Tensor]) -> dict[str, Vectors]:
         """The vectors of edits in memory, by module."""
+        if not tensors:
+            raise UsageError("the edit has no vectors; None leaves a row unedited")
         modules = dict(self.backbone.named_modules())
         sites: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             module, _, vector = name.rpartition(".")
             if module not in modules or vector not in ("scaling", "bias"):
                 raise UsageError(f"'{name}' is neither the scaling nor the bias of a module of this backbone")
+            if not isinstance(tensor, Tensor):
+                raise UsageError(f"'{name}' must be a tensor, but is a {type(tensor).__name__}")
             editor = self._editors.get(module)
             width = width_of(modules[module]) if editor is None else editor.scaling.shape[1]
-            width = width or len(next(iter(sites.get(module, {}).values()), tensor))  # a block's cannot be read off it
+            width = width or next(iter(sites.get(module, {}).values()), tensor).numel()  # of a block it says nothing
             if tensor.shape != (width,) or not tensor.isfinite().all():
                 raise UsageError(
                     f"'{name}' must be {width} finite numbers, one for each column, but is {tuple(tensor.shape)}"

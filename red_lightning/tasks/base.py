@@ -188,13 +188,13 @@ class BackboneTask(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make dropout a function of the run's seed and the step, so that a resumed run draws the same numbers."""
-        seed_batch(self.current_epoch, batch_idx, self.global_rank)
+        seed_batch(self.current_epoch, batch_idx, self.global_rank, self.device)
         if self.method.computed and not self.size["head"]:
             self.trainer.should_stop = True  # after a validation, which keeps the checkpoint
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Follow the method's penalty too: here and not in the loss, so that it counts once per optimizer step."""
-        add_gradient(self.method.penalty(self.backbone), trained(self.backbone).values())
+        add_gradient(self.method.penalty(self.backbone), self.backbone.parameters())
 
     def share(self, total: Tensor, batch: Mapping[str, Any], weight: int | Tensor = 1) -> Tensor:
         """What a training step returns, so that an optimizer step follows the mean loss over all its labels.
@@ -227,7 +227,7 @@ class BackboneTask(LightningModule):
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,
             "architecture": summary(self.source.config),
-            **{name: getattr(self.backbone_options, name) for name in ("dtype", "quantization")},
+            **self.backbone_options.format,
             "method": self.method.describe(),
             "held_out_by": self.held_out_by,
             "shapes": self.trainable_shapes,

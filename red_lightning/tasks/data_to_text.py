@@ -1,22 +1,25 @@
 """Data-to-text generation (paper, section 4.3): describe a structured input in words."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
 from red_lightning.backbones.loading import load_generator
+from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.shared_sources import encoded_once, shared_mask
 from red_lightning.data import PairsDataModule
-from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
 from red_lightning.methods.positions import positions_left
 from red_lightning.metrics import E2E_METRICS, MeanLoss, meteor_missing
 from red_lightning.tasks.base import BackboneTask
+from red_lightning.tasks.packing import require_packing, require_sharing, shares
 
 
 class DataToText(BackboneTask):
@@ -67,11 +70,18 @@ class DataToText(BackboneTask):
         return load_generator(self.source, self.backbone_options, meta)
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another kind, and lengths that the backbone has no positions for."""
+        """Refuse data of another kind, packing that would mix rows, and lengths without positions."""
         super().setup(stage)
-        limit, said = positions_left(self.source.config, self.method)
         data = getattr(self.trainer, "datamodule", None)
-        if limit is None or self.encoder_decoder or data is None:
+        if data is None:
+            return
+        if data.packing:
+            require_packing(self)
+        if data.share_sources:
+            require_sharing(self, data)
+        data.shares = shares(self, data.max_source_length + data.max_target_length)
+        limit, said = positions_left(self.source.config, self.method)
+        if limit is None or self.encoder_decoder:
             return
         wanted = {
             "data.max_target_length": data.max_target_length,
@@ -93,29 +103,30 @@ class DataToText(BackboneTask):
         """The loss on the reference.
 
         Args:
-            batch: ``input_ids``, ``attention_mask`` and ``labels``, each int64 of shape (rows, tokens).
+            batch: ``input_ids``, ``attention_mask`` and ``labels``, each int64 of shape (rows, tokens); or what
+                :func:`~red_lightning.data.packing.collate_packed` or one of the functions of
+                :mod:`red_lightning.data.shared_sources` returns.
             label_smoothing: Share of the target probability spread over the vocabulary.
 
         Returns:
             The mean cross-entropy per label in nats (float32 scalar), and the number of labels (int64 scalar).
         """
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         labels = batch["labels"]
+        known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+        losses_of = partial(
+            label_losses, self.backbone, labels, batch.get("predictors"), label_smoothing, use_cache=False, **known
+        )
         if self.encoder_decoder:
             shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
-            logits = self.backbone(**inputs, decoder_input_ids=shifted, use_cache=False).logits
+            once = encoded_once(self.backbone, batch["distinct"], batch["source_of"]) if "distinct" in batch else None
+            with once or nullcontext():
+                losses = losses_of(decoder_input_ids=shifted)
+        elif "sources" in batch:
+            losses = losses_of(attention_mask=shared_mask(self.backbone, batch["sources"], batch["targets"]))
         else:
-            logits = self.backbone(**inputs, use_cache=False).logits[:, :-1]
-            labels = labels[:, 1:]
-        loss = cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=label_smoothing,
-            reduction="sum",
-        )
-        count = (labels != IGNORED).sum()
-        return loss / count.clamp(min=1), count
+            losses = losses_of()
+        count = (labels >= 0).sum()
+        return losses.sum() / count.clamp(min=1), count
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One training batch."""

@@ -1,24 +1,22 @@
 """Instruction tuning (paper, section 4.4): answer what a user asks."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from red_lightning.backbones.architectures import can_pack
 from red_lightning.backbones.loading import load_generator
+from red_lightning.backbones.loss_head import label_losses
 from red_lightning.data import ConversationsDataModule
-from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError
 from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
 from red_lightning.methods import Method
 from red_lightning.methods.positions import positions_left
 from red_lightning.metrics import MeanLoss
 from red_lightning.tasks.base import BackboneTask
+from red_lightning.tasks.packing import require_packing
 
 Batch = Mapping[str, Any]
 
@@ -66,22 +64,13 @@ class InstructionTuning(BackboneTask):
     def setup(self, stage: str) -> None:
         """Refuse data of another kind, packing that would mix examples, and lengths without positions."""
         super().setup(stage)
-        data, config = getattr(self.trainer, "datamodule", None), self.source.config
+        data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return
         self.stop_ids = data.stop_ids
-        if data.packing and not can_pack(config):
-            raise UsageError(
-                f"data.packing is true, but the model family '{config.model_type}' of the backbone "
-                f"'{self.source.name}' is not known to keep packed examples apart; give --data.packing false "
-                "(data.group_by_length saves padding too)"
-            )
-        if data.packing and not self.method.packs:
-            raise UsageError(
-                f"data.packing is true, but model.method {type(self.method).__name__} cannot tell the examples of a "
-                "packed row apart; give --data.packing false (data.group_by_length saves padding too)"
-            )
-        limit, said = positions_left(config, self.method)
+        if data.packing:
+            require_packing(self)
+        limit, said = positions_left(self.source.config, self.method)
         if limit is None:
             return
         what, tokens = ("data.max_length is", data.max_length)
@@ -98,29 +87,18 @@ class InstructionTuning(BackboneTask):
         return {**super().record(), "decoding": asdict(self.decoding)}
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The cross-entropy of each label. Logits are computed only where a label of some row follows.
+        """The cross-entropy of each label.
 
         Args:
-            batch: ``input_ids`` and ``labels`` (:data:`IGNORED` where there is no loss), each int64 of shape
-                (rows, tokens), and an ``attention_mask`` or, for packed rows, ``position_ids`` of that shape.
+            batch: ``input_ids`` and ``labels`` (negative where there is no loss), each int64 of shape (rows, tokens),
+                and an ``attention_mask`` or, for packed rows, ``position_ids`` of that shape.
 
         Returns:
             The losses in nats, 0 where there is no label (float32), and whether there is one (bool), each of shape
-            (rows, kept tokens).
+            (rows, tokens).
         """
-        targets = batch["labels"][:, 1:]
-        kept = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)
-        known = {name: batch[name] for name in ("attention_mask", "position_ids") if name in batch}
-        logits = self._logits(kept, input_ids=batch["input_ids"], use_cache=False, **known)
-        targets = targets[:, kept]
-        losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none")
-        return losses.view_as(targets), targets != IGNORED
-
-    def _logits(self, kept: Tensor, **inputs: Any) -> Tensor:
-        """The logits at some positions: shape (rows, kept, vocabulary)."""
-        if "logits_to_keep" in inspect.signature(self.backbone.forward).parameters:
-            return self.backbone(**inputs, logits_to_keep=kept).logits
-        return self.backbone(**inputs).logits[:, kept]  # a model with code of its own
+        known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+        return label_losses(self.backbone, batch["labels"], use_cache=False, **known), batch["labels"] >= 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training micro-batch."""

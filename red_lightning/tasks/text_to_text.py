@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torchmetrics import SumMetric
 
 from red_lightning.backbones.loading import load_generator
+from red_lightning.backbones.loss_head import label_losses
 from red_lightning.data.collation import IGNORED, pad
 from red_lightning.errors import UsageError, require_range
 from red_lightning.generation import Decoding, decode
@@ -188,8 +188,11 @@ class TextToTextClassification(ClassifierTask):
     def _token_losses(self, encoder: Any, attention_mask: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy of each target token in nats, 0 at padding: float32, shape (rows, tokens)."""
         shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=targets)
-        output = self.backbone(
-            encoder_outputs=encoder, attention_mask=attention_mask, decoder_input_ids=shifted, use_cache=False
+        return label_losses(
+            self.backbone,
+            targets,
+            encoder_outputs=encoder,
+            attention_mask=attention_mask,
+            decoder_input_ids=shifted,
+            use_cache=False,
         )
-        logits = output.logits.float().transpose(1, 2)
-        return cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")

@@ -90,8 +90,18 @@ def test_a_merged_model_is_a_plain_one() -> None:
     card = card_of(MERGED, task="InstructionTuning", head=None, data={"class": "Instructions", "template": "paper"})
     assert (card.data.library_name, card.data.base_model_relation) == ("transformers", "finetune")
     assert 'model = AutoModelForCausalLM.from_pretrained("me/mine")' in card.text
-    assert "a note." in card.text and "red_lightning.load" not in card.text
+    assert "\nA note." in card.text and "red_lightning.load" not in card.text
     assert card_of(MERGED._replace(auto="AutoModel")).data.pipeline_tag == "feature-extraction"
+
+
+@pytest.mark.parametrize("merged", [None, MERGED], ids=["edits", "merged"])
+def test_the_card_on_a_branch_loads_that_branch(merged: Merged | None) -> None:
+    record = {**RECORD, "task": "InstructionTuning", "head": None}
+    text = write_card(About("me/mine", record, SHAPES, {}, {}, {}, None, merged, "trial"))
+    calls = [line for line in text.splitlines() if '("me/mine"' in line]
+    assert calls and all('("me/mine", revision="trial")' in line for line in calls)
+    commands = [line for line in text.splitlines() if line.startswith("python -m red_lightning")]
+    assert bool(commands) == (merged is None) and all("me/mine --revision trial" in line for line in commands)
 
 
 def test_a_licence_is_stated_or_said_to_be_unknown() -> None:
@@ -127,6 +137,13 @@ def test_other_methods_have_their_own_tags() -> None:
     assert "parameter-efficient-fine-tuning" not in card_of(method={"name": "FullFineTuning"}).data.tags
 
 
+@pytest.mark.parametrize("task", ["DataToText", "InstructionTuning"])
+def test_what_writes_is_shown_with_a_writer(task: str) -> None:
+    text = card_of(task=task, head=None, labels=None).text
+    assert 'writer = Writer(red_lightning.load("me/mine"))\nprint(writer.write(["' in text
+    assert "backbone.generate" not in text and "python -m red_lightning generate me/mine --prompt" in text
+
+
 def test_the_shipped_backbone_is_no_hub_model() -> None:
     card = card_of(backbone="quickstart", commit=None)
     assert card.data.base_model is None and card.data.get("base_model_relation") is None
@@ -154,6 +171,17 @@ def test_a_public_record_has_no_folders(monkeypatch: pytest.MonkeyPatch) -> None
     assert source["edits"] == "a" and source["record"]["data"] == {"path": "glue"}
     assert (source["record"]["backbone"], source["record"]["commit"]) == ("org/model", "e" * 40)
     assert json.dumps(record) == before
+
+
+def test_combined_edits_name_no_folders() -> None:
+    inner = {"backbone": "b", "commit": None, "method": {"name": "SteeringVector", "pairs": "clients/acme/pairs.jsonl"}}
+    sources = [
+        {"edits": "clients/acme/secret", "commit": None, "weight": 1.0, "record": inner},
+        {"edits": "me/thai", "commit": "f" * 40, "weight": 1.0, "record": inner},
+    ]
+    public = public_record({**inner, "combined": {"how": "sum", "sources": sources}}, "org/model", "e" * 40)
+    assert [source["edits"] for source in public["combined"]["sources"]] == ["secret", "me/thai"]
+    assert "acme" not in json.dumps(public) and public["method"]["pairs"] == "pairs.jsonl"
 
 
 def test_settings_are_only_those_that_are_listed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from red_lightning.artifacts import apply_edits, combine_edits, load_head, read_edits, save_edits
+from red_lightning.artifacts.combine import differences
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.errors import UsageError
@@ -210,6 +211,7 @@ def test_the_record_says_what_they_are_made_of(tmp_path: Path) -> None:
         "sources": [
             {
                 "edits": str(folder),
+                "commit": None,
                 "weight": weight,
                 "sha256": hashlib.sha256((place / "edits.safetensors").read_bytes()).hexdigest(),
                 "record": source,
@@ -223,6 +225,35 @@ def test_the_record_says_what_they_are_made_of(tmp_path: Path) -> None:
     assert record["trainable_parameters"] == 2 * 2 * 2 * 32
     assert record["data"] == {"class": "E2E"} and record["task"] == "DataToText" and record["backbone"] == "org/gpt2"
     assert "scores" not in record
+
+
+FEW = {"num_beams": 1, "repetition_penalty": 1.2, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "differ", "kept"),
+    [
+        ({"decoding": FEW}, {"decoding": FEW}, [], {"decoding": FEW}),
+        ({"decoding": FEW}, {"decoding": {**FEW, "num_beams": 4}}, ["decoding"], {}),
+        ({"decoding": FEW}, {}, ["decoding"], {}),
+        (
+            {"data": {"class": "I", "template": "chat"}},
+            {"data": {"class": "I", "template": "paper"}},
+            ["template"],
+            {"data": {"class": "I"}},
+        ),
+        ({"task": "DataToText"}, {"task": "InstructionTuning"}, ["task"], {}),
+        ({"held_out_by": {"seed": 1, "size": 2}}, {"held_out_by": {"seed": 1, "size": 3}}, [], {}),
+    ],
+    ids=["same decoding", "decoding", "one decoding", "template", "task", "held out"],
+)
+def test_what_the_runs_do_not_share_is_left_out_whole(
+    first: dict[str, Any], second: dict[str, Any], differ: list[str], kept: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = combine_edits([leave(tmp_path / "a", 1, **first), leave(tmp_path / "b", 2, **second)], tmp_path / "c")
+    record = read_edits(folder)[1]
+    assert {name: record[name] for name in ("decoding", "data", "task", "held_out_by") if name in record} == kept
+    assert differences(record) == differ
 
 
 def test_combined_edits_can_be_combined(tmp_path: Path) -> None:

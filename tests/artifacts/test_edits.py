@@ -53,6 +53,24 @@ def saved(folder: Path, family: str = "gpt2", method: Method | None = None) -> n
     return backbone
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("bias", None, "bias' is missing"),
+        ("bias", torch.ones(31), r"bias' has the shape \(31,\), but must have \(32,\)"),
+        ("extra", torch.ones(32), "extra' is no parameter of it"),
+    ],
+)
+def test_what_does_not_fit_is_said(name: str, tensor: Tensor | None, said: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    site, tensors = "transformer.h.0.mlp.c_proj", load_file(tmp_path / "edits.safetensors")
+    tensors.pop(f"{site}.{name}", None)
+    tensors |= {} if tensor is None else {f"{site}.{name}": tensor}
+    save_file(tensors, tmp_path / "edits.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=f"do not fit their method: '{site}.{said}"):
+        apply_edits(build("gpt2"), tmp_path)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "t5", "roberta", "llama"])
 @pytest.mark.parametrize("name", METHODS)
 def test_round_trip_is_exact(family: str, name: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 import red_lightning
 from red_lightning.artifacts import save_edits
+from red_lightning.artifacts.loading import find_edits, has_edits
 from red_lightning.backbones import loading
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.head import ClassificationHead, HeadOptions
@@ -148,9 +149,30 @@ print(json.dumps({**answer, "first": values[0], "second": values[1], "refusals":
 """
 
 
-def test_the_backbone_has_the_dtype_of_the_training(gpt2_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "options", "dtype"),
+    [
+        ("bfloat16", None, torch.bfloat16),
+        ("bfloat16", loading.BackboneOptions(attention="eager"), torch.bfloat16),
+        ("bfloat16", loading.BackboneOptions(dtype="float32"), torch.float32),
+        ("int7", None, torch.float32),
+        (None, loading.BackboneOptions(attention="eager"), torch.float32),
+    ],
+)
+def test_the_backbone_has_the_dtype_of_the_training(
+    said: str | None, options: loading.BackboneOptions | None, dtype: torch.dtype, gpt2_folder: Path, tmp_path: Path
+) -> None:
     trained(tmp_path / "run", gpt2_folder)
     path = tmp_path / "run/edits/edits.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "dtype": "bfloat16"}))
-    assert red_lightning.load(tmp_path / "run").backbone.dtype == torch.bfloat16
-    assert red_lightning.load(tmp_path / "run", options=loading.BackboneOptions()).backbone.dtype == torch.float32
+    path.write_text(json.dumps({**json.loads(path.read_text()), **({"dtype": said} if said else {})}))
+    assert red_lightning.load(tmp_path / "run", options=options).backbone.dtype == dtype
+
+
+def test_a_folder_comes_before_the_shipped_backbone_of_its_name(
+    gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not has_edits("quickstart")
+    trained(tmp_path / "quickstart", gpt2_folder)
+    assert has_edits("quickstart") and find_edits("quickstart") == Path("quickstart/edits")
+    assert loading.find("quickstart", loading.BackboneOptions()).config.n_embd == 128  # which ships

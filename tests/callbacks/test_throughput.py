@@ -18,7 +18,9 @@ from transformers import AutoModel, AutoModelForCausalLM
 from red_lightning import RED
 from red_lightning.backbones.flops import step_flops
 from red_lightning.callbacks import Throughput
-from red_lightning.callbacks.throughput import PEAK_TFLOPS, peak_of
+from red_lightning.callbacks.throughput import PEAK_TFLOPS, _count, peak_of
+from red_lightning.data import shared_sources
+from red_lightning.data.shared_sources import collate_shared
 
 
 class Clock:
@@ -206,3 +208,18 @@ def test_known_gpus() -> None:
         peaks = _CUDA_FLOPS[chip]
         peak = peaks.get(torch.bfloat16) or peaks[torch.float16]
         assert PEAK_TFLOPS[word] * 1e12 == pytest.approx(peak, rel=0.01), chip
+
+
+def test_a_shared_source_counts_once_and_padding_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_sources, "AS_COSTLY", 1)  # two rows, of 5 and 6 tokens
+    rows = [
+        {"row": 0, "source": [5, 6], "target": [7, 8]},
+        {"row": 1, "source": [5, 6], "target": [9]},
+        {"row": 2, "source": [4], "target": [3, 3, 3]},
+        {"row": 3, "source": [2], "target": [3]},
+    ]
+    batch = collate_shared(rows, pad_id=1)
+    assert batch["input_ids"].shape == (2, 6)
+    tokens, count, labels, pairs = map(int, _count(batch))
+    assert (tokens, count, labels) == (5 + 4 + 2, 4, 7)
+    assert pairs == (1 + 2 + 3 + 4 + 3) + (1 + 2 + 3 + 4) + (1 + 2)

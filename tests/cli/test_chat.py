@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from red_lightning import RED, load, save_edits
+from red_lightning import RED, generation, load, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.cli.chat import printable
 from red_lightning.generation import Writer
@@ -69,6 +70,19 @@ def answers(edits: Path, *questions: str, edited: bool = True, system: str | Non
                 text = writer.answer([messages])[0]
         messages.append({"role": "assistant", "content": text})
     return messages
+
+
+def test_a_full_memory_ends_no_chat(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, calls = generation.answers.decode, []
+
+    def full_at_first(*args: Any, **options: Any) -> list[str]:
+        calls.append(args)
+        return [str(torch.empty(1 << 60))] if len(calls) == 1 else decode(*args, **options)
+
+    monkeypatch.setattr(generation.answers, "decode", full_at_first)
+    done = talk(["Who serves Thai food?", "And where?"])
+    assert done.status == 0 and "error: the memory is full while texts are written; lower" in done.out
+    assert len(calls) == 2 and done.out.count("error: ") == 1
 
 
 def test_a_pipe_is_answered_line_by_line(edits: Path, tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ def test_an_edit_is_subtracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [source["weight"] for source in record["combined"]["sources"]] == [1.5, -0.5]
 
 
+def test_other_decodings_are_said_to_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate("ab"):
+        leave(tmp_path / name, number, decoding={"num_beams": number + 1})
+    assert main(["combine", "a", "b", "--output", "c"]) == 0
+    assert "note: the runs differ in decoding, so that" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import red_lightning
+from red_lightning.artifacts import read_edits, save_edits
 from red_lightning.methods import RED
 from tests.artifacts.exports import logits, trained
 from tests.backbones_zoo import save_backbone
@@ -79,6 +80,17 @@ def test_bad_options_are_one_sentence(
     done = cli("export", str(tmp_path / "run"), "--output", "merged", *options)
     assert sentence in done.error
     assert not list((tmp_path / "here").iterdir())
+
+
+def test_outputs_that_are_not_finite_leave_nothing(gpt2_folder: Path, tmp_path: Path, cli: CLI) -> None:
+    trained(tmp_path / "run", gpt2_folder, RED(["ffn"], "scaling"))
+    tensors, record = read_edits(tmp_path / "run/edits")
+    save_edits(tmp_path / "run/edits", {name: 1e37 * tensor for name, tensor in tensors.items()}, record)
+    done = cli("export", str(tmp_path / "run"), "--output", "merged")
+    assert "nothing was written: the outputs of the merged or of the edited model are NaN or infinite" in done.error
+    assert "wrote" not in done.out and not (tmp_path / "merged").exists()
+    done = cli("generate", str(tmp_path / "run"), "--prompt", "a", "--template", "plain")
+    assert "the model's outputs are NaN" in done.error and not done.out.strip()
 
 
 def test_hidden_states_are_called_so(tmp_path: Path, cli: CLI) -> None:

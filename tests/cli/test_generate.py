@@ -234,7 +234,37 @@ def test_runs_are_shown_side_by_side(ending: str, cli: CLI, edits: Path, tmp_pat
         assert heads == ["unedited", "one", "two", gpt2_folder.name] * 2
         assert text.count("128 trained parameters") == 4
         assert greedy(gpt2_folder, None).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")[:3] in text
+    assert "Decoded with" in text and "unedited: template source, num" in text.replace("\\", "")
     assert "exists already" in cli("generate", "--compare", "runs/one", "--prompt", "a", "--output", page).error
+
+
+def test_a_page_refuses_before_the_first_answer_and_goes_on(
+    cli: CLI, edits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, calls = Writer._decode, []
+
+    def killed(self: Writer, tokens: Any, say: Any = None) -> list[str]:
+        calls.append(len(tokens))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return decode(self, tokens, say)
+
+    monkeypatch.setattr(Writer, "_decode", killed)
+    command = ["generate", "runs/one", "--compare", "runs/two", "--file", "prompts.txt", "--batch_size", "1"]
+    record = tmp_path / "runs/two/edits/edits.json"
+    good = record.read_text(encoding="utf-8")
+    record.write_text(json.dumps({**json.loads(good), "data": {"max_source_length": 3}}), encoding="utf-8")
+    assert "but the edits were trained on sources of at most 3" in cli(*command, "--output", "page.html").error
+    assert calls == [] and not [*tmp_path.glob("page*")]
+    record.write_text(good, encoding="utf-8")
+    assert cli(*command, "--output", "page.html").status == 130
+    assert not (tmp_path / "page.html").exists()
+    done = cli(*command, "--output", "page.html")
+    assert done.status == 0 and "going on: 3 of 4 texts are there" in done.err
+    assert len(calls) == 5 and not (tmp_path / "page.html.part").exists()
+    assert cli(*command, "--output", "whole.html").status == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page == (tmp_path / "whole.html").read_text(encoding="utf-8") and page.count("Decoded with template") == 1
 
 
 @pytest.mark.parametrize(

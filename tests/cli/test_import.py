@@ -88,6 +88,7 @@ def test_every_other_command_takes_the_result(gpt2: Path, cli: CLI, tmp_path: Pa
     pytest.importorskip("matplotlib")
     done = cli("draw", "--edits", "out")
     assert done.status == 0, done.err
+    assert "the set of edits 'org/none' is not on this machine" in cli("draw", "org/none").error  # or it is fetched
     record = json.loads((tmp_path / "out/edits.json").read_text(encoding="utf-8"))
     assert record["imported"]["file"] == "delta_vector.pth" and len(record["imported"]["sha256"]) == 64
 

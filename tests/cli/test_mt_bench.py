@@ -160,7 +160,12 @@ def test_answers_of_others_and_several_models(cli: CLI, data: Path, stub: Stub, 
     header = next(line for line in done.out.splitlines() if "second" in line)
     assert header.index("second") < header.index("other") < header.index("(c)") < header.index("(paper)")
     assert "…" not in done.out
-    assert "not comparable with the paper" in done.out
+    assert "whole runs: second was given --limit 1" in done.out
+    done = cli(*SUITE, "--answers=other.jsonl", "--data=data", "--output=d", "--compare=b", *judged_by(stub))
+    assert "whole runs: second was given --limit 1" in done.out and "other was given" not in done.out
+    (tmp_path / "few.jsonl").write_text(json.dumps(answers[0]) + "\n", encoding="utf-8")
+    few = cli(*SUITE, "--answers=few.jsonl", "--data=data", "--output=few", *judged_by(stub))
+    assert "the answers hold none to question" in few.error and not (tmp_path / "few").exists()
 
 
 def test_a_failed_start_leaves_the_folder_alone(cli: CLI, data: Path, llama_folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from red_lightning.cli.parser import explain, gathered
+from red_lightning.cli.parser import explain, gathered, run
 from red_lightning.errors import UsageError
 
 OPTIONS = ["-h", "--help", "--config", "--trainer.max_epochs", "--run.name"]
@@ -37,6 +37,10 @@ CASES = {
         "unknown option '--trainer.max_epoch': did you mean '--trainer.max_epochs'?",
     ),
     "unknown option near none": ("unrecognized arguments: --zzz 2", "unknown option '--zzz'; see --help"),
+    "no option": (
+        "unrecognized arguments: runs/quick",
+        "'runs/quick' belongs to no option; a model comes right after the command, all else after its option",
+    ),
     "nothing given": (
         "the following arguments are required: fit.data, fit.model",
         "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)",
@@ -114,3 +118,23 @@ def test_several_values_of_an_option_are_a_list(given: list[str], meant: list[st
 def test_an_option_of_several_values_without_one(given: list[str]) -> None:
     with pytest.raises(UsageError, match="--compare names nothing; give one or more"):
         gathered(given, "--compare")
+
+
+@pytest.mark.parametrize(
+    ("given", "labels", "layers"),
+    [
+        ([], None, None),
+        (["--labels", "a", "no"], ["a", "no"], None),
+        (["--labels", "[a, b]", "--layers", "0", "2"], ["a", "b"], [0, 2]),
+        (["--labels", "null", "--layers=1"], None, [1]),
+    ],
+)
+def test_a_list_that_may_be_left_out(given: list[str], labels: list[str] | None, layers: list[int] | None) -> None:
+    seen: list[object] = []
+
+    def command(file: str, labels: list[str] | None = None, layers: list[int] | None = None) -> None:
+        """Do it."""
+        seen.extend([file, labels, layers])
+
+    run(command, ["x", *given])
+    assert seen == ["x", labels, layers]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 
+from red_lightning.artifacts import merged
 from tests.artifacts.pushes import leave_run
 from tests.cli.conftest import CLI
 
@@ -36,13 +37,14 @@ def test_a_card_is_written_once_and_then_the_users(mine: Path, cli: CLI) -> None
     assert card.read_text(encoding="utf-8").endswith("mine")
 
 
-def test_a_dry_run_merges_and_leaves_nothing(mine: Path, cli: CLI) -> None:
+def test_a_dry_run_writes_no_merged_weights(mine: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merged, "write_shards", lambda *_: pytest.fail("the weights are written"))
     mine.with_name("scratch").mkdir()
     options = ("--format", "merged", "--scratch", "scratch", "--dry_run", "true")
     done = cli("push", "mine", "--to", "me/mine", *options)
     assert done.status == 0, done.err
-    assert "writing the merged model to scratch first" in done.out
-    assert "would push model.safetensors" in done.out and "would push edits.json" not in done.out
+    assert "writing the merged model" not in done.out and "would push config.json" in done.out
+    assert "would push model*.safetensors (" in done.out and "would push edits.json" not in done.out
     assert not [*mine.with_name("scratch").iterdir()]
 
 
@@ -59,6 +61,10 @@ def test_refusals_before_anything_is_sent(mine: Path, cli: CLI, monkeypatch: pyt
     for name in ("mine", "a/b/c", "/me/mine", "me/mi ne"):
         assert f"--to is '{name}', but must be a hub id" in cli("push", "mine", "--to", name).error
     assert "holds no edits" in cli("push", str(mine.parent), "--to", "me/mine").error
+    (mine.parent / "exported").mkdir()
+    (mine.parent / "exported/config.json").touch()
+    exported = cli("push", "exported", "--to", "me/mine").error
+    assert exported == "'exported' is a model without edits; name the run's folder, with --format merged for the model"
     assert "scratch" in cli(*push, "--format", "merged", "--dry_run", "true", "--scratch", "absent").error
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there

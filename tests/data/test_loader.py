@@ -195,5 +195,6 @@ def test_evaluation_hands_each_row_once(world: int, rows: int) -> None:
     assert all("filler" in row for row in handed if row["row"] < 0)
     assert {len([row for batch in loader for row in batch]) for loader in loaders} == {-(-rows // world)}
     for loader in loaders:
-        assert all(len(batch) == 2 for batch in list(loader)[:-1])
+        for batch in list(loader)[:-1]:
+            assert [row["row"] for row in batch] == [batch[0]["row"], batch[0]["row"] + 1]  # in the given order
         assert len(list(loader)) == len(loader)

@@ -15,6 +15,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "in order": {},
     "by length": {"lengths": LENGTHS},
     "packed": {"lengths": LENGTHS, "packing": True},
+    "of few groups": {"groups": [row % 7 for row in range(ROWS)]},
 }
 
 

@@ -115,6 +115,8 @@ def test_a_folder_is_for_one_model(tmp_path: Path) -> None:
         claim(tmp_path / "new", {**settings, "model": "b"})
     with pytest.raises(UsageError, match="with another extra"):
         claim(tmp_path / "new", {**settings, "extra": 1})
+    with pytest.raises(UsageError, match="with another edits"):  # which says the most
+        claim(tmp_path / "new", {"model": "b", "name": "c", "template": "d", "edits": "e"})
     (tmp_path / "other").mkdir()
     claim(tmp_path / "other", settings)  # empty
     (tmp_path / "full").mkdir()

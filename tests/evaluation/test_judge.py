@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from red_lightning.cli import judging
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import REPLY, Judge, Usage
@@ -82,7 +83,7 @@ def test_each_kind_of_failure_is_asked_again(kind: str, stub: Stub, tmp_path: Pa
     assert [row and row["text"] for row in replies] == [GOOD] * 10
     assert sorted(stub.asked.values()) == [1] * 6 + [3] * 4
     assert judge.failed == {}
-    assert judge.usage().prompt_tokens == (18 if kind in WITH_USAGE else 10) * USAGE["prompt_tokens"]
+    assert judge.usage(requests(10)).prompt_tokens == (18 if kind in WITH_USAGE else 10) * USAGE["prompt_tokens"]
     ask(tmp_path / "log", endpoint(stub), 10)
     assert len(stub.requests) == 18  # the second time nothing is asked
 
@@ -119,7 +120,7 @@ def test_what_failed_is_asked_again_and_nothing_else(stub: Stub, tmp_path: Path)
     assert None not in replies
     assert len(stub.requests) == 10 + 2
     assert judge.failed == {}
-    assert judge.usage().calls == 6 + 3 + 2
+    assert judge.usage(requests(8)).calls == 6 + 3 + 2
 
 
 def test_a_judge_that_never_judges_is_stopped(stub: Stub, tmp_path: Path) -> None:
@@ -257,9 +258,30 @@ def test_estimate_and_usage(stub: Stub, tmp_path: Path) -> None:
         judge = Judge(settings, log)
         assert judge.estimate([*wanted, wanted[0]]) == Usage(4, 5, 400, (5 * 30 + 400 * 60) / 1e6)
         judge.ask(wanted[:3], readable)
-        assert judge.estimate(wanted) == Usage(1, 2, 100, (2 * 30 + 100 * 60) / 1e6)
-        assert judge.usage() == Usage(3, 300, 30, pytest.approx((300 * 30 + 30 * 60) / 1e6))
-        assert Judge(endpoint(stub), log).usage() == Usage(3, 300, 30, None)
+        assert judge.estimate(judge.missing(wanted)) == Usage(1, 2, 100, (2 * 30 + 100 * 60) / 1e6)
+        assert judge.usage(wanted) == Usage(3, 300, 30, pytest.approx((300 * 30 + 30 * 60) / 1e6))
+        assert Judge(endpoint(stub), log).usage(wanted) == Usage(3, 300, 30, None)
+
+
+def test_two_judges_share_a_file_and_no_bill(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = requests(4)
+    second = [{**request, "model": "other"} for request in first[:3]]
+    found = {}
+    for name, asked in {"first": first, "second": second, "again": second}.items():
+        answered = judging.ask(endpoint(stub), tmp_path, asked, readable, False)
+        assert answered is not None
+        found[name] = answered[1]
+    assert [about["usage"]["calls"] for about in found.values()] == [4, 3, 3]
+    assert [about["estimate"]["calls"] for about in found.values()] == [4, 3, 3]
+    assert "0 are missing" in capsys.readouterr().out.splitlines()[-2]
+    assert len(stub.requests) == 7
+
+
+def test_nothing_to_judge_shows_no_bar(stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(tmp_path / "log", endpoint(stub), 2)
+    assert "judging" in capsys.readouterr().err
+    ask(tmp_path / "log", endpoint(stub), 2)
+    assert capsys.readouterr().err == ""
 
 
 def test_fields_of_a_request(stub: Stub, tmp_path: Path) -> None:
@@ -306,5 +328,5 @@ def test_nothing_is_lost_or_asked_twice_after_a_kill(stub: Stub, tmp_path: Path)
     assert None not in replies
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(rows) == len({row["request"] for row in rows}) == 20
-    assert judge.usage().calls == 20
+    assert judge.usage(requests(20)).calls == 20
     assert sorted(stub.asked.values()) == [1] * 17 + [2] * 3  # three were on their way

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from red_lightning import RED
 from red_lightning.artifacts import Edited
 from red_lightning.backbones.head import ClassificationHead
 from red_lightning.errors import UsageError
-from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, Writer
+from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, Writer, answers
 from red_lightning.methods import PrefixTuning
 from tests.backbones_zoo import build, build_tokenizer
 from tests.generation.test_decoding import SOURCES, edited
@@ -104,6 +105,7 @@ def test_decoding_is_the_runs_or_the_papers() -> None:
         ({"decoding": {"no_repeat_ngram_size": 1.5}}, "1.5 for decoding.no_repeat_ngram_size"),
         ({"decoding": {"stop_at_blank_line": "no"}}, "'no' for decoding.stop_at_blank_line"),
         ({"decoding": {"num_beams": True}}, "True for decoding.num_beams"),
+        ({"decoding": {"num_beams": 10**9}}, "decoding.num_beams is 1000000000, but must lie between 1 and 1000"),
         ({"decoding": {"seed": None}}, "None for decoding.seed"),
         ({"data": {"max_source_length": -5}}, "-5 for data.max_source_length"),
         ({"data": {"max_source_length": "64"}}, "'64' for data.max_source_length"),
@@ -114,6 +116,22 @@ def test_a_damaged_record_is_one_sentence(record: dict[str, Any], said: str) -> 
     with pytest.raises(UsageError, match=said) as caught:
         Writer(model("gpt2", "DataToText", **record))
     assert "\n" not in str(caught.value)
+
+
+def gpu_is_full(*_: Any, **__: Any) -> list[str]:
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+
+@pytest.mark.parametrize("full", [gpu_is_full, lambda *_, **__: torch.empty(1 << 60)])
+def test_full_memory_is_one_sentence(full: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = writer("gpt2", "DataToText")
+    monkeypatch.setattr(answers, "decode", full)
+    with pytest.raises(UsageError, match=r"^the memory is full while texts are written; lower the batch") as caught:
+        one.write(["a"])
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(answers, "decode", Mock(side_effect=RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        one.write(["a"])
 
 
 def test_switched_off_edits_write_what_the_backbone_does() -> None:
@@ -152,7 +170,9 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_written(
     task: str | None, prompts: list[Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = writer("llama", task, {"data": {"max_source_length": 64}})
-    monkeypatch.setattr(one.edited.backbone, "generate", lambda **_: pytest.fail("something was written"))
+    monkeypatch.setattr(
+        "red_lightning.generation.answers.decode", lambda *_, **__: pytest.fail("something was written")
+    )
     with pytest.raises(UsageError, match=said):
         one.write(prompts)
 
@@ -184,3 +204,9 @@ def test_gradients_are_not_kept() -> None:
     one.write(["a"])
     assert all(parameter.grad is None for parameter in one.edited.backbone.parameters())
     assert torch.is_grad_enabled()
+
+
+def test_what_a_record_leaves_open_is_the_tasks_own() -> None:
+    for task, default in (("InstructionTuning", FOR_INSTRUCTIONS), ("DataToText", Decoding())):
+        assert answers.trained_decoding({"task": task}) == default
+        assert answers.trained_decoding({"task": task, "decoding": {"seed": 3}}) == replace(default, seed=3)

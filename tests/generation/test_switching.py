@@ -241,6 +241,9 @@ def test_what_a_bank_cannot_hold_is_refused(tmp_path: Path) -> None:
     site = "transformer.h.0.mlp.c_proj"
     refuse(bank, "b", {f"{site}.weight": torch.ones(32)}, "neither the scaling nor the bias")
     refuse(bank, "b", {"h.0.mlp.c_proj.bias": torch.ones(32)}, "neither the scaling nor the bias")
+    refuse(bank, "b", {f"{site}.scaling": [1.0] * 32}, "must be a tensor, but is a list")
+    refuse(bank, "b", {}, "the edit has no vectors")
+    refuse(bank, "b", {"transformer.h.0.scaling": torch.tensor(1.0)}, "must be 1 finite numbers")
     for wrong in (torch.ones(31), torch.ones(1, 32), torch.full((32,), torch.nan)):
         refuse(bank, "b", {f"{site}.scaling": wrong}, "must be 32 finite numbers")
         refuse(bank, "b", {"transformer.h.1.attn.c_proj.scaling": wrong}, "must be 32 finite numbers")

@@ -77,6 +77,15 @@ def test_clipping_and_accumulation(runs: Runs, strategy: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
+@pytest.mark.parametrize("option", ["packing", "share_sources"])
+def test_packed_rows(runs: Runs, option: str, strategy: str) -> None:
+    options: dict[str, Any] = {"data": {option: True}}
+    seen = runs(f"{option}_{strategy}", strategy=strategy, devices=2, **options)
+    assert_same(seen, runs(f"{option}_one", **options))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
 def test_bfloat16_backbone_with_float32_vectors(runs: Runs, strategy: str) -> None:
     ddp = runs("bf16_ddp", dtype="bfloat16", strategy="ddp", devices=2)

@@ -81,6 +81,7 @@ def test_edits_and_head_in_ones_own_code(family: str, method: Any, tmp_path: Pat
     tensors = {name.removeprefix("backbone."): value for name, value in task.trainable_parameters().items()}
     save_edits(tmp_path / "edits", tensors, task.record())
     _, record = read_edits(tmp_path / "edits")
+    assert record["dtype"] == "float32"  # of a run that names none
     assert record["labels"] == ["French", "Italian", "Thai"]
     options = {"add_pooling_layer": False} if family == "roberta" else {}
     backbone = AutoModel.from_pretrained(folder, **options).eval()

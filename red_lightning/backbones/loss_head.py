@@ -1,0 +1,152 @@
+"""The loss of a language model at its labels alone: no logits elsewhere, and few at a time where the head is frozen.
+
+A frozen head W needs no gradient of its own. What a label's loss says to the hidden state that predicts it,
+``dl/dh = W^T (softmax(W h) - y)``, can then be computed in the forward pass, while its logits are there, and the
+backward pass only scales it: logits never exist for more than a few labels, and nothing is computed twice. (Liger
+Kernel, arXiv 2410.10989, section 3.2, joins a linear and its cross-entropy so, and keeps the gradient of W too.)
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from red_lightning.backbones.architectures import record_of
+from red_lightning.backbones.sharding import is_divided
+
+AT_ONCE = 2**22
+"""Logits of a frozen head that exist at once: 16 MB in float32."""
+
+ToLogits = Callable[[Tensor], Tensor]
+
+
+def label_losses(
+    backbone: Any, labels: Tensor, predictors: Tensor | None = None, label_smoothing: float = 0.0, **inputs: Any
+) -> Tensor:
+    """The cross-entropy of each label, from logits that are computed where a label is and nowhere else.
+
+    The backbone is called whole, and once, so that whatever is wrapped around it or hooked to it works. Its head is
+    computed in parts if its family has a record and it is a linear that neither trains nor is divided over processes;
+    otherwise the logits of all labels are there at once.
+
+    Args:
+        backbone: A decoder or an encoder-decoder with a language-model head.
+        labels: The token that should stand at each position: int64, shape (rows, tokens), negative where nothing is
+            learned. A decoder learns nothing in the first column, which nothing precedes.
+        predictors: The column whose hidden state predicts each label: int64, of that shape. None for the column before
+            it in a decoder, and for its own in an encoder-decoder, whose decoder reads the labels shifted.
+        label_smoothing: Share of the target probability spread over the vocabulary.
+        **inputs: What the backbone is called with.
+
+    Returns:
+        In nats, 0 where there is no label: float32, of the labels' shape.
+    """
+    shift = 0 if backbone.config.is_encoder_decoder else 1
+    rows, columns = (labels[:, shift:] >= 0).nonzero(as_tuple=True)
+    places = rows, columns + shift
+    at = columns if predictors is None else predictors[places]
+    head = _frozen_head(backbone)
+    if head is None:
+        logits = _logits(backbone, inputs, rows, at)
+        losses = cross_entropy(logits.float(), labels[places], reduction="none", label_smoothing=label_smoothing)
+    else:
+        hidden = _hidden_states(backbone, head, inputs)[rows, at]
+        to_logits, at_once = _to_logits(backbone, head), max(1, AT_ONCE // head.out_features)
+        losses = _LossInParts.apply(hidden, labels[places], to_logits, label_smoothing, at_once)
+    return losses.new_zeros(labels.shape).index_put(places, losses)
+
+
+class _LossInParts(torch.autograd.Function):
+    """The losses of some hidden states, and at once what each loss says to its hidden state, for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, labels: Tensor, to_logits: ToLogits, label_smoothing: float, at_once: int
+    ) -> Tensor:
+        learns = ctx.needs_input_grad[0]
+        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
+        gradient = torch.empty_like(hidden) if learns else None
+        for first in range(0, len(hidden), at_once):
+            part = slice(first, first + at_once)
+            with torch.set_grad_enabled(learns):
+                states = hidden[part].detach().requires_grad_(learns)
+                logits = to_logits(states)
+                own = cross_entropy(logits.float(), labels[part], reduction="none", label_smoothing=label_smoothing)
+            losses[part] = own.detach()
+            if gradient is not None:
+                scale = _scale(logits.dtype)
+                (own_gradient,) = torch.autograd.grad(own, states, torch.full_like(own, scale))
+                gradient[part] = own_gradient
+                ctx.scale = scale
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        (gradient,) = ctx.saved_tensors
+        if len(gradient):
+            gradient = (gradient * (upstream / ctx.scale)[:, None]).to(gradient.dtype)
+        return gradient, None, None, None, None
+
+
+def _scale(dtype: torch.dtype) -> float:
+    """By what gradients are multiplied until the backward pass: float16 has no numbers for those of most logits."""
+    return 1024.0 if dtype == torch.float16 else 1.0
+
+
+def _frozen_head(backbone: Any) -> nn.Linear | None:
+    """The linear that makes logits of hidden states, if it is known to and its weights are whole and frozen."""
+    own_code = not type(backbone).forward.__module__.startswith("transformers.")
+    if own_code or record_of(backbone.config) is None:
+        return None
+    head = backbone.get_output_embeddings()
+    weights = list(head.parameters())
+    divided = any(is_divided(weight) or hasattr(weight, "ds_id") for weight in weights)
+    trains = any(weight.requires_grad for weight in weights)
+    return head if isinstance(head, nn.Linear) and not divided and not trains else None
+
+
+def _hidden_states(backbone: Any, head: nn.Linear, inputs: dict[str, Any]) -> Tensor:
+    """What the head is given: shape (rows, tokens, width). It is called for none of them."""
+    given: list[Tensor] = []
+
+    def withhold(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        given.append(args[0])
+        return (args[0][:, :0],)
+
+    handle = head.register_forward_pre_hook(withhold)
+    try:
+        backbone(**inputs)
+    finally:
+        handle.remove()
+    return given[0]
+
+
+def _to_logits(backbone: Any, head: nn.Linear) -> ToLogits:
+    """What makes logits of hidden states, as the backbone itself does."""
+    cast: dict[str, Tensor] = {}
+    kind = head.weight.device.type
+    if torch.is_autocast_enabled(kind):  # which would cast frozen weights anew in each part
+        dtype = torch.get_autocast_dtype(kind)
+        cast = {name: weight.to(dtype) for name, weight in head.named_parameters() if weight.is_floating_point()}
+    record = record_of(backbone.config)
+    cap = getattr(backbone.config, record.softcap, None) if record and record.softcap else None
+
+    def to_logits(states: Tensor) -> Tensor:
+        logits: Tensor = functional_call(head, cast, (states,))
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    return to_logits
+
+
+def _logits(backbone: Any, inputs: dict[str, Any], rows: Tensor, columns: Tensor) -> Tensor:
+    """The logits at some positions: shape (positions, vocabulary)."""
+    if "logits_to_keep" not in inspect.signature(backbone.forward).parameters:  # encoder-decoders, and code of its own
+        return backbone(**inputs).logits[rows, columns]
+    kept, where = columns.unique(return_inverse=True)
+    return backbone(**inputs, logits_to_keep=kept).logits[rows, where]
