@@ -96,7 +96,9 @@ def explained(kind: str, name: str, revision: str | None = None) -> Iterator[Non
     except HFValidationError as error:
         raise UsageError(f"'{name}' is neither a folder nor a hub id of the form 'org/name'") from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError) as error:
-        raise UsageError(unreachable(kind, name)) from error
+        answer = getattr(error.__cause__, "response", None)  # what the client calls unreachable may be a plain 404
+        missing = answer is not None and answer.status_code == 404
+        raise UsageError(_no_files(kind, name) if missing else unreachable(kind, name)) from error
     except EntryNotFoundError as error:
         raise UsageError(_no_files(kind, name)) from error
 
