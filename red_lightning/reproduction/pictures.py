@@ -1,6 +1,6 @@
 """A picture of a study: score against the number of trained parameters, one panel a column."""
 
-from math import ceil
+from math import ceil, log10
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,8 @@ from red_lightning.artifacts.picture import figure_class
 from red_lightning.reproduction.collect import AVERAGE, Results, Row
 
 MOST_ACROSS = 4
+NAME_WIDTH, NAME_HEIGHT = 1.4, 0.18
+"""Inches of a row's name below the panels."""
 
 
 def draw_results(results: Results, target: Path) -> None:
@@ -26,7 +28,10 @@ def draw_results(results: Results, target: Path) -> None:
     columns = [column for column in results.columns if column != AVERAGE]
     across = min(MOST_ACROSS, len(columns))
     down = ceil(len(columns) / across)
-    figure = new_figure(figsize=(3.4 * across, 2.9 * down + 0.9), layout="constrained")
+    width, height = (5.6, 3.8) if across == 1 else (3.4 * across, 2.9 * down)
+    beside = max(1, int(width / NAME_WIDTH))
+    below = NAME_HEIGHT * ceil((len(results.rows) + 1) / beside) + 0.5
+    figure = new_figure(figsize=(width, height + below), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flatten()
     looks = {row: (f"C{index % 10}", "osD^vP*X"[index // 10 % 8]) for index, row in enumerate(results.rows)}
     for panel, column in zip(panels, columns, strict=False):
@@ -39,7 +44,7 @@ def draw_results(results: Results, target: Path) -> None:
     ]
     if any(results.published[row].scores for row in results.rows):
         marks.append(Line2D([], [], color="grey", marker="o", linestyle="", fillstyle="none", label="the paper's"))
-    figure.legend(handles=marks, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(handles=marks, loc="outside lower center", ncols=beside, fontsize=8, frameon=False)
     figure.suptitle(results.study.title, fontsize=11, parse_math=False)
     figure.savefig(target, dpi=150)
 
@@ -57,7 +62,12 @@ def _draw_panel(panel: Any, results: Results, column: str, looks: dict[Row, tupl
             where = count or published.parameters * 1e6  # ours is exact, the paper's rounded
             panel.plot(where, score, color=color, marker=marker, fillstyle="none", linestyle="", markersize=6)
     counts = {count for row in looks for count in results.parameters[row]}
-    panel.set_xscale("symlog" if 0 in counts else "log")  # a head alone trains nothing of the backbone
+    if 0 in counts:  # a head alone trains nothing of the backbone
+        smallest = 10 ** int(log10(min(counts - {0}, default=10)))
+        panel.set_xscale("symlog", linthresh=smallest, linscale=0.5)
+        panel.set_xticks([tick for tick in panel.get_xticks() if tick == 0 or tick >= smallest])
+    else:
+        panel.set_xscale("log")
     panel.set_title(column, fontsize=9, parse_math=False)
     panel.set_xlabel("trained parameters", fontsize=8)
     panel.set_ylabel(metric, fontsize=8, parse_math=False)
