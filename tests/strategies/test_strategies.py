@@ -45,7 +45,7 @@ def assert_same(seen: Seen, other: Seen, tolerance: float = 1e-5) -> None:
         close(seen.checkpoint["state_dict"][name], seen.learned[name], 0)
         for key in ("step", "exp_avg", "exp_avg_sq"):
             close(seen.adam[name][key], other.adam[name][key], tolerance)
-    assert seen.losses[-1] == pytest.approx(other.losses[-1], rel=1e-5)
+    assert seen.losses[-1] == pytest.approx(other.losses[-1], rel=max(tolerance, 1e-5))
     assert seen.bleu == other.bleu
     assert seen.predictions.items() <= other.predictions.items()  # those of the first process
 
@@ -86,11 +86,11 @@ def test_packed_rows(runs: Runs, option: str, strategy: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fsdp", "fsdp2"])
-def test_bfloat16_backbone_with_float32_vectors(runs: Runs, strategy: str) -> None:
+@pytest.mark.parametrize("strategy, tolerance", [("fsdp", 0), ("fsdp2", 1e-3)])
+def test_bfloat16_backbone_with_float32_vectors(runs: Runs, strategy: str, tolerance: float) -> None:
     ddp = runs("bf16_ddp", dtype="bfloat16", strategy="ddp", devices=2)
     seen = runs(f"bf16_{strategy}", dtype="bfloat16", strategy=strategy, devices=2)
-    assert_same(seen, ddp, tolerance=0)  # the same rounding
+    assert_same(seen, ddp, tolerance)  # FSDP2 divides the head, so that its gradient is rounded elsewhere
     assert {tensor.dtype for tensor in seen.learned.values()} == {torch.float32}
 
 
