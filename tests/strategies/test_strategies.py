@@ -138,9 +138,9 @@ def test_deepspeed(runs: Runs, one: Seen, strategy: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp2", pytest.param("zero3", marks=needs_deepspeed)])
 def test_an_evaluation_before_the_fit(runs: Runs, strategy: str) -> None:
-    options: dict[str, Any] = {"dtype": "bfloat16", "devices": 2}
-    ddp = runs("baseline_ddp", strategy="ddp", **options)
-    assert_same(runs(f"baseline_{strategy}", strategy=strategy, baseline=True, **options), ddp, tolerance=0)
+    options: dict[str, Any] = {"dtype": "bfloat16", "strategy": strategy, "devices": 2}
+    plain = runs(f"bf16_{strategy}", **options)
+    assert_same(runs(f"baseline_{strategy}", baseline=True, **options), plain, tolerance=0)
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
