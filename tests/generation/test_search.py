@@ -1,6 +1,5 @@
 """What a batch writes is what transformers' generate writes for each row alone, whatever ends when."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
-from red_lightning import RED
 from red_lightning.backbones.sharding import generate_in_step
 from red_lightning.backbones.sites import find_sites
 from red_lightning.data.collation import pad
@@ -19,28 +17,11 @@ from red_lightning.generation.processors import NoRepeatedNgram, Processors, Rep
 from red_lightning.generation.reader import Reader
 from red_lightning.methods import Method, PrefixTuning, PromptTuning
 from tests.backbones_zoo import FAMILIES, MASKED, build
+from tests.generation.test_decoding import edited, one_thread  # noqa: F401 - one_thread is a fixture
 
 WRITERS = [family for family in FAMILIES if family not in MASKED]
 PADDING, EOS = 1, 0
 LENGTHS = (1, 9, 4, 9, 13, 2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for one another cost more than so small a model."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def edited(family: str, seed: int = 6) -> nn.Module:
-    """A random model with random RED vectors."""
-    model = build(family, seed)
-    generator = torch.Generator().manual_seed(seed)
-    for vector in RED(["ffn", "attention"]).apply(model).values():
-        vector.data += 0.3 * torch.randn(vector.shape, generator=generator)
-    return model
 
 
 def prompts() -> list[list[int]]:
