@@ -4,6 +4,7 @@ An editor becomes a child module (named :data:`EDITOR`) of the module whose outp
 it. So pretrained parameter names survive, and code that reads ``module.weight`` (T5 does) keeps working.
 """
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -45,6 +46,11 @@ def detach(backbone: nn.Module) -> None:
 def edited_modules(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules whose output an editor edits, with their names."""
     return [(name, m) for name, m in backbone.named_modules() if _edit_output in m._forward_hooks.values()]
+
+
+def shared_copy(backbone: Any) -> Any:
+    """A backbone with modules of its own, which can be edited apart, and the same weights in memory."""
+    return deepcopy(backbone, {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())})
 
 
 def require_unedited(backbone: nn.Module) -> None:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.backbones.sites import find_sites
+from red_lightning.backbones.surgery import shared_copy
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import saved_bytes
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.settings import Settings
-from red_lightning.benchmark.shapes import build, shape_of, shared_copy, token_ids
+from red_lightning.benchmark.shapes import build, shape_of, token_ids
 from red_lightning.benchmark.training import Steps
 from red_lightning.methods import IA3, RED, LoRA, Method
 

@@ -1,11 +1,10 @@
 """Random models of stated shapes, so that nothing is downloaded and a speed can be measured all the same."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfig, RobertaConfig
 
 from red_lightning.benchmark.settings import Settings
@@ -123,11 +122,6 @@ def random_model(config: Any, settings: Settings, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices), torch.device(settings.device):
         torch.manual_seed(seed)
         return kind.from_config(config, dtype=settings.torch_dtype).train()
-
-
-def shared_copy(model: nn.Module) -> Any:
-    """A copy with modules of its own and the same weights."""
-    return deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def token_ids(shape: Shape, settings: Settings, rows: int | None = None, tokens: int | None = None) -> Tensor:

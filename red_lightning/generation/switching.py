@@ -5,7 +5,6 @@ row's edit. The vectors of all edits lie stacked at their site, and those of a b
 begins; a step then costs one fused multiply-add per site, as with a single edit.
 """
 
-import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,15 @@ from red_lightning.artifacts.edits import place_edits, read_edits
 from red_lightning.artifacts.loading import find_edits
 from red_lightning.backbones.architectures import record_of
 from red_lightning.backbones.sites import Site, width_of
-from red_lightning.backbones.surgery import EDITOR, attach, detach, edited_modules, freeze, require_unedited
+from red_lightning.backbones.surgery import (
+    EDITOR,
+    attach,
+    detach,
+    edited_modules,
+    freeze,
+    require_unedited,
+    shared_copy,
+)
 from red_lightning.errors import UsageError, nearest
 from red_lightning.generation.stacked import BATCH, Rows, StackedEditor
 
@@ -57,8 +64,7 @@ class EditBank:
         require_unedited(backbone)
         freeze(backbone)
         self.backbone: Any = backbone
-        shared = {id(tensor): tensor for tensor in (*backbone.parameters(), *backbone.buffers())}
-        self._twin = copy.deepcopy(backbone, shared)  # modules of its own, the same weights: to read edits with
+        self._twin = shared_copy(backbone)  # to read edits with
         self._editors: dict[str, StackedEditor] = {}
         self._places: dict[str | None, int] = {None: 0}
         self._free: list[int] = []

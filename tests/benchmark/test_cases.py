@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from red_lightning.backbones.surgery import shared_copy
 from red_lightning.benchmark import CASES
 from red_lightning.benchmark.measure import Case
 from red_lightning.benchmark.random_tasks import tokenizer_of
 from red_lightning.benchmark.settings import Settings
-from red_lightning.benchmark.shapes import SHAPES, build, shared_copy, token_ids
+from red_lightning.benchmark.shapes import SHAPES, build, token_ids
 from red_lightning.benchmark.training import Steps, evenly
 
 TINY = Settings(rounds=1, size="tiny")

@@ -1,0 +1,281 @@
+"""One frozen backbone for several trainings: their batches go through it together, each edited by its own vectors.
+
+A forward pass of a frozen backbone says nothing about whose rows it computes, so those of several trainings can lie in
+one batch, side by side. Each gets its own rows of the output, as a tensor with nothing behind it; where its backward
+pass ends there, all wait for each other once more, and one backward pass through the backbone gives the gradients of
+every training's vectors. What else a training does (data, head, loss, optimizer, evaluation) it does alone.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from red_lightning.backbones.sites import Site
+from red_lightning.backbones.surgery import EDITOR, attach, edited_modules, shared_copy
+from red_lightning.errors import UsageError
+
+OUTPUTS = ("last_hidden_state", "pooler_output")
+"""What is used of a backbone's output in training."""
+
+
+@dataclass
+class Call:
+    """A training's call of a part of the backbone.
+
+    Attributes:
+        member: The training's number.
+        part: The part's name in :func:`parts`.
+        inputs: By the names of the part's arguments.
+    """
+
+    member: int
+    part: str
+    inputs: dict[str, Any]
+
+    @property
+    def likeness(self) -> tuple[Any, ...] | None:
+        """What calls must have in common to be computed together.
+
+        None if this one cannot be, such as one with a mask of its own for each pair of tokens.
+        """
+        tensors = {name: value for name, value in self.inputs.items() if isinstance(value, Tensor)}
+        if any(value.dim() not in (2, 3) for value in tensors.values()):
+            return None
+        others = tuple((name, value) for name, value in self.inputs.items() if name not in tensors)
+        return self.part, tuple(tensors), repr(others)
+
+
+@dataclass
+class Batch:
+    """The rows that are computed together: it changes with the pass, and each editor knows it.
+
+    Attributes:
+        rows: How many each training has, in their order.
+    """
+
+    rows: dict[int, int] = field(default_factory=dict)
+
+    def spread(self, vectors: Sequence[Tensor], hidden: Tensor) -> Tensor:
+        """Each training's vector at each of its rows: float32, shape (rows, 1, ..., width).
+
+        Args:
+            vectors: Those of one site, in the order of the trainings: float32, shape (width,).
+            hidden: What they edit: shape (rows, ..., width), or (rows x tokens, width).
+
+        Raises:
+            ValueError: Its first dimension does not know the rows.
+        """
+        each, rest = divmod(len(hidden), sum(self.rows.values()))
+        if rest:
+            raise ValueError("the rows cannot be told apart")
+        counts = torch.tensor([count * each for count in self.rows.values()])
+        of_row = torch.arange(len(counts)).repeat_interleave(counts).to(hidden.device, non_blocking=True)
+        return torch.stack(tuple(vectors)).index_select(0, of_row).view(-1, *[1] * (hidden.dim() - 2), hidden.shape[-1])
+
+
+class MergedEditor(nn.Module):
+    """Edits the rows of each training with its own editor's vectors: in float32, and rounded once, as that does.
+
+    Args:
+        site: The module whose output is edited.
+        editors: The editors there, by the training's number; each has ``vectors()``.
+        batch: What is computed.
+    """
+
+    def __init__(self, site: str, editors: Mapping[int, Any], batch: Batch) -> None:
+        super().__init__()
+        self.site, self.batch = site, batch
+        self.editors = dict(editors)  # no child modules: they are their own backbones'
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Edit a representation of shape (rows of all trainings, ..., width)."""
+        pairs = [self.editors[member].vectors() for member in self.batch.rows]
+        try:
+            scaling, bias = (self._spread(vectors, hidden) for vectors in zip(*pairs, strict=True))
+        except ValueError:
+            raise UsageError(
+                f"the output of '{self.site}' is computed for the whole batch at once, not for each row, so replicas "
+                "cannot share a pass; train them one after another, or edit other sites"
+            ) from None
+        if scaling is None:
+            return hidden if bias is None else (hidden + bias).to(hidden.dtype)
+        if bias is None:
+            return (hidden * scaling).to(hidden.dtype)
+        return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
+
+    def _spread(self, vectors: Sequence[Tensor | None], hidden: Tensor) -> Tensor | None:
+        known = [vector for vector in vectors if vector is not None]
+        return self.batch.spread(known, hidden) if known else None
+
+
+class Pass:
+    """One forward pass of several trainings, which waits for its backward pass.
+
+    Args:
+        rows: How many rows each training has in it.
+    """
+
+    def __init__(self, rows: dict[int, int]) -> None:
+        self.rows = rows
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def give(self, tensor: Tensor) -> Tensor:
+        """A training's part of an output, with nothing behind it."""
+        if not tensor.requires_grad:  # nothing is edited before it
+            return tensor
+        given = tensor.detach().requires_grad_()
+        self.pairs.append((tensor, given))
+        return given
+
+    def backward(self) -> None:
+        """Let the gradients of what was given go on to the vectors."""
+        pairs = [(tensor, given.grad) for tensor, given in self.pairs if given.grad is not None]
+        if pairs:
+            torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
+
+
+class Merged:
+    """A frozen backbone that several trainings share."""
+
+    def __init__(self) -> None:
+        self.backbone: Any = None
+        self.twins: dict[int, Any] = {}
+        self.passes: list[Pass] = []
+        self.computed = 0
+        """How many passes were computed for several trainings."""
+        self._batch = Batch()
+        self._parts: dict[str, nn.Module] = {}
+
+    def join(self, member: int, load: Callable[[], nn.Module], meet: Callable[[Call], Any]) -> nn.Module:
+        """A backbone for one more training: modules of its own, with the weights of all.
+
+        Args:
+            member: The training's number.
+            load: Loads the backbone, for the first of them.
+            meet: Called in training with what the training's backbone is called with; returns what that returns.
+        """
+        if self.backbone is None:
+            self.backbone = load()
+        own = self.twins[member] = shared_copy(self.backbone)
+        for name, part in parts(own).items():
+            _let_meet(part, partial(_call, meet, member, name))
+        return own
+
+    def compute(self, calls: Sequence[Call]) -> dict[int, Any]:
+        """Compute what several trainings, or one, have called: each gets what its own backbone would have returned.
+
+        Args:
+            calls: At most one of each training, all of the same likeness.
+
+        Returns:
+            The outputs, by the training's number.
+        """
+        if len(calls) == 1:
+            (call,) = calls
+            return {call.member: _plain_forward(parts(self.twins[call.member])[call.part], call.inputs)}
+        self._prepare()
+        self.computed += 1
+        part = self._parts[calls[0].part]
+        rows = self._batch.rows = {call.member: _rows(call) for call in calls}
+        fill = getattr(self.backbone.config, "pad_token_id", None) or 0
+        output = part.forward(**_joined([call.inputs for call in calls], fill))
+        this = Pass(rows)
+        self.passes.append(this)
+        given = {call.member: type(output)() for call in calls}
+        for name in (name for name in OUTPUTS if isinstance(output.get(name), Tensor)):
+            for call, own in zip(calls, output[name].split([*rows.values()]), strict=True):
+                given[call.member][name] = this.give(own if own.dim() < 3 else own[:, : _tokens(call)])
+        return given
+
+    def backward(self) -> None:
+        """Compute the gradients of every training's vectors, when the backward passes of all have ended."""
+        passes, self.passes = self.passes, []
+        for this in reversed(passes):  # an encoder's output is given to its decoder
+            self._batch.rows = this.rows  # gradient checkpointing edits again
+            this.backward()
+
+    def _prepare(self) -> None:
+        """Make the modules that compute for all, once the editors of all are known."""
+        if self._parts:
+            return
+        together = shared_copy(self.backbone).train()
+        device = next(next(iter(self.twins.values())).parameters()).device
+        sites: dict[str, dict[int, Any]] = {}
+        for member, own in self.twins.items():
+            for name, module in edited_modules(own):
+                sites.setdefault(name, {})[member] = module.get_submodule(EDITOR)
+        for name, editors in sites.items():
+            attach(together, Site(name, None, 0), MergedEditor(name, editors, self._batch))
+        self._parts = parts(together.to(device))
+
+
+def parts(backbone: Any) -> dict[str, nn.Module]:
+    """What a task calls in training, itself or through the backbone, by a name.
+
+    The encoder and the decoder, or the hidden layers of either alone; no language-model head.
+    """
+    if backbone.config.is_encoder_decoder:
+        return {"encoder": backbone.get_encoder(), "decoder": backbone.get_decoder()}
+    return {"layers": backbone.get_decoder()}  # which is an encoder itself, too
+
+
+def _call(meet: Callable[[Call], Any], member: int, part: str, inputs: dict[str, Any]) -> Any:
+    return meet(Call(member, part, inputs))
+
+
+def _let_meet(part: nn.Module, meet: Callable[[dict[str, Any]], Any]) -> None:
+    """Hand over the calls of a module in training, as a subclass of its class would.
+
+    PyTorch's parametrizations and ``fully_shard`` change a module's class in this way.
+    """
+    plain = type(part)
+
+    def forward(self: Any, *args: Any, **inputs: Any) -> Any:
+        if not (torch.is_grad_enabled() and self.training):
+            return plain.forward(self, *args, **inputs)
+        return meet({**dict(zip(_names(plain), args, strict=False)), **inputs})
+
+    part.__class__ = type(plain.__name__, (plain,), {"forward": forward, "__module__": plain.__module__})
+
+
+def _names(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The names of a module's arguments."""
+    return tuple(inspect.signature(kind.forward).parameters)[1:]
+
+
+def _plain_forward(part: nn.Module, inputs: dict[str, Any]) -> Any:
+    """What a module that meets others would have returned by itself."""
+    return type(part).__mro__[1].forward(part, **inputs)  # type: ignore[attr-defined]
+
+
+def _rows(call: Call) -> int:
+    return len(next(value for value in call.inputs.values() if isinstance(value, Tensor)))
+
+
+def _tokens(call: Call) -> int:
+    return next(value for value in call.inputs.values() if isinstance(value, Tensor)).shape[1]
+
+
+def _joined(inputs: Sequence[Mapping[str, Any]], fill: int) -> dict[str, Any]:
+    """The inputs of all trainings: rows one below the other, padded on the right to the longest."""
+    joined = dict(inputs[0])
+    for name in (name for name, value in joined.items() if isinstance(value, Tensor)):
+        tensors = [own[name] for own in inputs]
+        longest = max(tensor.shape[1] for tensor in tensors)
+        value = fill if name.endswith("input_ids") else 0
+        padded = [_padded(tensor, longest, value) for tensor in tensors]
+        joined[name] = torch.cat(padded)
+    return joined
+
+
+def _padded(tensor: Tensor, tokens: int, value: int) -> Tensor:
+    """A tensor of shape (rows, tokens) or (rows, tokens, width) with more tokens."""
+    if (more := tokens - tensor.shape[1]) == 0:
+        return tensor
+    return pad(tensor, (0, more) if tensor.dim() == 2 else (0, 0, 0, more), value=value)

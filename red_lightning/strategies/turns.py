@@ -1,0 +1,137 @@
+"""Threads that take turns: one runs, until it waits for the others or ends."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Waiting = Mapping[int, Any]
+"""What each thread that waits has called, by its number."""
+
+Switch = Callable[[int | None, int | None], None]
+"""Told that the turn goes from one thread (None: none) to another."""
+
+
+class StoppedError(SystemExit):
+    """Ends a thread because the others were ended."""
+
+
+class Turns:
+    """Runs pieces of work in threads, of which one has the turn at any time, always in the same order.
+
+    A thread gives its turn to the next when it calls :meth:`meet`. When all that have not ended do, one of them
+    computes what several have called, and they go on. So nothing depends on timing, and nothing needs a lock.
+
+    Args:
+        count: How many threads there are.
+        choose: Given what every thread waits for, says which threads are served together; the first computes.
+        compute: Given what these have called, returns what each gets. It runs in the first one's thread, and so under
+            its autocast and its device.
+        switch: Called whenever the turn goes from one thread (None: none) to another.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        choose: Callable[[Waiting, int], Sequence[int]],
+        compute: Callable[[Waiting], Mapping[int, Any]],
+        switch: Switch = lambda before, after: None,
+    ) -> None:
+        self._choose, self._compute, self._switch = choose, compute, switch
+        self._condition = threading.Condition()
+        self._live = list(range(count))
+        self._waiting: dict[int, Any] = {}
+        self._results: dict[int, Any] = {}
+        self._turn: int | None = None
+        self._served: Sequence[int] = ()
+        self.stopped = False
+        self.ended: dict[int, BaseException | None] = {}
+        """How each thread has ended: None, or its exception."""
+
+    def start(self, work: Sequence[Callable[[], None]]) -> None:
+        """Start the threads, each with its piece of work."""
+        self._threads = [threading.Thread(target=self._run, args=(me, one), daemon=True) for me, one in enumerate(work)]
+        for thread in self._threads:
+            thread.start()
+        with self._condition:
+            self._pass_on(None, 0)
+
+    def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Wait until all threads have ended.
+
+        Args:
+            meanwhile: Called now and then in the thread that calls this, which may be the one that hears signals.
+        """
+        while any(thread.is_alive() for thread in self._threads):
+            self._threads[-1].join(0.2)
+            meanwhile()
+
+    def meet(self, me: int, called: Any) -> Any:
+        """Wait until every other thread waits too, or has ended, and get what was called.
+
+        Raises:
+            BaseException: What computing it has raised, or the threads were stopped.
+        """
+        with self._condition:
+            self._waiting[me] = called
+            self._next(me)
+            self._await(me)
+        if me not in self._results:
+            self.check()
+            self._serve()
+        result = self._results.pop(me)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def stop(self) -> None:
+        """Let every thread end where it waits, or calls :meth:`check`."""
+        self.stopped = True
+
+    def check(self) -> None:
+        """End the thread that calls this, if the threads were stopped."""
+        if self.stopped:
+            raise StoppedError(1)
+
+    def _run(self, me: int, work: Callable[[], None]) -> None:
+        error: BaseException | None = None
+        with self._condition:
+            self._await(me)
+        try:
+            self.check()
+            work()
+        except BaseException as caught:
+            error = caught
+        with self._condition:
+            self.ended[me] = error
+            self._live.remove(me)
+            self._waiting.pop(me, None)
+            self._next(me)
+
+    def _next(self, me: int) -> None:
+        """Give the turn to the next thread that can go on, or else to one that computes for several."""
+        free = [other for other in self._live if other not in self._waiting]
+        if free:
+            following = next((other for other in free if other > me), free[0])
+        elif self._live:
+            self._served = self._choose(self._waiting, me)
+            following = self._served[0]
+        self._pass_on(me, following if self._live else None)
+
+    def _serve(self) -> None:
+        """Compute what the chosen threads have called; an exception is everybody's."""
+        served, self._served = self._served, ()
+        called = {other: self._waiting.pop(other) for other in served}
+        try:
+            self._results.update(self._compute(called))
+        except BaseException as error:
+            self._results.update(dict.fromkeys(called, error))
+
+    def _pass_on(self, before: int | None, after: int | None) -> None:
+        if before != after:
+            self._switch(before, after)
+        self._turn = after
+        self._condition.notify_all()
+
+    def _await(self, me: int) -> None:
+        while self._turn != me:
+            self._condition.wait()
