@@ -8,7 +8,7 @@ every training's vectors. What else a training does (data, head, loss, optimizer
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from red_lightning.backbones.merged_editor import Batch, MergedEditor
 from red_lightning.backbones.sites import Site
 from red_lightning.backbones.surgery import EDITOR, attach, edited_modules, shared_copy
-from red_lightning.errors import UsageError
 
 OUTPUTS = ("last_hidden_state", "pooler_output")
 """What is used of a backbone's output in training."""
@@ -49,69 +49,6 @@ class Call:
             return None
         others = tuple((name, value) for name, value in self.inputs.items() if name not in tensors)
         return self.part, tuple(tensors), repr(others)
-
-
-@dataclass
-class Batch:
-    """The rows that are computed together: it changes with the pass, and each editor knows it.
-
-    Attributes:
-        rows: How many each training has, in their order.
-    """
-
-    rows: dict[int, int] = field(default_factory=dict)
-
-    def spread(self, vectors: Sequence[Tensor], hidden: Tensor) -> Tensor:
-        """Each training's vector at each of its rows: float32, shape (rows, 1, ..., width).
-
-        Args:
-            vectors: Those of one site, in the order of the trainings: float32, shape (width,).
-            hidden: What they edit: shape (rows, ..., width), or (rows x tokens, width).
-
-        Raises:
-            ValueError: Its first dimension does not know the rows.
-        """
-        each, rest = divmod(len(hidden), sum(self.rows.values()))
-        if rest:
-            raise ValueError("the rows cannot be told apart")
-        counts = torch.tensor([count * each for count in self.rows.values()])
-        of_row = torch.arange(len(counts)).repeat_interleave(counts).to(hidden.device, non_blocking=True)
-        return torch.stack(tuple(vectors)).index_select(0, of_row).view(-1, *[1] * (hidden.dim() - 2), hidden.shape[-1])
-
-
-class MergedEditor(nn.Module):
-    """Edits the rows of each training with its own editor's vectors: in float32, and rounded once, as that does.
-
-    Args:
-        site: The module whose output is edited.
-        editors: The editors there, by the training's number; each has ``vectors()``.
-        batch: What is computed.
-    """
-
-    def __init__(self, site: str, editors: Mapping[int, Any], batch: Batch) -> None:
-        super().__init__()
-        self.site, self.batch = site, batch
-        self.editors = dict(editors)  # no child modules: they are their own backbones'
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Edit a representation of shape (rows of all trainings, ..., width)."""
-        pairs = [self.editors[member].vectors() for member in self.batch.rows]
-        try:
-            scaling, bias = (self._spread(vectors, hidden) for vectors in zip(*pairs, strict=True))
-        except ValueError:
-            raise UsageError(
-                f"the output of '{self.site}' is computed for the whole batch at once, not for each row, so replicas "
-                "cannot share a pass; train them one after another, or edit other sites"
-            ) from None
-        if scaling is None:
-            return hidden if bias is None else (hidden + bias).to(hidden.dtype)
-        if bias is None:
-            return (hidden * scaling).to(hidden.dtype)
-        return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
-
-    def _spread(self, vectors: Sequence[Tensor | None], hidden: Tensor) -> Tensor | None:
-        known = [vector for vector in vectors if vector is not None]
-        return self.batch.spread(known, hidden) if known else None
 
 
 class Pass:

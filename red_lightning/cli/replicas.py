@@ -8,19 +8,7 @@ import torch
 
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.cells import SEED, folder_name, written
-
-SHARED = (
-    "config",
-    "model.backbone",
-    "model.class_path",
-    "model.method",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.precision",
-    "trainer.strategy",
-)
-"""What replicas cannot differ in, because they share the passes of a backbone."""
+from red_lightning.reproduction.groups import is_shared, on_one_device
 
 
 @dataclass
@@ -30,10 +18,13 @@ class Replica:
     Attributes:
         name: Its folder's name.
         settings: What it changes in the command's settings, by full name.
+        log: The file into which it prints, which the entry ``log`` names; without that the first prints where the
+            command does, and each other one into NAME.log in the folder of all.
     """
 
     name: str
     settings: dict[str, Any]
+    log: str | None = None
 
     def options(self) -> list[str]:
         """Its settings on a command line."""
@@ -60,7 +51,7 @@ def replicas_of(config: Any, command: str | None) -> list[Replica]:
         )
     if isinstance(given, int):
         given = [{SEED: seed} for seed in _seeds(config.seed_everything, given)]
-    replicas = [Replica(_name(settings), dict(settings)) for settings in given]
+    replicas = [_replica(entry) for entry in given]
     _refuse_unfit(replicas)
     _refuse_several_devices(config)
     return replicas
@@ -73,6 +64,11 @@ def device_of(trainer: Any) -> torch.device:
     if trainer.accelerator == "mps":
         return torch.device("mps")
     return torch.device("cuda", trainer.devices[0] if isinstance(trainer.devices, list) else 0)
+
+
+def _replica(entry: Mapping[str, Any]) -> Replica:
+    settings = {key: value for key, value in entry.items() if key != "log"}
+    return Replica(_name(settings), settings, entry.get("log"))
 
 
 def _seeds(first: Any, count: int) -> Sequence[int]:
@@ -89,7 +85,7 @@ def _refuse_unfit(replicas: Sequence[Replica]) -> None:
         if not replica.name:
             raise UsageError("model.method.replicas has an entry without settings; give each something of its own")
         for key in replica.settings:
-            if any(key == shared or key.startswith((f"{shared}.", f"{shared}_")) for shared in SHARED):
+            if is_shared(key):
                 raise UsageError(f"model.method.replicas cannot differ in {key}, which they share; make several runs")
     names = [replica.name for replica in replicas]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -97,9 +93,7 @@ def _refuse_unfit(replicas: Sequence[Replica]) -> None:
 
 
 def _refuse_several_devices(config: Any) -> None:
-    trainer = config.trainer
-    one = trainer.devices in ("auto", "1", 1) or (isinstance(trainer.devices, list) and len(trainer.devices) == 1)
-    if trainer.strategy != "auto" or not one or trainer.num_nodes != 1:
+    if not on_one_device(config.trainer):
         raise UsageError(
             "model.method.replicas train on one device; give --trainer.devices 1, and neither trainer.strategy nor "
             "trainer.num_nodes"

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -57,6 +58,8 @@ class Run:
 
     def __init__(self, cli: Any, args: Sequence[str], config: Any, folder: Path, replicas: Sequence[Replica]) -> None:
         self.cli, self.args, self.config, self.folder, self.replicas = cli, args, config, folder, replicas
+        own = [None, *(folder / f"{replica.name}.log" for replica in replicas[1:])]
+        self.logs = [Path(replica.log) if replica.log else path for replica, path in zip(replicas, own, strict=True)]
         self.trainers: list[Trainer] = []
 
     def run(self, preemption: Preemption) -> None:
@@ -66,16 +69,15 @@ class Run:
             preemption: Hears the signals of the command.
         """
         with ExitStack() as logs:
-            names = [replica.name for replica in self.replicas[1:]]
-            files = [(self.folder / f"{name}.log").open("a", encoding="utf-8") for name in names]
-            outputs = [sys.stdout, *map(logs.enter_context, files)]
+            files = [path and logs.enter_context(path.open("a", 1, encoding="utf-8")) for path in self.logs]
+            outputs = [file or sys.stdout for file in files]
             self.group = Group(len(self.replicas), Belongings(outputs).switch)
             self.group.turns.start([partial(self._fit, member) for member in range(len(self.replicas))])
             with preemption.passing_on() as received:
                 try:
-                    self.group.turns.wait(lambda: self._tell(received()))
+                    self.group.turns.wait(lambda: self._end(received()))
                 except KeyboardInterrupt:
-                    self._tell(signal.SIGINT)
+                    self._end(signal.SIGINT)
                     self.group.turns.wait()
                     raise
 
@@ -95,17 +97,22 @@ class Run:
 
     def _fit(self, member: int) -> None:
         """Run one replica; if it fails before anything was trained, the others end too."""
-        trainers, strategy = self.trainers, Together(self.group, member, device_of(self.config.trainer))
+        trainers, told = self.trainers, self.group.told
+        strategy = Together(self.group, member, device_of(self.config.trainer))
 
         class ReplicaCLI(self.cli):  # type: ignore[name-defined]
             def instantiate_trainer(self, **options: Any) -> Trainer:
                 trainer: Trainer = super().instantiate_trainer(**options, strategy=strategy)
                 trainers.append(trainer)
+                callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+                told.extend(callback.tell for callback in callbacks if isinstance(callback, Preemption))
                 return trainer
 
         try:
             launch(ReplicaCLI, [*self.args, *self._options(member)])
-        except BaseException:
+        except BaseException as error:
+            if self.logs[member] and isinstance(error, Exception):
+                _complain(error)
             if not self.trained:
                 self.group.turns.stop()
             raise
@@ -122,15 +129,9 @@ class Run:
         }
         return [*(f"--{key}={value}" for key, value in own.items()), *replica.options()]
 
-    def _tell(self, number: int | None) -> None:
-        """Tell every replica that a signal has come."""
-        if number is None:
-            return
-        self.group.ending = True
-        for trainer in self.trainers:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, Preemption):
-                    callback.tell(number)
+    def _end(self, number: int | None) -> None:
+        """Let every replica end in order, if a signal has come."""
+        self.group.signal = number
 
 
 def fit_together(cli: Any, args: Sequence[str], config: Any, folder: Path, replicas: Sequence[Replica]) -> None:
@@ -146,12 +147,12 @@ def fit_together(cli: Any, args: Sequence[str], config: Any, folder: Path, repli
     Raises:
         UsageError: A replica was refused before anything was trained, or some have failed later.
     """
-    left = [replica for replica in replicas if not (_folder(folder, replica) / "results.json").exists()]
+    left = [replica for replica in replicas if _is_left(folder, replica)]
     preemption = next(each for each in cli.trainer_defaults["callbacks"] if isinstance(each, Preemption))
     failures: Mapping[str, BaseException] = {}
     if left:
         names = ", ".join(replica.name for replica in left)
-        others = "; all but the first write to NAME.log there" if len(left) > 1 else ""
+        others = "; all but the first write to NAME.log there" if len(left) > 1 and not left[0].log else ""
         print(f"{len(left)} replicas at once in {folder.name}: {names}{others}", flush=True)
         together = Run(type(cli), args, config, folder, left)
         together.run(preemption)
@@ -163,6 +164,14 @@ def fit_together(cli: Any, args: Sequence[str], config: Any, folder: Path, repli
         _raise_first(failures, f"{len(failures)} of {len(replicas)} replicas failed, first ")
 
 
+def _complain(error: Exception) -> None:
+    """Print why a replica failed where it prints, as the command would."""
+    sentence = usage_error_in(error)
+    if sentence is None:
+        traceback.print_exception(error, file=sys.stdout)
+    print(f"error: {sentence or ' '.join(traceback.format_exception_only(error)[-1].split())}")
+
+
 def _raise_first(failures: Mapping[str, BaseException], said: str = "") -> None:
     """Raise what one of the replicas has raised, with its name."""
     name, error = next(iter(failures.items()))
@@ -170,6 +179,11 @@ def _raise_first(failures: Mapping[str, BaseException], said: str = "") -> None:
     if sentence is None:
         raise error
     raise UsageError(f"{said}replica {name}: {sentence}") from error
+
+
+def _is_left(folder: Path, replica: Replica) -> bool:
+    """Whether a replica is still to be run."""
+    return bool(replica.settings.get("run.overwrite")) or not (_folder(folder, replica) / "results.json").exists()
 
 
 def _folder(folder: Path, replica: Replica) -> Path:

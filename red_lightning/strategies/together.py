@@ -1,5 +1,6 @@
 """Several trainings on one device that share a frozen backbone and its passes: replicas."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ class Group:
 
     def __init__(self, count: int, switch: Switch = lambda before, after: None) -> None:
         self.merged = Merged()
-        self.ending = False
-        """Whether all are to end; those that train do so after a step, by themselves."""
+        self.signal: int | None = None
+        """By which all are to end, if they are."""
+        self.told: list[Callable[[int], None]] = []
+        """What tells each training of it. They hear of it in a pass, so that all end after the same step."""
         self.turns = Turns(count, _served_together, self._compute, switch)
 
     def call(self, call: Call) -> Any:
@@ -34,6 +37,9 @@ class Group:
             self.turns.meet(member, None)
 
     def _compute(self, called: Waiting) -> dict[int, Any]:
+        if self.signal is not None:
+            for tell in self.told:
+                tell(self.signal)
         calls = [call for call in called.values() if call is not None]
         if calls:
             return self.merged.compute(calls)
@@ -71,7 +77,7 @@ class Together(SingleDeviceStrategy):
 
     def test_step(self, *args: Any, **options: Any) -> Any:
         """Test, unless all are to end."""
-        if self.group.ending:
+        if self.group.signal is not None:
             raise StoppedError(1)
         return super().test_step(*args, **options)
 

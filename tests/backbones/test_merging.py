@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.loss_head import label_losses
-from red_lightning.backbones.merging import Batch, MergedEditor, parts
+from red_lightning.backbones.merged_editor import Batch, MergedEditor
+from red_lightning.backbones.merging import parts
 from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.backbones.surgery import shared_copy
 from red_lightning.errors import UsageError
