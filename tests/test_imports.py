@@ -23,8 +23,8 @@ BELOW: dict[str, set[str]] = {
     "strategies": {"backbones"},
 }
 BELOW["reproduction"] = {*BELOW["evaluation"], "evaluation", "callbacks"}
-BELOW["quickstart"] = BELOW["benchmark"] = {*BELOW["reproduction"], "reproduction", "quickstart", "benchmark"}
-BELOW["cli"] = {*BELOW["quickstart"], "strategies"}
+BELOW["quickstart"] = {*BELOW["reproduction"], "reproduction", "quickstart", "benchmark"}
+BELOW["benchmark"] = BELOW["cli"] = {*BELOW["quickstart"], "strategies"}
 BELOW["__main__"] = {"cli"}
 BELOW["__init__"] = {"artifacts", "methods"}
 MAY_REACH_THE_HUB = {"backbones", "data", "artifacts", "evaluation"}

@@ -17,7 +17,7 @@ listed is ignored, and a new one does not raise the format.
     ``architecture``          object; the backbone's ``model_type``, ``hidden_size``, ``num_hidden_layers`` and
                               ``vocab_size``: to say in what another backbone differs.
     ``dtype``                 text; the number format that the backbone was trained in, such as ``bfloat16``.
-    ``quantization``          text or null; ``nf4``, ``fp4`` or ``int8`` if it was quantised: ``load`` does so too.
+    ``quantization``          text or null; ``nf4``, ``int8`` and so on if it was quantised: ``load`` does so too.
     ``task``                  text or null; a class of :mod:`red_lightning.tasks`: how the model is used.
     ``labels``                list of texts or null; the classes in the order of their numbers, empty for a number.
     ``head``                  object or null; a classifier's ``pooling``, ``hidden`` and ``dropout``: built again.

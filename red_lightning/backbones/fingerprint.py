@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from red_lightning.backbones.quantization import in_fewer_bits
 from red_lightning.backbones.sharding import is_divided
 
 COUNT = 256
@@ -62,7 +63,7 @@ def _signs(parameters: dict[str, nn.Parameter]) -> dict[str, bytes]:
     for name, parameter in parameters.items():
         if is_divided(parameter):
             divided[name] = first_signs(parameter.to_local())
-        elif parameter.is_floating_point() and not parameter.is_meta:
+        elif not in_fewer_bits(parameter) and not parameter.is_meta:
             signs[name] = first_signs(parameter)
     if divided:  # along the first dimension, so the first values lie in the first processes
         parts: list[dict[str, bytes]] = [{} for _ in range(torch.distributed.get_world_size())]

@@ -15,7 +15,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging as transformers_logging
 
 from red_lightning import hub
-from red_lightning.backbones.quantization import Dtype, Quantization, keep_format, quantization_config
+from red_lightning.backbones.compiling import compile_blocks, require_compiler
+from red_lightning.backbones.quantization import Dtype, Quantization, check_format, quantization_config
 from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.errors import UsageError, first_line
 
@@ -31,14 +32,16 @@ class BackboneOptions:
         revision: Branch, tag or commit on the hub; null for the main branch.
         dtype: Number format of the frozen weights; what is learned stays float32. null is float32 for a training, that
             of the training for its edits, and that of the files for a model without edits.
-        quantization: Store the weights of linears in fewer bits, through bitsandbytes: ``nf4`` (4 bits, the QLoRA
-            paper's), ``fp4`` or ``int8``; null to store them as ``dtype``, which else is what they are computed with.
+        quantization: Store the weights of linears in fewer bits: ``nf4`` (4, as in the QLoRA paper), ``fp4``, ``int8``;
+            by torchao ``int8_weight_only``, ``float8_weight_only``; null as ``dtype``, in which else they are used.
         attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
             own choice.
         gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
         selective_recomputation: Keep for the backward pass only what a few elementwise operations cannot compute again
             from the rest: the same loss, and gradients equal to rounding. Null does so where it costs no time, which is
-            not in small batches, nor on a CPU in 16 bits.
+            not in small batches, nor on a CPU in 16 bits, nor with ``compile``, which has its own way.
+        compile: Let torch.compile make kernels for the blocks, in training and for losses, not for decoding: fewer
+            passes over memory after a slow first step. Equal to rounding, but for what dropout draws.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 
@@ -48,6 +51,7 @@ class BackboneOptions:
     attention: str | None = None
     gradient_checkpointing: bool = False
     selective_recomputation: bool | None = None
+    compile: bool = False
     trust_remote_code: bool = False
 
     @property
@@ -203,6 +207,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
             _keep_less(model, options)
             return model
+        require_compiler(options.compile)
         with silence():  # what is missing is refused below, by name
             model, report = auto.from_pretrained(
                 source.place,
@@ -213,8 +218,10 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 output_loading_info=True,
                 **source.arguments(options),
             )
-        keep_format(model)
+        check_format(model, options.quantization)
         _keep_less(model, options)
+        if options.compile:
+            compile_blocks(model)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -233,7 +240,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
 
 def _keep_less(model: Any, options: BackboneOptions) -> None:
     """Let forward passes keep less. Gradient checkpointing is not reentrant, so it works behind a frozen embedding."""
-    if options.selective_recomputation is not False:
+    if options.selective_recomputation or (options.selective_recomputation is None and not options.compile):
         recompute_selectively(model, always=bool(options.selective_recomputation))
     if options.gradient_checkpointing:
         name = "activation_checkpointing_enable"  # since transformers 5.2x

@@ -7,7 +7,8 @@ Kernel, arXiv 2410.10989, section 3.2, joins a linear and its cross-entropy so, 
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,13 +26,18 @@ ToLogits = Callable[[Tensor], Tensor]
 
 
 def label_losses(
-    backbone: Any, labels: Tensor, predictors: Tensor | None = None, label_smoothing: float = 0.0, **inputs: Any
+    backbone: Any,
+    labels: Tensor,
+    predictors: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    places: Tensor | None = None,
+    **inputs: Any,
 ) -> Tensor:
     """The cross-entropy of each label, from logits that are computed where a label is and nowhere else.
 
-    The backbone is called whole, and once, so that whatever is wrapped around it or hooked to it works. Its head is
-    computed in parts if its family has a record and it is a linear that neither trains nor is divided over processes;
-    otherwise the logits of all labels are there at once.
+    The backbone is called whole, and once, so that whatever is wrapped around it or hooked to it works. If its family
+    has a record and its head is a linear, that is given the labels' hidden states alone; and it is computed in parts if
+    it neither trains nor is divided over processes. A GPU is not waited for if the places are given.
 
     Args:
         backbone: A decoder or an encoder-decoder with a language-model head.
@@ -40,24 +46,28 @@ def label_losses(
         predictors: The column whose hidden state predicts each label: int64, of that shape. None for the column before
             it in a decoder, and for its own in an encoder-decoder, whose decoder reads the labels shifted.
         label_smoothing: Share of the target probability spread over the vocabulary.
+        places: Row and column of each label: int64, shape (2, labels). None looks for them.
         **inputs: What the backbone is called with.
 
     Returns:
         In nats, 0 where there is no label: float32, of the labels' shape.
     """
     shift = 0 if backbone.config.is_encoder_decoder else 1
-    rows, columns = (labels[:, shift:] >= 0).nonzero(as_tuple=True)
-    places = rows, columns + shift
-    at = columns if predictors is None else predictors[places]
-    head = _frozen_head(backbone)
-    if head is None:
-        logits = _logits(backbone, inputs, rows, at)
-        losses = cross_entropy(logits.float(), labels[places], reduction="none", label_smoothing=label_smoothing)
+    if places is None:
+        rows, columns = (labels[:, shift:] >= 0).nonzero(as_tuple=True)
+        columns = columns + shift
     else:
+        rows, columns = places
+    at = columns - shift if predictors is None else predictors[rows, columns]
+    known, head = labels[rows, columns], _head(backbone)
+    if head is not None and _is_frozen(head):
         hidden = _hidden_states(backbone, head, inputs)[rows, at]
         to_logits, at_once = _to_logits(backbone, head), max(1, AT_ONCE // head.out_features)
-        losses = _LossInParts.apply(hidden, labels[places], to_logits, label_smoothing, at_once)
-    return losses.new_zeros(labels.shape).index_put(places, losses)
+        losses = _LossInParts.apply(hidden, known, to_logits, label_smoothing, at_once)
+    else:
+        logits = _logits(backbone, head, inputs, rows, at)
+        losses = cross_entropy(logits.float(), known, reduction="none", label_smoothing=label_smoothing)
+    return losses.new_zeros(labels.shape).index_put((rows, columns), losses)
 
 
 class _LossInParts(torch.autograd.Function):
@@ -99,31 +109,42 @@ def _scale(dtype: torch.dtype) -> float:
     return 1024.0 if dtype == torch.float16 else 1.0
 
 
-def _frozen_head(backbone: Any) -> nn.Linear | None:
-    """The linear that makes logits of hidden states, if it is known to and its weights are whole and frozen."""
+def _head(backbone: Any) -> nn.Linear | None:
+    """The linear that makes logits of hidden states, if it is known to."""
     own_code = not type(backbone).forward.__module__.startswith("transformers.")
     if own_code or record_of(backbone.config) is None:
         return None
     head = backbone.get_output_embeddings()
+    return head if isinstance(head, nn.Linear) else None
+
+
+def _is_frozen(head: nn.Linear) -> bool:
+    """Whether its weights are whole, and do not train."""
     weights = list(head.parameters())
     divided = any(is_divided(weight) or hasattr(weight, "ds_id") for weight in weights)
-    trains = any(weight.requires_grad for weight in weights)
-    return head if isinstance(head, nn.Linear) and not divided and not trains else None
+    return not divided and not any(weight.requires_grad for weight in weights)
+
+
+@contextmanager
+def _given(head: nn.Linear, choose: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within, the head is given what ``choose`` makes of the hidden states, of shape (rows, tokens, width)."""
+    handle = head.register_forward_pre_hook(lambda _, args: (choose(args[0]),))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _hidden_states(backbone: Any, head: nn.Linear, inputs: dict[str, Any]) -> Tensor:
     """What the head is given: shape (rows, tokens, width). It is called for none of them."""
     given: list[Tensor] = []
 
-    def withhold(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-        given.append(args[0])
-        return (args[0][:, :0],)
+    def withhold(hidden: Tensor) -> Tensor:
+        given.append(hidden)
+        return hidden[:, :0]
 
-    handle = head.register_forward_pre_hook(withhold)
-    try:
+    with _given(head, withhold):
         backbone(**inputs)
-    finally:
-        handle.remove()
     return given[0]
 
 
@@ -144,9 +165,12 @@ def _to_logits(backbone: Any, head: nn.Linear) -> ToLogits:
     return to_logits
 
 
-def _logits(backbone: Any, inputs: dict[str, Any], rows: Tensor, columns: Tensor) -> Tensor:
-    """The logits at some positions: shape (positions, vocabulary)."""
-    if "logits_to_keep" not in inspect.signature(backbone.forward).parameters:  # encoder-decoders, and code of its own
+def _logits(backbone: Any, head: nn.Linear | None, inputs: dict[str, Any], rows: Tensor, columns: Tensor) -> Tensor:
+    """The logits at some positions, as the backbone computes them itself: shape (positions, vocabulary)."""
+    if head is not None:
+        with _given(head, lambda hidden: hidden[rows, columns][None]):
+            return backbone(**inputs).logits[0]
+    if "logits_to_keep" not in inspect.signature(backbone.forward).parameters:
         return backbone(**inputs).logits[rows, columns]
     kept, where = columns.unique(return_inverse=True)
     return backbone(**inputs, logits_to_keep=kept).logits[rows, where]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,9 +34,18 @@ class Batch:
         each, rest = divmod(len(hidden), sum(self.rows.values()))
         if rest:
             raise ValueError("the rows cannot be told apart")
-        counts = torch.tensor([count * each for count in self.rows.values()])
-        of_row = torch.arange(len(counts)).repeat_interleave(counts).to(hidden.device, non_blocking=True)
-        return torch.stack(tuple(vectors)).index_select(0, of_row).view(-1, *[1] * (hidden.dim() - 2), hidden.shape[-1])
+        counts, known = tuple(count * each for count in self.rows.values()), torch.stack(tuple(vectors))
+        if len(set(counts)) == 1:  # as most often: no index goes to the device, and sums are in one order there
+            of_rows = known.repeat_interleave(counts[0], 0)
+        else:
+            of_rows = known.index_select(0, _places(counts, hidden.device))
+        return of_rows.view(-1, *[1] * (hidden.dim() - 2), hidden.shape[-1])
+
+
+@lru_cache(maxsize=8)  # one for all sites of a pass, and for the passes after it
+def _places(counts: tuple[int, ...], device: torch.device) -> Tensor:
+    """Each row's place among several things, of which each is for so many rows: int64, shape (rows,)."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
 
 
 class MergedEditor(nn.Module):

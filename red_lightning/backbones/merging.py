@@ -172,18 +172,14 @@ def _let_meet(part: nn.Module, meet: Callable[[dict[str, Any]], Any]) -> None:
     PyTorch's parametrizations and ``fully_shard`` change a module's class in this way.
     """
     plain = type(part)
+    names = tuple(inspect.signature(plain.forward).parameters)[1:]
 
     def forward(self: Any, *args: Any, **inputs: Any) -> Any:
         if not (torch.is_grad_enabled() and self.training):
             return plain.forward(self, *args, **inputs)
-        return meet({**dict(zip(_names(plain), args, strict=False)), **inputs})
+        return meet({**dict(zip(names, args, strict=False)), **inputs})
 
     part.__class__ = type(plain.__name__, (plain,), {"forward": forward, "__module__": plain.__module__})
-
-
-def _names(kind: type[nn.Module]) -> tuple[str, ...]:
-    """The names of a module's arguments."""
-    return tuple(inspect.signature(kind.forward).parameters)[1:]
 
 
 def _plain_forward(part: nn.Module, inputs: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from red_lightning.backbones.compiling import refuse_compiled
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import refuse_division
 from red_lightning.backbones.weight_files import Place, find_places
@@ -36,9 +37,10 @@ def load_sharded(
         The divided backbone, in training mode. Its outputs are those of the whole one.
 
     Raises:
-        UsageError: The backbone cannot be loaded, or is to be quantised.
+        UsageError: The backbone cannot be loaded, or is to be quantised or compiled.
     """
     refuse_division(options.quantization is not None)
+    refuse_compiled(options.compile)
     backbone = load(meta=True)
     places = find_places(source, backbone) if _one_dtype(backbone, options) else None
     if places is None:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from red_lightning.backbones.architectures import architecture_of
+from red_lightning.backbones.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.quantization import is_quantized, refuse_division
 
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
@@ -20,9 +21,10 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
     """The backbone's blocks, which are the units that are gathered one after another.
 
     Raises:
-        UsageError: The family has no record of what its blocks are called, or the weights are quantised.
+        UsageError: The family has no record of what its blocks are called, or the weights are quantised, or compiled.
     """
     refuse_division(is_quantized(backbone))
+    refuse_compiled(is_compiled(backbone))
     pattern = architecture_of(backbone.config).block_pattern()
     return [module for name, module in backbone.named_modules() if pattern.fullmatch(name)]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from red_lightning.backbones.quantization import in_fewer_bits
 from red_lightning.backbones.sites import Site
 from red_lightning.errors import UsageError
 
@@ -89,7 +90,7 @@ def fold(module: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None
     Raises:
         UsageError: The module is neither linear nor LayerNorm, or its weights are quantised.
     """
-    if not isinstance(module, nn.Linear | Conv1D | nn.LayerNorm) or not module.weight.is_floating_point():
+    if not isinstance(module, nn.Linear | Conv1D | nn.LayerNorm) or in_fewer_bits(module.weight):
         raise UsageError(
             f"an edit on a {type(module).__name__} cannot be folded: only the output of a linear or a LayerNorm with "
             "floating-point weights can; keep the edits beside the backbone instead"

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from red_lightning.backbones.fingerprint import COUNT, fingerprint, fingerprint_of, first_signs
 from red_lightning.backbones.loading import BackboneOptions, Source
+from red_lightning.backbones.quantization import in_fewer_bits
 from red_lightning.backbones.weight_files import find_places
 
 
@@ -89,8 +90,10 @@ def _read(path: Path, key: str, first: bool = False) -> Tensor:
 def _unpacked(loaded: nn.Module, name: str, turned: Container[str]) -> Tensor:
     owner, _, leaf = name.rpartition(".")
     tensor: Any = getattr(loaded.get_submodule(owner), leaf)
-    if tensor.is_floating_point():
+    if not in_fewer_bits(tensor):
         return tensor.detach()
+    if tensor.is_floating_point():
+        return tensor.dequantize()
     from bitsandbytes import functional
 
     if hasattr(tensor, "quant_state"):

@@ -73,8 +73,10 @@ class BestCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Write ``last.ckpt`` every ``every_n_steps`` steps (after the validation, if one follows this step)."""
+        if self.every_n_steps is None:
+            return
         step = trainer.global_step
-        if self.every_n_steps is None or step % self.every_n_steps or step == self._saved_step:
+        if step % self.every_n_steps or step == self._saved_step:
             return
         # a resumed run counts a step as not saved yet, and may be amid the next one
         if between_steps(trainer):

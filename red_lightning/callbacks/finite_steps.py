@@ -66,7 +66,7 @@ class FiniteSteps(Callback):
         self._losses.append((loss.detach(), self._rows))
         if trainer.strategy.handles_gradient_accumulation:
             losses, self._losses = self._losses, []
-            if self._is_bad(trainer, [loss]):
+            if self._is_bad(trainer, [loss.detach()]):
                 self._in_a_row += 1
                 self._stop(trainer, losses)
 
@@ -98,11 +98,11 @@ class FiniteSteps(Callback):
 
     def _is_bad(self, trainer: Trainer, values: Sequence[Tensor]) -> bool:
         """Whether any of the values, on any process, is NaN or infinite."""
-        local = [value.detach() for value in map(_local, values) if value.numel()]  # a shard may be empty, no loss is
+        local = [value for value in map(_local, values) if value.numel()]  # a shard may be empty, no loss is
         # The largest absolute value rather than the norm, whose square overflows where the gradients do not.
-        largest = [value.float() for value in torch._foreach_norm(local, math.inf)]
-        bad = torch.stack(largest).isfinite().logical_not().any()
-        return bool(trainer.strategy.reduce(bad.float(), reduce_op="sum"))
+        largest = torch.stack(torch._foreach_norm(local, math.inf)).max().float()
+        nothing = largest - largest  # 0, or NaN where it is no number; so is the sum over the processes
+        return math.isnan(trainer.strategy.reduce(nothing, reduce_op="sum"))
 
     def _stop(self, trainer: Trainer, losses: Sequence[tuple[Tensor, list[int]]]) -> None:
         """End the run on all processes."""

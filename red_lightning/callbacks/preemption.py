@@ -68,9 +68,9 @@ class Preemption(Callback):
         if self._received is not None:
             self._stop()
 
-    def tell(self, number: int) -> None:
-        """Take a signal that another thread has received."""
-        self._received = self._received or number
+    def tell(self) -> None:
+        """End the run as SIGTERM does, because a thread that hears signals has got one."""
+        self._received = signal.SIGTERM
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep Lightning from saving in the middle of a step."""
@@ -109,7 +109,8 @@ class Preemption(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stop after the optimizer step if told so (in the validation, if one follows this step)."""
-        if between_steps(trainer):
+        told = self._received is not None or trainer.world_size > 1  # other processes may be told
+        if told and between_steps(trainer):
             self._stop_if_told(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,6 @@
 """Run replicas: each is a ``fit`` with its own Trainer, in a thread that takes turns with the others."""
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -75,9 +74,9 @@ class Run:
             self.group.turns.start([partial(self._fit, member) for member in range(len(self.replicas))])
             with preemption.passing_on() as received:
                 try:
-                    self.group.turns.wait(lambda: self._end(received()))
+                    self.group.turns.wait(lambda: self._end(received() is not None))
                 except KeyboardInterrupt:
-                    self._end(signal.SIGINT)
+                    self._end()
                     self.group.turns.wait()
                     raise
 
@@ -129,9 +128,9 @@ class Run:
         }
         return [*(f"--{key}={value}" for key, value in own.items()), *replica.options()]
 
-    def _end(self, number: int | None) -> None:
-        """Let every replica end in order, if a signal has come."""
-        self.group.signal = number
+    def _end(self, now: bool = True) -> None:
+        """Let every replica end in order, if it is time."""
+        self.group.ending = now
 
 
 def fit_together(cli: Any, args: Sequence[str], config: Any, folder: Path, replicas: Sequence[Replica]) -> None:

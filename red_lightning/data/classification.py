@@ -168,8 +168,8 @@ def collate_texts(rows: list[Encoded], pad_id: int) -> dict[str, Any]:
 
     Returns:
         ``input_ids``, ``attention_mask`` and perhaps ``token_type_ids`` (int64, shape (rows, tokens)), ``labels``
-        (shape (rows,); int64 for classes, float32 for numbers; missing if a row has none), and the lists ``row`` and
-        ``texts``.
+        (shape (rows,); int64 for classes, float32 for numbers; missing if a row has none), and the lists
+        ``label_values`` (the labels), ``row`` and ``texts``.
     """
     lists = [row["input_ids"] for row in rows]
     batch: dict[str, Any] = {
@@ -183,6 +183,7 @@ def collate_texts(rows: list[Encoded], pad_id: int) -> dict[str, Any]:
     labels = [row["label"] for row in rows]
     if all(label is not None for label in labels):
         batch["labels"] = torch.tensor(labels, dtype=torch.float32 if isinstance(labels[0], float) else torch.int64)
+        batch["label_values"] = batch["labels"].tolist()  # where no one has to wait for a GPU
     return batch
 
 

@@ -29,6 +29,18 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: Literal["left", "right"
     return torch.tensor(lists, dtype=torch.int64)
 
 
+def label_places(labels: Tensor) -> Tensor:
+    """Where the labels are: found here, because a processor that asks a GPU for them has to wait for it.
+
+    Args:
+        labels: Negative where there is none: int64, shape (rows, tokens).
+
+    Returns:
+        Row and column of each: int64, shape (2, labels).
+    """
+    return (labels >= 0).nonzero().T.contiguous()
+
+
 def collate_for_loss(rows: Sequence[dict[str, Any]], pad_id: int, encoder_decoder: bool) -> Batch:
     """A batch for the loss on the reference only.
 
@@ -40,7 +52,7 @@ def collate_for_loss(rows: Sequence[dict[str, Any]], pad_id: int, encoder_decode
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``labels`` (:data:`IGNORED` at the source and at padding), each int64 of
-        shape (rows, tokens), and the list ``row``.
+        shape (rows, tokens), the :func:`label_places`, and the list ``row``.
     """
     sources = [row["source"] for row in rows]
     targets = [row["target"] for row in rows]
@@ -50,10 +62,12 @@ def collate_for_loss(rows: Sequence[dict[str, Any]], pad_id: int, encoder_decode
         inputs = [[*source, *target] for source, target in zip(sources, targets, strict=True)]
         labels = [[IGNORED] * len(s) + [*t] for s, t in zip(sources, targets, strict=True)]
     labels = [[IGNORED] * len(known) if row.get("filler") else known for row, known in zip(rows, labels, strict=True)]
+    padded = pad(labels, IGNORED)
     return {
         "input_ids": pad(inputs, pad_id),
         "attention_mask": pad([[1] * len(row) for row in inputs], 0),
-        "labels": pad(labels, IGNORED),
+        "labels": padded,
+        "label_places": label_places(padded),
         "row": [row["row"] for row in rows],
     }
 

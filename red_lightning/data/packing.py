@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from red_lightning.data.collation import IGNORED, Batch, pad
+from red_lightning.data.collation import IGNORED, Batch, label_places, pad
 
 
 def balanced(lengths: Sequence[int], bins: int) -> list[list[int]]:
@@ -57,13 +57,15 @@ def collate_padded(rows: Sequence[dict[str, Any]], pad_id: int) -> Batch:
         pad_id: The padding token; padding is always masked.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``labels``, each int64 of shape (rows, tokens), padded on the right, and
-        the list ``row``.
+        ``input_ids``, ``attention_mask`` and ``labels``, each int64 of shape (rows, tokens), padded on the right, the
+        :func:`~red_lightning.data.collation.label_places`, and the list ``row``.
     """
+    known = pad([labels(row) for row in rows], IGNORED)
     return {
         "input_ids": pad([row["tokens"] for row in rows], pad_id),
         "attention_mask": pad([[1] * len(row["tokens"]) for row in rows], 0),
-        "labels": pad([labels(row) for row in rows], IGNORED),
+        "labels": known,
+        "label_places": label_places(known),
         "row": [row["row"] for row in rows],
     }
 
@@ -75,12 +77,15 @@ def collate_packed(rows: Sequence[dict[str, Any]]) -> Batch:
         rows: Examples, as :func:`labels` reads them, each with its ``row`` number.
 
     Returns:
-        ``input_ids``, ``position_ids`` (from 0 in each example) and ``labels``, each int64 of shape (1, tokens), and
-        the list ``row``. There is no attention mask: nothing is padded.
+        ``input_ids``, ``position_ids`` (from 0 in each example) and ``labels``, each int64 of shape (1, tokens), the
+        :func:`~red_lightning.data.collation.label_places`, and the list ``row``. There is no attention mask: nothing
+        is padded.
     """
+    known = torch.tensor([[label for row in rows for label in labels(row)]])
     return {
         "input_ids": torch.tensor([[token for row in rows for token in row["tokens"]]]),
         "position_ids": torch.tensor([[position for row in rows for position in range(len(row["tokens"]))]]),
-        "labels": torch.tensor([[label for row in rows for label in labels(row)]]),
+        "labels": known,
+        "label_places": label_places(known),
         "row": [row["row"] for row in rows],
     }

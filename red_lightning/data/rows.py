@@ -7,10 +7,11 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
 from lightning import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from red_lightning.data.batch_sizes import accumulation
-from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader
+from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader, moved
 from red_lightning.data.sources import Row
 from red_lightning.data.subsets import subset, train_rows
 from red_lightning.errors import UsageError, require_range
@@ -226,6 +227,10 @@ class RowsDataModule(LightningDataModule):
         """Every row to predict once; rows of like length share a batch."""
         return self._evaluation("predict")
 
+    def transfer_batch_to_device(self, batch: Encoded, device: Any, dataloader_idx: int) -> Encoded:
+        """Move the tensors of a batch to where it is trained on."""
+        return moved(batch, device)
+
     def state_dict(self) -> dict[str, int]:
         """The position within the epoch, for a checkpoint."""
         return self._train_loader.state_dict() if self._train_loader else {}
@@ -251,4 +256,5 @@ class RowsDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _workers(self) -> dict[str, Any]:
-        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        locked = isinstance(getattr(self.trainer, "accelerator", None), CUDAAccelerator)  # copied without waiting
+        return {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0, "pin_memory": locked}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from red_lightning.data.collation import IGNORED, Batch, collate_for_loss, pad
+from red_lightning.data.collation import IGNORED, Batch, collate_for_loss, label_places, pad
 from red_lightning.data.packing import balanced
 
 AS_COSTLY = 4096
@@ -64,7 +64,8 @@ def collate_shared(rows: Sequence[dict[str, Any]], pad_id: int) -> Batch:
         Each int64 of shape (packed rows, tokens): ``input_ids``; ``position_ids``; ``labels`` (:data:`IGNORED` at
         sources and padding); ``predictors``, the column whose hidden state predicts each label, that is, of the first
         token of a target the source's last; ``sources``, the number of the source that a token belongs to (0 at
-        padding, which sees padding); ``targets``, the number of the target, 0 in a source. And the list ``row``.
+        padding, which sees padding); ``targets``, the number of the target, 0 in a source. Also the
+        :func:`~red_lightning.data.collation.label_places`, and the list ``row``.
     """
     groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -74,9 +75,10 @@ def collate_shared(rows: Sequence[dict[str, Any]], pad_id: int) -> Batch:
     numbered = list(groups.items())
     filled = [_packed([numbered[number] for number in numbers]) for numbers in packed]
     padding = {"input_ids": pad_id, "labels": IGNORED}
-    names = filled[0]
+    padded = {name: pad([columns[name] for columns in filled], padding.get(name, 0)) for name in filled[0]}
     return {
-        **{name: pad([columns[name] for columns in filled], padding.get(name, 0)) for name in names},
+        **padded,
+        "label_places": label_places(padded["labels"]),
         "row": [row["row"] for numbers in packed for number in numbers for row in numbered[number][1]],
     }
 

@@ -4,12 +4,10 @@ import hashlib
 import itertools
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -70,21 +68,6 @@ class Cell:
         relevant["data"] = _without_workers(relevant["data"])
         text = json.dumps([relevant, self.tried], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def options(self) -> list[str]:
-        """The options of ``fit`` that make this run what it is."""
-        return [f"--config={self.config}", *(f"--{key}={written(value)}" for key, value in self.settings.items())]
-
-    def command(self, folder: Path, *more: str) -> list[str]:
-        """The command line of the run.
-
-        Args:
-            folder: Where the folders of the runs are.
-            more: How it begins, such as ``--ckpt_path=auto``.
-        """
-        where = [f"--run.folder={folder}", f"--run.name={self.name}"]
-        test = ["--run.test=false"] if self.tried is not None else []
-        return [sys.executable, "-m", "red_lightning", "fit", *self.options(), *where, *test, *more]
 
 
 def expand(study: Study, files: Files, changes: Mapping[str, Any] | None = None) -> list[Cell]:

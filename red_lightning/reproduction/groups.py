@@ -104,7 +104,7 @@ def _likeness(cell: Cell) -> str:
     """What a cell has in common with those that can share its backbone; its name if none can."""
     method = setting(cell.experiment, "model.method")
     name = method.get("class_path") if isinstance(method, dict) else method
-    sections = {name: cell.experiment.get(name) or {} for name in ("model", "trainer")}
+    sections = {section: cell.experiment.get(section) or {} for section in ("model", "trainer")}
     if str(name).rsplit(".", 1)[-1] != "RED" or not on_one_device(sections["trainer"]):
         return cell.name
     given = {key: value for key, value in cell.settings.items() if is_shared(key)}

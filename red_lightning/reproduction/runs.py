@@ -1,18 +1,16 @@
-"""The folder of a study: what became of each cell, and how one is run.
+"""The folder of a study: what became of each cell, and how they are run, one or several by a command.
 
 ``study.json`` says whose folder it is, ``runs/CELL`` is a run's own folder, ``cells/`` holds a record, a log and (while
-it runs) a lock of each cell, and ``earlier/CELL`` is the run that another one is to replace, until that has ended.
+it runs) a lock of each cell, ``earlier/CELL`` is the run that another one is to replace, until that has ended, and
+``together/`` holds what the commands write that run several cells, each under the name of its first.
 """
 
 import json
-import os
-import re
 import shutil
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,19 +18,12 @@ from typing import Any, Literal
 from red_lightning.artifacts.files import write_whole
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.cells import Cell
-from red_lightning.reproduction.locks import HeldError, lock, owner_of
+from red_lightning.reproduction.groups import command
+from red_lightning.reproduction.locks import HeldError, Lock, lock, owner_of
+from red_lightning.reproduction.processes import INTERRUPTED, complaint, is_outside, run_process, why
 from red_lightning.reproduction.study import Study
 
 Kind = Literal["done", "running", "queued", "failed", "stale", "waiting"]
-NOT_ITS_OWN = ("RED_LIGHTNING_RUN", "PL_GLOBAL_SEED", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_")
-"""Beginnings of the variables that would make a run part of another one."""
-INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
-"""How a run ends that was told to: by the signals themselves, or in order (128 + their number)."""
-OUTSIDE = re.compile("no space left|disk quota|file too large|out of memory|cannot be written", re.IGNORECASE)
-"""What is said of a failure for which the settings of a run are not to blame."""
-SAID = re.compile(r"(?:^|\])(?:error: |(?=stopped by ))(.+)")
-"""The sentence with which a run ends; a progress bar may stand before it on its line."""
-PROGRESS = re.compile(r"\d%\||it/s|━")
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,8 @@ class StudyFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.runs, self.cells, self.earlier = path, path / "runs", path / "cells", path / "earlier"
+        self.path, self.runs, self.cells = path, path / "runs", path / "cells"
+        self.earlier, self.together = path / "earlier", path / "together"
 
     def claim(self, study: Study) -> None:
         """Create the folder, or see that it is the study's own.
@@ -112,7 +104,7 @@ class StudyFolder:
 
     def _left(self, cell: Cell) -> State:
         """What the last run of a cell left behind."""
-        record, run = self.record(cell), self.runs / cell.name
+        record, results = self.record(cell), self._result(cell)
         if not record:
             return State("waiting")
         if record["digest"] != cell.digest:
@@ -123,7 +115,6 @@ class StudyFolder:
             return State("waiting", record.get("reason", ""))
         if record["status"] == "failed":
             return State("failed", record.get("reason", ""), killed=record.get("killed", False))
-        results = run / "results.json"
         if record["status"] == "running" and not (results.exists() and results.stat().st_mtime >= record["started"]):
             return State("waiting", "its process ended before it did")
         result = _read(results)
@@ -131,56 +122,90 @@ class StudyFolder:
             return State("failed", f"'{results}' is missing or half-written", killed=True)
         return State("done", seconds=record.get("seconds"), result=result)
 
-    def command(self, cell: Cell) -> list[str]:
-        """The command line that runs a cell: from the beginning, or from where it was interrupted."""
-        return cell.command(self.runs, "--run.overwrite=true" if self._is_replaced(cell) else "--ckpt_path=auto")
+    def command(self, cells: Sequence[Cell]) -> list[str]:
+        """The command line that runs the cells of a group, each from the beginning or from where it was interrupted."""
+        return command(cells, [self._own(cell) for cell in cells], self.together, self.cells)
+
+    def _own(self, cell: Cell) -> dict[str, Any]:
+        """The settings that say where a run writes, whether it tests, and where it begins."""
+        test = {"run.test": False} if cell.tried is not None else {}
+        begin = {"run.overwrite": True} if self._is_replaced(cell) else {"ckpt_path": "auto"}
+        return {"run.folder": str(self.runs), "run.name": cell.name, **test, **begin}
 
     def _is_replaced(self, cell: Cell) -> bool:
         """Whether what is in a run's folder cannot be continued."""
-        other = self.record(cell).get("digest", cell.digest) != cell.digest
-        return other or (self.runs / cell.name / "results.json").exists()
+        return self.record(cell).get("digest", cell.digest) != cell.digest or self._result(cell).exists()
 
-    def execute(self, cell: Cell, env: Mapping[str, str], stop: threading.Event | None = None) -> State:
-        """Run a cell in a process of its own, unless it is done or another process runs it.
+    def execute(
+        self, cells: Sequence[Cell], env: Mapping[str, str], stop: threading.Event | None = None
+    ) -> list[State]:
+        """Run the cells of a group in a process of its own, but for those that are done or that another process runs.
 
         Args:
-            cell: It.
+            cells: They.
             env: Variables beside those of this process.
-            stop: Interrupts the run when it is set.
+            stop: Interrupts the runs when it is set.
+
+        Returns:
+            What became of each.
         """
-        try:
-            with lock(self.cells / f"{cell.name}.lock") as held:
-                if (already := self._left(cell)).kind == "done":
-                    return already
-                self.set_aside(cell)
-                started = time.time()
-                self.note(cell, status="running", started=started, reason="")  # from here on, what is there goes on
-                self._take_over(cell)
-                command = self.command(cell)
-                with (self.cells / f"{cell.name}.log").open("wb") as log:
-                    process = subprocess.Popen(
-                        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=_environment(env)
-                    )
-                    held.name_child(process.pid)
-                    told = False
-                    while process.poll() is None:
-                        if stop is not None and stop.is_set() and not told:
-                            process.terminate()  # SIGINT is ignored in what a shell runs with &
-                            told = True
-                        try:
-                            process.wait(1)
-                        except subprocess.TimeoutExpired:
-                            held.renew()
-                status = process.returncode
-                finished = status == 0 and (self.runs / cell.name / "results.json").exists()
-                if stop is not None and stop.is_set() and not finished:  # whatever that does to a run that begins
-                    status = -signal.SIGINT
-                self._note_end(cell, status, time.time() - started)
-                if (ended := self._left(cell)).kind == "done":
+        states: dict[str, State] = {}
+        with ExitStack() as stack:
+            locks: dict[str, Lock] = {}
+            for cell in cells:
+                try:
+                    locks[cell.name] = stack.enter_context(lock(self.cells / f"{cell.name}.lock"))
+                except HeldError as owner:
+                    states[cell.name] = State("running", str(owner))
+            left = [cell for cell in cells if cell.name in locks and self._left(cell).kind != "done"]
+            while left:
+                left = self._run(left, [locks[cell.name] for cell in left], env, stop)
+            states.update({cell.name: self._left(cell) for cell in cells if cell.name in locks})
+        return [states[cell.name] for cell in cells]
+
+    def _run(
+        self, cells: Sequence[Cell], locks: Sequence[Lock], env: Mapping[str, str], stop: threading.Event | None
+    ) -> list[Cell]:
+        """Run cells whose locks are held.
+
+        Returns:
+            Those to be run again without the others: one that failed before anything was trained has ended them.
+        """
+        started = time.time()
+        for cell in cells:
+            self.set_aside(cell)
+            self.note(cell, status="running", started=started, reason="")  # from here on, what is there goes on
+            self._take_over(cell)
+            self._log(cell).write_bytes(b"")
+        log = self._log(cells[0])
+        if len(cells) > 1:
+            self.together.mkdir(exist_ok=True)
+            log = self.together / log.name
+        status = run_process(self.command(cells), log, env, locks, stop)
+        self._note_ends(cells, status, log, round(time.time() - started, 1))
+        return [cell for cell in cells if self.record(cell)["status"] == "running"]
+
+    def _note_ends(self, cells: Sequence[Cell], status: int, log: Path, seconds: float) -> None:
+        """Write down how a command's runs have ended; not of one that was ended because another one failed."""
+        complaints = {cell.name: said for cell in cells if len(cells) > 1 and (said := complaint(self._log(cell)))}
+        for cell in cells:
+            if status == 0 or self._result(cell).exists():
+                self.note(cell, status="done", seconds=seconds)
+                if self._left(cell).kind == "done":
                     shutil.rmtree(self.earlier / cell.name, ignore_errors=True)
-        except HeldError as owner:
-            return State("running", str(owner))
-        return ended
+            elif reason := complaints.get(cell.name):
+                self.note(cell, status="failed", reason=reason, killed=is_outside(reason))
+            elif status in INTERRUPTED:
+                self.note(cell, status="interrupted", reason="interrupted")
+            elif not complaints:
+                reason, killed = why(log, status)
+                self.note(cell, status="failed", reason=reason, killed=killed)
+
+    def _log(self, cell: Cell) -> Path:
+        return self.cells / f"{cell.name}.log"
+
+    def _result(self, cell: Cell) -> Path:
+        return self.runs / cell.name / "results.json"
 
     def set_aside(self, cell: Cell) -> None:
         """Keep what is in a run's folder but cannot be continued, before a note of the new settings hides that.
@@ -190,7 +215,7 @@ class StudyFolder:
         run, earlier = self.runs / cell.name, self.earlier / cell.name
         if not (run.exists() and self._is_replaced(cell)):
             return
-        if (earlier / "results.json").exists() and not (run / "results.json").exists():
+        if (earlier / "results.json").exists() and not self._result(cell).exists():
             shutil.rmtree(run)
             return
         shutil.rmtree(earlier, ignore_errors=True)
@@ -214,32 +239,6 @@ class StudyFolder:
                 except OSError:  # not on every file system
                     shutil.copy2(file, target)
         whole.rename(run)
-
-    def _note_end(self, cell: Cell, status: int, seconds: float) -> None:
-        if status == 0:
-            self.note(cell, status="done", seconds=round(seconds, 1))
-        elif status in INTERRUPTED:
-            self.note(cell, status="interrupted", reason="interrupted")
-        else:
-            reason = _reason(self.cells / f"{cell.name}.log", status)
-            killed = status not in (1, 2) or OUTSIDE.search(reason) is not None
-            self.note(cell, status="failed", reason=reason, killed=killed)
-
-
-def _reason(log: Path, status: int) -> str:
-    """Why a run failed: the sentence that it ended with."""
-    if status < 0:
-        return f"killed by signal {-status}" + (" (out of memory?)" if status == -signal.SIGKILL else "")
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 100_000))
-        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    said = [found[1] for line in lines if (found := SAID.search(line))]
-    said = said or [line for line in lines if not PROGRESS.search(line)]
-    return said[-1] if said else f"ended with status {status}"
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not name.startswith(NOT_ITS_OWN)}, **more}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

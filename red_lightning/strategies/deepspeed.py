@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from red_lightning.backbones.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.sharding import generate_in_step, trained
 from red_lightning.errors import UsageError
 from red_lightning.strategies.one_file import OneFile
@@ -75,6 +76,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
         self._config_initialized = False
         super().setup(trainer)
         if self.zero_stage_3:
+            refuse_compiled(is_compiled(self._task.backbone))
             generate_in_step(self._task.backbone)
 
     def _initialize_deepspeed_train(self, model: nn.Module) -> None:

@@ -21,9 +21,9 @@ class Group:
 
     def __init__(self, count: int, switch: Switch = lambda before, after: None) -> None:
         self.merged = Merged()
-        self.signal: int | None = None
-        """By which all are to end, if they are."""
-        self.told: list[Callable[[int], None]] = []
+        self.ending = False
+        """Whether all are to end."""
+        self.told: list[Callable[[], None]] = []
         """What tells each training of it. They hear of it in a pass, so that all end after the same step."""
         self.turns = Turns(count, _served_together, self._compute, switch)
 
@@ -37,9 +37,9 @@ class Group:
             self.turns.meet(member, None)
 
     def _compute(self, called: Waiting) -> dict[int, Any]:
-        if self.signal is not None:
+        if self.ending:
             for tell in self.told:
-                tell(self.signal)
+                tell()
         calls = [call for call in called.values() if call is not None]
         if calls:
             return self.merged.compute(calls)
@@ -77,7 +77,7 @@ class Together(SingleDeviceStrategy):
 
     def test_step(self, *args: Any, **options: Any) -> Any:
         """Test, unless all are to end."""
-        if self.group.signal is not None:
+        if self.group.ending:
             raise StoppedError(1)
         return super().test_step(*args, **options)
 

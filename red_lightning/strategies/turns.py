@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from red_lightning.strategies.allocation import share_freed_memory
+
 Waiting = Mapping[int, Any]
 """What each thread that waits has called, by its number."""
 
@@ -37,23 +39,27 @@ class Turns:
         switch: Switch = lambda before, after: None,
     ) -> None:
         self._choose, self._compute, self._switch = choose, compute, switch
-        self._condition = threading.Condition()
-        self._live = list(range(count))
+        self._gates = [threading.Semaphore(0) for _ in range(count)]
+        self._over = threading.Event()
+        self._live: list[int] = []
         self._waiting: dict[int, Any] = {}
         self._results: dict[int, Any] = {}
-        self._turn: int | None = None
         self._served: Sequence[int] = ()
         self.stopped = False
         self.ended: dict[int, BaseException | None] = {}
         """How each thread has ended: None, or its exception."""
 
     def start(self, work: Sequence[Callable[[], None]]) -> None:
-        """Start the threads, each with its piece of work."""
+        """Start the threads, each with its piece of work; and others, when they have ended."""
+        self._live = list(range(len(work)))
+        self.ended.clear()
+        self._over.clear()
+        share_freed_memory()
         self._threads = [threading.Thread(target=self._run, args=(me, one), daemon=True) for me, one in enumerate(work)]
         for thread in self._threads:
             thread.start()
-        with self._condition:
-            self._pass_on(None, 0)
+        self._switch(None, 0)
+        self._gates[0].release()
 
     def wait(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until all threads have ended.
@@ -61,9 +67,12 @@ class Turns:
         Args:
             meanwhile: Called now and then in the thread that calls this, which may be the one that hears signals.
         """
-        while any(thread.is_alive() for thread in self._threads):
-            self._threads[-1].join(0.2)
+        while not self._over.wait(
+            0.2
+        ):  # an interrupt in Thread.join lets Python 3.11 believe that the thread has ended
             meanwhile()
+        for thread in self._threads:
+            thread.join()
 
     def meet(self, me: int, called: Any) -> Any:
         """Wait until every other thread waits too, or has ended, and get what was called.
@@ -71,10 +80,11 @@ class Turns:
         Raises:
             BaseException: What computing it has raised, or the threads were stopped.
         """
-        with self._condition:
-            self._waiting[me] = called
-            self._next(me)
-            self._await(me)
+        self._waiting[me] = called
+        following = self._next(me)
+        if following != me:
+            self._pass_on(me, following)
+            self._gates[me].acquire()
         if me not in self._results:
             self.check()
             self._serve()
@@ -94,28 +104,26 @@ class Turns:
 
     def _run(self, me: int, work: Callable[[], None]) -> None:
         error: BaseException | None = None
-        with self._condition:
-            self._await(me)
+        self._gates[me].acquire()
         try:
             self.check()
             work()
         except BaseException as caught:
             error = caught
-        with self._condition:
-            self.ended[me] = error
-            self._live.remove(me)
-            self._waiting.pop(me, None)
-            self._next(me)
+        self.ended[me] = error
+        self._live.remove(me)
+        self._waiting.pop(me, None)
+        self._pass_on(me, self._next(me))
 
-    def _next(self, me: int) -> None:
-        """Give the turn to the next thread that can go on, or else to one that computes for several."""
+    def _next(self, me: int) -> int | None:
+        """Whose turn it is next: the next thread's that can go on, or else one's that computes for several."""
         free = [other for other in self._live if other not in self._waiting]
         if free:
-            following = next((other for other in free if other > me), free[0])
-        elif self._live:
-            self._served = self._choose(self._waiting, me)
-            following = self._served[0]
-        self._pass_on(me, following if self._live else None)
+            return next((other for other in free if other > me), free[0])
+        if not self._live:
+            return None
+        self._served = self._choose(self._waiting, me)
+        return self._served[0]
 
     def _serve(self) -> None:
         """Compute what the chosen threads have called; an exception is everybody's."""
@@ -127,11 +135,9 @@ class Turns:
             self._results.update(dict.fromkeys(called, error))
 
     def _pass_on(self, before: int | None, after: int | None) -> None:
-        if before != after:
-            self._switch(before, after)
-        self._turn = after
-        self._condition.notify_all()
-
-    def _await(self, me: int) -> None:
-        while self._turn != me:
-            self._condition.wait()
+        """Let another thread go on; what follows in this one must wait at its gate, or end."""
+        self._switch(before, after)
+        if after is None:
+            self._over.set()
+        else:
+            self._gates[after].release()

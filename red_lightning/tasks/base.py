@@ -5,7 +5,6 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from red_lightning.backbones.fingerprint import fingerprint, summary
@@ -18,11 +17,12 @@ from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
 from red_lightning.methods.limits import refuse
 from red_lightning.tasks.checkpoints import RECORD, belonging, recount, refuse_other_rows
+from red_lightning.tasks.module import TaskModule
 from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
 from red_lightning.tasks.seeding import first_values, seed_batch
 
 
-class BackboneTask(LightningModule):
+class BackboneTask(TaskModule):
     """Base of the tasks: a pretrained backbone that a method adapts. A subclass loads the backbone and has the steps.
 
     Args:

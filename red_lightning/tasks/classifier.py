@@ -121,7 +121,7 @@ class ClassifierTask(BackboneTask):
         """One training batch."""
         loss = self.loss(batch)
         rows = real_rows(batch)
-        self.log("train_loss", loss.mean(), prog_bar=True, batch_size=len(loss))
+        self.log_train_loss(loss.detach().mean(), len(loss))
         return self.share(loss[:rows].sum(), batch, rows)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

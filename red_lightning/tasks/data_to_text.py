@@ -113,8 +113,9 @@ class DataToText(BackboneTask):
         """
         labels = batch["labels"]
         known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
+        optional = {"predictors": batch.get("predictors"), "places": batch.get("label_places")}
         losses_of = partial(
-            label_losses, self.backbone, labels, batch.get("predictors"), label_smoothing, use_cache=False, **known
+            label_losses, self.backbone, labels, label_smoothing=label_smoothing, use_cache=False, **optional, **known
         )
         if self.encoder_decoder:
             shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
@@ -131,7 +132,7 @@ class DataToText(BackboneTask):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One training batch."""
         loss, labels = self.loss(batch, self.label_smoothing)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        self.log_train_loss(loss, len(batch["labels"]))
         return self.share(loss * labels, batch, labels)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

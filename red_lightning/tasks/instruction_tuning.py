@@ -98,14 +98,16 @@ class InstructionTuning(BackboneTask):
             (rows, tokens).
         """
         known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
-        return label_losses(self.backbone, batch["labels"], use_cache=False, **known), batch["labels"] >= 0
+        labels, places = batch["labels"], batch.get("label_places")
+        return label_losses(self.backbone, labels, places=places, use_cache=False, **known), labels >= 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training micro-batch."""
         losses, counted = self.token_losses(batch)
         labels = counted.sum().clamp(min=1)
-        self.log("train_loss", losses.sum() / labels, prog_bar=True, batch_size=len(batch["labels"]))
-        return self.share(losses.sum(), batch, labels)
+        total = losses.sum()
+        self.log_train_loss(total.detach() / labels, len(batch["labels"]))
+        return self.share(total, batch, labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add the losses of one validation batch."""

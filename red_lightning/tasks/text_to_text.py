@@ -1,7 +1,7 @@
 """Classification as text to text (paper, section 4.2; GLUE on T5): the model writes the label."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,7 @@ from torchmetrics import SumMetric
 
 from red_lightning.backbones.loading import load_generator
 from red_lightning.backbones.loss_head import label_losses
-from red_lightning.data.collation import IGNORED, pad
+from red_lightning.data.collation import IGNORED, label_places, pad
 from red_lightning.errors import UsageError, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
@@ -102,10 +102,10 @@ class TextToTextClassification(ClassifierTask):
 
     def loss(self, batch: Batch, encoder: Any = None) -> Tensor:
         """The cross-entropy per target token of each row in nats: float32, shape (rows,)."""
-        targets = self._targets(batch["labels"])
+        targets = self._targets(batch["label_values"] if "label_values" in batch else batch["labels"].tolist())
         encoder = encoder or self._encode(batch)
         losses = self._token_losses(encoder, batch["attention_mask"], targets)
-        return losses.sum(1) / (targets != IGNORED).sum(1)
+        return losses.sum(1) / (targets != IGNORED).sum(1).to(losses.device, non_blocking=True)
 
     def answers(self, batch: Batch, encoder: Any = None, with_scores: bool = True) -> Answers:
         """What is written, greedily, read as a label; and the probability of each label among the labels."""
@@ -145,8 +145,8 @@ class TextToTextClassification(ClassifierTask):
         encoder = encoder or self._encode(batch)
         likelihoods = []
         for label in range(len(require_labels(self.labels))):
-            targets = self._targets(torch.full((rows,), label, device=batch["input_ids"].device))
-            likelihoods.append(-self._token_losses(encoder, batch["attention_mask"], targets).sum(1))
+            losses = self._token_losses(encoder, batch["attention_mask"], self._targets([label] * rows))
+            likelihoods.append(-losses.sum(1))
         return torch.softmax(torch.stack(likelihoods, dim=1), dim=1)
 
     def measure(self, values: Tensor, labels: Tensor) -> None:
@@ -174,12 +174,12 @@ class TextToTextClassification(ClassifierTask):
         labels = require_labels(self.labels)
         return labels if self.targets == "name" else [str(number) for number in range(len(labels))]
 
-    def _targets(self, labels: Tensor) -> Tensor:
-        """The tokens to write: int64, shape (rows, tokens), :data:`IGNORED` at padding."""
+    def _targets(self, labels: Sequence[float]) -> Tensor:
+        """The tokens to write: int64, shape (rows, tokens), :data:`IGNORED` at padding; on the processor."""
         texts = self._texts()
-        written = [texts[int(label)] if texts else f"{label:.1f}" for label in labels.tolist()]
+        written = [texts[int(label)] if texts else f"{label:.1f}" for label in labels]
         tokens = self.tokenizer(written, add_special_tokens=False)["input_ids"]
-        return pad([[*row, self.tokenizer.eos_token_id] for row in tokens], IGNORED).to(labels.device)
+        return pad([[*row, self.tokenizer.eos_token_id] for row in tokens], IGNORED)
 
     def _encode(self, batch: Batch) -> Any:
         encoder: Any = self.backbone.get_encoder()
@@ -187,10 +187,14 @@ class TextToTextClassification(ClassifierTask):
 
     def _token_losses(self, encoder: Any, attention_mask: Tensor, targets: Tensor) -> Tensor:
         """The cross-entropy of each target token in nats, 0 at padding: float32, shape (rows, tokens)."""
+        device = attention_mask.device
+        places = label_places(targets).to(device, non_blocking=True)
+        targets = targets.to(device, non_blocking=True)
         shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=targets)
         return label_losses(
             self.backbone,
             targets,
+            places=places,
             encoder_outputs=encoder,
             attention_mask=attention_mask,
             decoder_input_ids=shifted,

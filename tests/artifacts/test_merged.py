@@ -124,6 +124,17 @@ def test_a_quantised_backbone_folds_into_a_16_bit_copy(family: str, name: str, b
     assert merged_16.size < 0.6 * whole.size
 
 
+@pytest.mark.parametrize(
+    ("name", "bits"), [("RED", "float8_weight_only"), ("RED", "int8_weight_only"), ("QLoRA", "int8_weight_only")]
+)
+def test_what_torchao_stores_folds_too(name: str, bits: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    method = RED() if name == "RED" else methods.QLoRA(rank=4)
+    model, _ = trained(tmp_path / "run", save_backbone("llama", tmp_path / "llama"), method, quantization=bits)
+    whole = export_merged(tmp_path / "run", tmp_path / "whole", dtype="float32")
+    assert (logits(AutoModelForCausalLM.from_pretrained(whole.folder)) - logits(model)).abs().max() < 1e-5
+
+
 def test_the_dtype_is_that_of_the_backbones_files(tmp_path: Path) -> None:
     backbone = save_backbone("llama", tmp_path / "llama")
     AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.bfloat16).save_pretrained(backbone)

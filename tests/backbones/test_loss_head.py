@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 from red_lightning import RED
 from red_lightning.backbones import loss_head
 from red_lightning.backbones.loss_head import label_losses
+from red_lightning.data.collation import label_places
 from red_lightning.methods import FullFineTuning
 from tests.backbones_zoo import FAMILIES, MASKED, VOCABULARY, build
 
@@ -84,6 +85,20 @@ def test_losses_and_gradients_are_those_of_all_logits(family: str, smoothing: fl
     assert difference(gradients(model, losses), gradients(model, expected)) < 3e-6
     with torch.no_grad():
         torch.testing.assert_close(label_losses(model, labels, label_smoothing=smoothing, **inputs), losses.detach())
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("family", WRITERS)
+def test_places_that_are_given_are_those_that_are_found(family: str, trains: bool) -> None:
+    model = model_of(family)
+    model.get_output_embeddings().weight.requires_grad_(trains)
+    labels, inputs = batch_of(model)
+    found = label_losses(model, labels, **inputs)
+    given = label_losses(model, labels, places=label_places(labels), **inputs)
+    assert torch.equal(given, found)
+    expected = plain_losses(model, labels, inputs, 0.0)
+    torch.testing.assert_close(found[:, -expected.shape[1] :], expected, rtol=1e-6, atol=1e-6)
+    assert difference(gradients(model, given), gradients(model, expected)) < 3e-6
 
 
 @pytest.mark.parametrize("family", WRITERS)
@@ -162,7 +177,7 @@ def own_head(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [trained_head, edited_head, unknown_family, own_code, own_head])
 def test_other_heads_are_left_to_the_model(change: Any) -> None:
-    """And give what they give without us, from logits of the labels' columns alone where the model can."""
+    """And give what they give without us, from logits of the labels (or of their columns) alone where they can."""
     model: Any = build("llama", dropout=0.0)
     if change not in (trained_head, edited_head):
         RED().apply(model)
@@ -172,7 +187,8 @@ def test_other_heads_are_left_to_the_model(change: Any) -> None:
     shapes: list[torch.Size] = []
     model.lm_head.register_forward_hook(lambda *called: shapes.append(called[2].shape))
     losses = label_losses(model, labels, **inputs)
-    assert [tuple(shape) for shape in shapes] == [(4, 12 if change is own_code else 8, VOCABULARY)]
+    rows = {own_code: (4, 12), unknown_family: (4, 8), own_head: (4, 8)}.get(change, (1, int((labels >= 0).sum())))
+    assert [tuple(shape) for shape in shapes] == [(*rows, VOCABULARY)]
     torch.testing.assert_close(losses[:, 1:], expected, rtol=1e-6, atol=1e-6)
     assert difference(gradients(model, losses), gradients(model, expected)) < 2e-6
 

@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.throughput import _CUDA_FLOPS
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.profilers import SimpleProfiler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -65,19 +66,21 @@ class Timed(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "max_epochs": 1,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 2,
+}
+
+
 def fit(folder: Path, batches: list[dict[str, Any]], **options: Any) -> tuple[Throughput, list[dict[str, str]]]:
     clock = Clock()
     meter = Throughput(clock)
-    settings: dict[str, Any] = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 1,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 2,
-        "logger": CSVLogger(folder, name="", version=""),
-    }
+    settings = {**QUIET, "logger": CSVLogger(folder, name="", version="")}
     Trainer(**{**settings, **options}, default_root_dir=folder, callbacks=[meter]).fit(Timed(clock, batches))
     with (folder / "metrics.csv").open(newline="") as file:
         return meter, [row for row in csv.DictReader(file) if row.get("tokens_per_second")]
@@ -223,3 +226,24 @@ def test_a_shared_source_counts_once_and_padding_not_at_all(monkeypatch: pytest.
     tokens, count, labels, pairs = map(int, _count(batch))
     assert (tokens, count, labels) == (5 + 4 + 2, 4, 7)
     assert pairs == (1 + 2 + 3 + 4 + 3) + (1 + 2 + 3 + 4) + (1 + 2)
+    assert list(map(int, _count(batch, operations=False))) == [tokens, count, 0, 0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tokens_are_counted_without_operations_too(packed: bool) -> None:
+    made = batch([4, 2, 3], packed)
+    whole = list(map(int, _count(made)))
+    assert whole == [9, 3, 0, 4 * 5 // 2 + 2 * 3 // 2 + 3 * 4 // 2]
+    assert list(map(int, _count(made, operations=False))) == [9, 3, 0, 0]
+
+
+def test_a_profiler_that_was_asked_for_stays(tmp_path: Path) -> None:
+    batches = [batch([3, 1], False) for _ in range(3)]
+    profiler = SimpleProfiler(dirpath=tmp_path, filename="times")
+    fit(tmp_path, batches, profiler=profiler)
+    assert len(profiler.recorded_durations["run_training_batch"]) == 3
+    default: Any = Trainer(**QUIET, default_root_dir=tmp_path, callbacks=[Throughput()])
+    default.fit(Timed(Clock(), batches))
+    assert not isinstance(default.profiler, SimpleProfiler)
+    with default.profiler.profile("anything"), default.profiler.profile("within it"):
+        pass

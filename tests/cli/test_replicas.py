@@ -95,8 +95,9 @@ def test_lengths_of_their_own(cli: CLI, experiment: Path, tmp_path: Path) -> Non
     assert [results(tmp_path / "runs/all" / run)["train"]["steps"] for run in runs] == [3, 6, 4]
 
 
-def test_unfinished_replicas_go_on(cli: CLI, experiment: Path, tmp_path: Path) -> None:
-    """They were ended by SIGTERM, amid the steps or before; what is left is what an uninterrupted run leaves."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_unfinished_replicas_go_on(cli: CLI, experiment: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """They were ended in order; what is left in the end is what an uninterrupted run leaves, dropout included."""
     options = (*FIT, "--trainer.max_epochs", "30", "--model.method.replicas", "2")
     done(cli(*options, "--run.name", "whole"))
     command = command_line(*options, "--run.name", "broken")
@@ -106,9 +107,9 @@ def test_unfinished_replicas_go_on(cli: CLI, experiment: Path, tmp_path: Path) -
     assert process.stdout is not None
     while "an optimizer step" not in (line := process.stdout.readline()):
         assert line, process.communicate()[1]
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 143, error
+    assert process.returncode == 128 + number, error
     assert error.count("--ckpt_path auto continues a fit") >= 1
     assert not (tmp_path / "runs/broken/results.json").exists()
     done(cli(*options, "--run.name", "broken", "--ckpt_path", "auto"))

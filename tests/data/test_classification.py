@@ -92,7 +92,7 @@ def test_a_batch_is_padded_and_masked() -> None:
     assert {batch[name].dtype for name in ("input_ids", "attention_mask", "labels")} == {torch.int64}
     assert batch["row"] == [8, 2, 3]
     assert batch["texts"] == [{"text": "[5, 6, 9]"}, {"text": "[7]"}, {"text": "[9, 9]"}]
-    assert set(batch) == {"input_ids", "attention_mask", "labels", "row", "texts"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels", "label_values", "row", "texts"}
 
 
 def test_token_types_are_padded_with_the_first() -> None:

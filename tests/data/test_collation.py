@@ -53,6 +53,16 @@ def test_an_eos_that_pads_too_is_learned_where_it_ends_a_text(pad_id: int) -> No
         assert batch["attention_mask"].sum() == (5 if encoder_decoder else 11)
 
 
+def test_places_are_rows_and_columns_of_labels() -> None:
+    decoder, encoder = (
+        collate_for_loss(ROWS, PAD, encoder_decoder)["label_places"] for encoder_decoder in (False, True)
+    )
+    assert decoder.tolist() == [[0, 0, 1, 1, 1, 1], [3, 4, 2, 3, 4, 5]]
+    assert encoder.tolist() == [[0, 0, 1, 1, 1, 1], [0, 1, 0, 1, 2, 3]]
+    filler = collate_for_loss([{**ROWS[0], "filler": True}], PAD, encoder_decoder=False)["label_places"]
+    assert filler.shape == (2, 0) and filler.dtype == torch.int64
+
+
 @pytest.mark.parametrize("encoder_decoder", [False, True])
 def test_decoding_pads_where_nothing_follows(encoder_decoder: bool) -> None:
     rows = [{**row, "row": 4 + i, "text": f"t{i}", "references": ["r"] * i} for i, row in enumerate(ROWS)]

@@ -4,8 +4,9 @@ import random
 from typing import Any
 
 import pytest
+import torch
 
-from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader
+from red_lightning.data.loader import EpochBatches, ResumableLoader, evaluation_loader, moved
 
 
 def epoch(
@@ -198,3 +199,13 @@ def test_evaluation_hands_each_row_once(world: int, rows: int) -> None:
         for batch in list(loader)[:-1]:
             assert [row["row"] for row in batch] == [batch[0]["row"], batch[0]["row"] + 1]  # in the given order
         assert len(list(loader)) == len(loader)
+
+
+def test_a_batch_is_moved_with_all_its_tensors() -> None:
+    batch = {"input_ids": torch.ones(2, 3), "row": [4, 5], "texts": [{"text": "a"}], "step_weight": 7, "none": None}
+    there = moved(batch, torch.device("meta"))
+    assert there.keys() == batch.keys()
+    assert there["input_ids"].device.type == "meta"
+    assert all(there[name] is batch[name] for name in batch if name != "input_ids")
+    here = moved(batch, torch.device("cpu"))
+    assert here["input_ids"] is batch["input_ids"]

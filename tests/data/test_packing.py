@@ -53,7 +53,7 @@ def test_labels_are_the_learned_tokens_and_never_the_first() -> None:
 
 def test_packed_examples_follow_one_another_with_positions_of_their_own() -> None:
     batch = collate_packed(ROWS)
-    assert set(batch) == {"input_ids", "position_ids", "labels", "row"}
+    assert set(batch) == {"input_ids", "position_ids", "labels", "label_places", "row"}
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10, 1, 2, 3, 4, 5, 6]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 5]]
     x = IGNORED

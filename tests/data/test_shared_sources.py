@@ -27,6 +27,7 @@ def test_targets_follow_their_source() -> None:
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 0, 1, 2, 1]]
     assert batch["labels"].tolist() == [[X, X, 9, 0, 4, X, 6, 0, X]]
     assert batch["predictors"].tolist() == [[0, 0, 1, 2, 1, 0, 5, 6, 5]]
+    assert batch["label_places"].tolist() == [[0] * 5, [2, 3, 4, 6, 7]]
     assert batch["sources"].tolist() == [[1, 1, 1, 1, 1, 2, 2, 2, 2]]
     assert batch["targets"].tolist() == [[0, 0, 1, 1, 2, 0, 1, 1, 2]]
 

@@ -1,0 +1,109 @@
+"""torch.compile of a backbone, block by block: the blocks are alike, so that the first one's kernels serve all."""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from red_lightning.backbones.architectures import record_of
+from red_lightning.errors import UsageError
+
+BACKEND = "inductor"
+"""What torch.compile makes kernels with."""
+
+MOST_VARIANTS = 64
+"""Kernels of one block's code: for training and evaluation, with and without a mask, with other editors, and so on."""
+
+
+def require_compiler(compiles: bool) -> None:
+    """Refuse a machine on which no kernel could be made.
+
+    Args:
+        compiles: Whether some are to be made.
+
+    Raises:
+        UsageError: There is no C++ compiler, or Python's headers are missing, or PyTorch is too old.
+    """
+    if not compiles:
+        return
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    if shutil.which(os.environ.get("CXX", "g++")) is None or not headers.is_file():
+        raise UsageError(
+            "model.backbone_options.compile needs a C++ compiler and Python's headers on this machine (in Debian the "
+            "packages g++ and python3-dev); install them, or leave compile out"
+        )
+    if not hasattr(torch.compiler, "set_stance"):
+        raise UsageError(
+            f"model.backbone_options.compile needs PyTorch 2.6 or newer, but this is {torch.__version__}; upgrade it, "
+            "or leave compile out"
+        )
+
+
+def compile_blocks(backbone: Any) -> None:
+    """Let torch.compile make the kernels of each block, when it is first called; for any number of tokens.
+
+    Losses and gradients are equal to rounding. Editors may come and go later: what a block's hooks do is compiled with
+    it, and compiled anew where they have changed. Passes that read or fill a cache of keys and values, as decoding
+    does, are left alone, and so are copies of the backbone. Dropout draws other numbers than without.
+
+    Args:
+        backbone: A Hugging Face model of a family with a record.
+
+    Raises:
+        UsageError: It is of another family.
+    """
+    record = record_of(backbone.config)
+    if record is None:
+        raise UsageError(
+            f"model.backbone_options.compile: the model family '{backbone.config.model_type}' has no record of what "
+            "its blocks are called; leave compile out"
+        )
+    settings: Any = torch._dynamo.config
+    settings.skip_nnmodule_hook_guards = False  # else a block whose hooks have changed would do what they did before
+    settings.cache_size_limit = max(MOST_VARIANTS, settings.cache_size_limit)
+    pattern = record.block_pattern()
+    for name, module in backbone.named_modules():
+        if pattern.fullmatch(name):
+            module.compile(dynamic=True, backend=BACKEND)
+    backbone.register_forward_pre_hook(_begin, with_kwargs=True)
+    backbone.register_forward_hook(_end, always_call=True)
+
+
+def is_compiled(backbone: nn.Module) -> bool:
+    """Whether :func:`compile_blocks` was called."""
+    return _begin in backbone._forward_pre_hooks.values()
+
+
+def refuse_compiled(backbone_is_compiled: bool) -> None:
+    """Refuse to divide the weights of a compiled backbone over processes, which its kernels know nothing of.
+
+    Raises:
+        UsageError: It is compiled.
+    """
+    if backbone_is_compiled:
+        raise UsageError(
+            "a compiled backbone cannot be divided over processes; leave model.backbone_options.compile out, or give "
+            "--trainer.strategy ddp, with which each process holds all of it"
+        )
+
+
+_left_alone: list[Any] = []
+"""The forward pass that runs without the kernels."""
+
+
+def _begin(backbone: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    """Forward pre-hook of a backbone: each layer's place in a cache would make it a variant of its own."""
+    caches = kwargs.get("use_cache")
+    caches = getattr(backbone.config, "use_cache", False) if caches is None else caches
+    if caches or kwargs.get("past_key_values") is not None:
+        _left_alone.append(torch.compiler.set_stance("force_eager"))
+
+
+def _end(backbone: nn.Module, args: Any, output: Any) -> None:
+    """Forward hook of a backbone; runs after an exception, too."""
+    if _left_alone:
+        _left_alone.pop().__exit__(None, None, None)
