@@ -21,6 +21,11 @@ MOST_CLASSES = 40
 Scores = Mapping[str, float | None]
 
 
+def shown(path: Path) -> str:
+    """A path as a user reads it: from the working folder, if it is in there."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that neither a crash nor a full disk leaves a half-written file."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

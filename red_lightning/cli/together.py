@@ -18,7 +18,7 @@ from red_lightning.callbacks import Preemption
 from red_lightning.cli import report
 from red_lightning.cli.launch import launch
 from red_lightning.cli.replicas import Replica, device_of
-from red_lightning.cli.run_folder import CHOSEN
+from red_lightning.cli.run_folder import CHOSEN, discard
 from red_lightning.errors import UsageError, usage_error_in
 from red_lightning.strategies.together import Group, Together
 from red_lightning.strategies.turns import StoppedError
@@ -158,6 +158,9 @@ def fit_together(cli: Any, args: Sequence[str], config: Any, folder: Path, repli
         failures = together.failures()
         if failures and not together.trained:
             _raise_first(failures)
+    if config.trainer.fast_dev_run:
+        discard()
+        return
     _summarize(folder, replicas)
     if failures:
         _raise_first(failures, f"{len(failures)} of {len(replicas)} replicas failed, first ")
@@ -190,7 +193,7 @@ def _folder(folder: Path, replica: Replica) -> Path:
 
 
 def _summarize(folder: Path, replicas: Sequence[Replica]) -> None:
-    """Write the results of all, their means and standard deviations, and print them as a table."""
+    """Print the results of all, their means and standard deviations; write them, once all are there."""
     results = {replica.name: _folder(folder, replica) / "results.json" for replica in replicas}
     found = {name: report.read_json(path) for name, path in results.items() if path.exists()}
     scores = {name: _scores(result) for name, result in found.items()}
@@ -203,16 +206,17 @@ def _summarize(folder: Path, replicas: Sequence[Replica]) -> None:
         name: {"settings": settings[name], "selection": found[name]["selection"], "scores": scores[name]}
         for name in found
     }
-    report.write_json(folder / "results.json", {"replicas": content, "mean": means, "deviation": deviations})
+    if len(found) == len(replicas):
+        report.write_json(folder / "results.json", {"replicas": content, "mean": means, "deviation": deviations})
     table = Table("replica", *every, title="Replicas", title_justify="left")
     for name, own in scores.items():
         table.add_row(name, *_shown(own, every))
     table.add_section()
     table.add_row("mean", *_shown(means, every))
     table.add_row("standard deviation", *_shown(deviations, every))
-    console = Console()
-    console.print(table)
-    print(f"results: {folder.name}/results.json; each replica's edits: {folder.name}/NAME/edits", flush=True)
+    Console().print(table)
+    if len(found) == len(replicas):
+        print(f"results: {report.shown(folder / 'results.json')}; the edits of each are in its folder", flush=True)
 
 
 def _scores(result: Mapping[str, Any]) -> dict[str, float | None]:

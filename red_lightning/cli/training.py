@@ -20,6 +20,7 @@ from red_lightning.callbacks import (
 from red_lightning.cli import continuing, report, result, run_folder
 from red_lightning.cli.launch import launch
 from red_lightning.cli.replicas import Replica, replicas_of
+from red_lightning.cli.report import shown
 from red_lightning.cli.together import fit_together
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.paper import unresolved
@@ -110,7 +111,7 @@ class RedCLI(LightningCLI):
         self._refuse_wrong_direction(config.checkpoint)
         if self.trainer.strategy.root_device.type == "cpu":
             share_freed_memory()
-        _say(f"run folder: {_shown(self.run_path)}")
+        _say(f"run folder: {shown(self.run_path)}")
         if self.settings.baseline and self.settings.test and not (self.run_path / "baseline.json").exists():
             _say(f"testing the {self.model.unedited} ...")
             scores = self._test(None, "baseline_predictions.jsonl")
@@ -144,10 +145,10 @@ class RedCLI(LightningCLI):
             if run_folder.is_first_process():
                 untested = result.of_run(self.run_path, self.model, self.datamodule, {})
                 report.write_json(self.run_path / "results.json", untested | about)
-                _say(f"best {keeper.monitor}: {keeper.best_score}; results: {_shown(self.run_path / 'results.json')}")
+                _say(f"best {keeper.monitor}: {keeper.best_score}; results: {shown(self.run_path / 'results.json')}")
             return
         best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
-        _say(f"testing {_shown(best)} ...")
+        _say(f"testing {shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
         learned = full_parameters(self.model)  # takes all processes, where they are divided
         if run_folder.is_first_process():
@@ -155,7 +156,7 @@ class RedCLI(LightningCLI):
             result.save_edits_of(self.run_path / "edits", learned, found)
             report.write_json(self.run_path / "results.json", found)
             report.print_result(self.run_path, found, self.settings.beside, self.settings.samples)
-            _say(f"results: {_shown(self.run_path / 'results.json')}    edits: {_shown(self.run_path / 'edits')}/")
+            _say(f"results: {shown(self.run_path / 'results.json')}    edits: {shown(self.run_path / 'edits')}/")
 
     def test(self, **options: Any) -> None:
         """Run the test without Lightning's table beside ours."""
@@ -177,7 +178,7 @@ class RedCLI(LightningCLI):
     def _say_checkpoint(self, options: dict[str, Any]) -> None:
         path = options.get("ckpt_path")
         untrained = f"no --ckpt_path is given: this is the {self.model.unedited}"
-        _say(f"checkpoint: {_shown(Path(path))}" if path else untrained)
+        _say(f"checkpoint: {shown(Path(path))}" if path else untrained)
 
     def _scores(self) -> dict[str, float | None]:
         """The test scores in the task's order; None where a metric could not be measured."""
@@ -192,7 +193,7 @@ class RedCLI(LightningCLI):
             report.write_json(self.run_path / "results.json", {"scores": scores, **details, **self.model.record()})
             report.print_scores({"score": scores}, self.model.missing_metrics)
             report.print_details(self.run_path, details)
-            _say(f"predictions: {_shown(self.run_path / 'test_predictions.jsonl')}")
+            _say(f"predictions: {shown(self.run_path / 'test_predictions.jsonl')}")
 
     def after_validate(self) -> None:
         """Print the metrics."""
@@ -205,7 +206,7 @@ class RedCLI(LightningCLI):
         """Say where the predictions are."""
         if run_folder.is_first_process():
             report.write_json(self.run_path / "results.json", self.model.record())
-        _say(f"predictions: {_shown(self.run_path / 'predictions.jsonl')}")
+        _say(f"predictions: {shown(self.run_path / 'predictions.jsonl')}")
 
     def _test(self, checkpoint: str | None, file: str) -> dict[str, float | None]:
         writer = next(c for c in self.trainer.callbacks if isinstance(c, PredictionWriter))  # type: ignore[attr-defined]
@@ -242,10 +243,6 @@ def main(args: Sequence[str]) -> None:
         args: The command line, from the command's name on.
     """
     launch(RedCLI, args)
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @rank_zero_only

@@ -142,6 +142,12 @@ def test_one_replica_fails(cli: CLI, experiment: Path, tmp_path: Path) -> None:
     done(cli(*FIT, "--run.name", "alone", "--trainer.max_epochs", "4"))
     assert results(tmp_path / "runs/all/learning_rate-0.01")["selection"]["step"] > 0
     assert "learning_rate-0.01" in outcome.out
+    assert not (tmp_path / "runs/all/results.json").exists()  # the same command with --ckpt_path auto tries again
+
+
+def test_a_trial_run_leaves_nothing(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    done(cli(*FIT, "--trainer.fast_dev_run", "true", "--model.method.replicas", "2"))
+    assert list(tmp_path.glob("runs/*")) == []
 
 
 @pytest.mark.parametrize(
