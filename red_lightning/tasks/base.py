@@ -167,11 +167,11 @@ class BackboneTask(TaskModule):
         if self.method.computed:  # the head alone is trained; without one, the one step that a run takes does nothing
             head = {name: p for name, p in trainable.items() if not name.startswith("backbone.")}
             trainable, rate = (head, rate) if head else (trainable, 0.0)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         optimizer = build_optimizer(
-            trainable, self.optimizer_name, rate, self.weight_decay, self.adam_epsilon, self.decay_towards
+            trainable, self.optimizer_name, rate, self.weight_decay, self.adam_epsilon, self.decay_towards, scaled
         )
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        if not math.isfinite(steps := self.trainer.estimated_stepping_batches):
             raise UsageError("the run has no end: give trainer.max_epochs or trainer.max_steps")
         after = self.method.after_step
         if type(self.method).after_step is not Method.after_step:  # DeepSpeed takes no such hooks

@@ -11,7 +11,7 @@ from red_lightning.errors import UsageError, nearest
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "AdamW": torch.optim.AdamW,
     "Adam": torch.optim.Adam,
-    "SGD": lambda parameters, eps, **options: torch.optim.SGD(parameters, **options),
+    "SGD": lambda parameters, eps, fused, **options: torch.optim.SGD(parameters, **options),
 }
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -35,6 +35,7 @@ def build_optimizer(
     weight_decay: float,
     epsilon: float,
     decay_towards: Literal["zero", "identity"] = "zero",
+    scaled: bool = False,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of the parameters that train; its state is keyed by their names.
 
@@ -45,8 +46,12 @@ def build_optimizer(
         weight_decay: Decoupled for AdamW, an L2 penalty for the others.
         epsilon: Adam's epsilon.
         decay_towards: Where weight decay pulls a scaling: ``zero`` (the authors' code) or ``identity``, that is 1.
+        scaled: Whether a gradient scaler is used (16-mixed): Lightning then clips no gradients of a fused optimizer.
     """
-    optimizer = OPTIMIZERS[name](parameters.values(), lr=learning_rate, weight_decay=weight_decay, eps=epsilon)
+    fused = not scaled and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters.values())
+    optimizer = OPTIMIZERS[name](
+        parameters.values(), lr=learning_rate, weight_decay=weight_decay, eps=epsilon, fused=fused
+    )
     if decay_towards == "identity" and weight_decay:
         if name != "AdamW":
             raise UsageError(f"decay_towards: identity needs the optimizer AdamW, not {name}")

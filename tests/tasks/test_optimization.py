@@ -83,7 +83,7 @@ def test_decay_towards_the_identity_follows_the_schedule() -> None:
 @pytest.mark.parametrize("name", ["AdamW", "Adam", "SGD"])
 def test_optimizers_are_torchs(name: str) -> None:
     ours, theirs = parameters(), parameters()
-    options = {} if name == "SGD" else {"eps": 1e-6}
+    options = {} if name == "SGD" else {"eps": 1e-6, "fused": True}
     reference = getattr(torch.optim, name)(theirs.values(), lr=0.1, weight_decay=0.2, **options)
     optimizer = build_optimizer(ours, name, 0.1, 0.2, 1e-6)
     generator = torch.Generator().manual_seed(0)
@@ -95,6 +95,13 @@ def test_optimizers_are_torchs(name: str) -> None:
         reference.step()
     for key, parameter in ours.items():
         assert torch.equal(parameter, theirs[key])
+
+
+def test_a_gradient_scaler_gets_an_optimizer_that_can_be_clipped() -> None:
+    """Lightning clips no gradients of one that unscales them by itself."""
+    assert build_optimizer(parameters(), "AdamW", 0.1, 0.2, 1e-6)._step_supports_amp_scaling
+    scaled = build_optimizer(parameters(), "AdamW", 0.1, 0.2, 1e-6, scaled=True)
+    assert not getattr(scaled, "_step_supports_amp_scaling", False)
 
 
 def test_what_cannot_be_is_refused() -> None:
