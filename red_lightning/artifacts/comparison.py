@@ -10,7 +10,8 @@ from torch import Tensor
 from red_lightning.artifacts.loading import load
 from red_lightning.artifacts.merged import Merged
 from red_lightning.backbones.head import ClassificationHead, pool
-from red_lightning.backbones.loading import BackboneOptions, position_limit, silence
+from red_lightning.backbones.loading import BackboneOptions, silence
+from red_lightning.backbones.positions import position_limit
 
 PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"
 """The text whose logits are compared."""

@@ -16,12 +16,10 @@ from transformers.utils import logging as transformers_logging
 
 from red_lightning import hub
 from red_lightning.backbones.compiling import compile_blocks, require_compiler
+from red_lightning.backbones.fused_kernels import Kernels, fuse, require_kernels
 from red_lightning.backbones.quantization import Dtype, Quantization, check_format, quantization_config
 from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.errors import UsageError, first_line
-
-_COUNT_FROM_PADDING = ("camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl")
-"""Model types whose first position is ``pad_token_id + 1``: that many rows of the position embedding serve no text."""
 
 
 @dataclass
@@ -39,9 +37,12 @@ class BackboneOptions:
         gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
         selective_recomputation: Keep for the backward pass only what a few elementwise operations cannot compute again
             from the rest: the same loss, and gradients equal to rounding. Null does so where it costs no time, which is
-            not in small batches, nor on a CPU in 16 bits, nor with ``compile``, which has its own way.
+            not in small batches, nor on a CPU in 16 bits, nor with ``compile`` or ``kernels``, which choose themselves.
         compile: Let torch.compile make kernels for the blocks, in training and for losses, not for decoding: fewer
             passes over memory after a slow first step. Equal to rounding, but for what dropout draws.
+        kernels: ``liger`` runs the norms and gated FFNs of Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 and Phi-3 as
+            fused kernels of Liger Kernel, on CUDA: fewer passes over memory, and less is kept than without, though more
+            than with ``selective_recomputation``. Equal to rounding. Not with ``compile``; null for the model's code.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 
@@ -52,6 +53,7 @@ class BackboneOptions:
     gradient_checkpointing: bool = False
     selective_recomputation: bool | None = None
     compile: bool = False
+    kernels: Kernels | None = None
     trust_remote_code: bool = False
 
     @property
@@ -182,19 +184,9 @@ def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, me
     return model.train()
 
 
-def position_limit(config: Any) -> int | None:
-    """The most tokens a backbone can read, or None if its positions are relative (T5, DeBERTa-v3)."""
-    if config.model_type == "t5" or not getattr(config, "position_biased_input", True):
-        return None
-    for key in ("n_positions", "max_position_embeddings"):
-        limit = getattr(config, key, None)
-        if isinstance(limit, int):
-            return limit - (config.pad_token_id + 1 if config.model_type in _COUNT_FROM_PADDING else 0)
-    return None
-
-
 def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_lack: str = "") -> Any:
     """The model of an auto class; parameters whose names begin with ``may_lack`` (if any) need no weights."""
+    require_kernels(options.kernels, source.config.model_type, options.compile)
     try:
         if meta:
             with torch.device("meta"):
@@ -205,6 +197,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                     trust_remote_code=options.trust_remote_code,
                 )
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
+            fuse(model, options.kernels)
             _keep_less(model, options)
             return model
         require_compiler(options.compile)
@@ -219,6 +212,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 **source.arguments(options),
             )
         check_format(model, options.quantization)
+        fuse(model, options.kernels)
         _keep_less(model, options)
         if options.compile:
             compile_blocks(model)
@@ -240,7 +234,8 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
 
 def _keep_less(model: Any, options: BackboneOptions) -> None:
     """Let forward passes keep less. Gradient checkpointing is not reentrant, so it works behind a frozen embedding."""
-    if options.selective_recomputation or (options.selective_recomputation is None and not options.compile):
+    own_way = options.compile or options.kernels is not None
+    if options.selective_recomputation or (options.selective_recomputation is None and not own_way):
         recompute_selectively(model, always=bool(options.selective_recomputation))
     if options.gradient_checkpointing:
         name = "activation_checkpointing_enable"  # since transformers 5.2x

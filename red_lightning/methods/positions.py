@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from red_lightning.backbones.loading import position_limit
+from red_lightning.backbones.positions import position_limit
 from red_lightning.methods.base import Method
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.loading import position_limit
+from red_lightning.backbones.positions import position_limit
 from red_lightning.backbones.sites import find_sites
 from red_lightning.backbones.surgery import attach, edited_modules, freeze, require_unedited, trainable
 from red_lightning.errors import UsageError
