@@ -42,13 +42,15 @@ class Call:
     def likeness(self) -> tuple[Any, ...] | None:
         """What calls must have in common to be computed together.
 
-        None if this one cannot be, such as one with a mask of its own for each pair of tokens.
+        None if this one cannot be, because it has tensors that know no rows.
         """
         tensors = {name: value for name, value in self.inputs.items() if isinstance(value, Tensor)}
-        if any(value.dim() not in (2, 3) for value in tensors.values()):
+        rows = _rows(self)
+        if any(value.dim() < 2 or len(value) != rows or _is_unfit_mask(value) for value in tensors.values()):
             return None
         others = tuple((name, value) for name, value in self.inputs.items() if name not in tensors)
-        return self.part, tuple(tensors), repr(others)
+        kinds = tuple((name, value.dim(), value.shape[1] if value.dim() == 4 else 0) for name, value in tensors.items())
+        return self.part, kinds, repr(others)
 
 
 class Pass:
@@ -200,15 +202,33 @@ def _joined(inputs: Sequence[Mapping[str, Any]], fill: int) -> dict[str, Any]:
     joined = dict(inputs[0])
     for name in (name for name, value in joined.items() if isinstance(value, Tensor)):
         tensors = [own[name] for own in inputs]
-        longest = max(tensor.shape[1] for tensor in tensors)
+        longest = max(map(_length, tensors))
         value = fill if name.endswith("input_ids") else 0
         padded = [_padded(tensor, longest, value) for tensor in tensors]
         joined[name] = torch.cat(padded)
     return joined
 
 
+def _is_unfit_mask(tensor: Tensor) -> bool:
+    """Whether a tensor is more than rows, tokens and a width, but no mask of every pair of tokens."""
+    return tensor.dim() > 4 or (tensor.dim() == 4 and tensor.shape[-2] != tensor.shape[-1])
+
+
+def _length(tensor: Tensor) -> int:
+    return tensor.shape[-1 if tensor.dim() == 4 else 1]
+
+
 def _padded(tensor: Tensor, tokens: int, value: int) -> Tensor:
-    """A tensor of shape (rows, tokens) or (rows, tokens, width) with more tokens."""
-    if (more := tokens - tensor.shape[1]) == 0:
+    """A tensor of shape (rows, tokens), (rows, tokens, width) or (rows, 1, tokens, tokens) with more tokens.
+
+    In a mask of every pair, True or 0 where the one token sees the other, one that pads sees itself alone: a token that
+    sees nothing has no number for its attention.
+    """
+    if (more := tokens - _length(tensor)) == 0:
         return tensor
-    return pad(tensor, (0, more) if tensor.dim() == 2 else (0, 0, 0, more), value=value)
+    if tensor.dim() < 4:
+        return pad(tensor, (0, more) if tensor.dim() == 2 else (0, 0, 0, more), value=value)
+    sees, hidden = (True, False) if tensor.dtype == torch.bool else (0.0, torch.finfo(tensor.dtype).min)
+    padded = pad(tensor, (0, more, 0, more), value=hidden)
+    padded.diagonal(dim1=-2, dim2=-1)[..., -more:] = sees
+    return padded

@@ -80,7 +80,7 @@ def refuse_changes(path: Path, text: str) -> None:
     if not (path / "config.yaml").is_file():
         return
     before, now = (_settings(yaml.safe_load(t)) for t in ((path / "config.yaml").read_text(encoding="utf-8"), text))
-    for key in {*before, *now} - {"data.num_workers"}:
+    for key in {*before, *now} - {"data.num_workers", "model.method.replicas"}:  # of more replicas, some are done
         if before.get(key) != now.get(key):
             raise UsageError(
                 f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "

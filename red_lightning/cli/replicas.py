@@ -51,6 +51,8 @@ def replicas_of(config: Any, command: str | None) -> list[Replica]:
         )
     if isinstance(given, int):
         given = [{SEED: seed} for seed in _seeds(config.seed_everything, given)]
+    if not given:
+        raise UsageError("model.method.replicas names no run; give a number, or the settings of each")
     replicas = [_replica(entry) for entry in given]
     _refuse_unfit(replicas)
     _refuse_several_devices(config)
@@ -79,12 +81,19 @@ def _seeds(first: Any, count: int) -> Sequence[int]:
     return range(first, first + count)
 
 
+def _names(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The full names of settings, also of those inside others."""
+    names = [prefix + key for key in settings]
+    inner = [(key, value) for key, value in settings.items() if isinstance(value, Mapping)]
+    return names + [name for key, value in inner for name in _names(value, f"{prefix}{key}.")]
+
+
 def _refuse_unfit(replicas: Sequence[Replica]) -> None:
     """Refuse replicas that cannot share a pass, or would share a folder."""
     for replica in replicas:
         if not replica.name:
             raise UsageError("model.method.replicas has an entry without settings; give each something of its own")
-        for key in replica.settings:
+        for key in _names(replica.settings):
             if is_shared(key):
                 raise UsageError(f"model.method.replicas cannot differ in {key}, which they share; make several runs")
     names = [replica.name for replica in replicas]
@@ -104,7 +113,7 @@ def _refuse_several_devices(config: Any) -> None:
 
 def _name(settings: Mapping[str, Any]) -> str:
     """A folder's name that says what a replica changes: ``seed-43``, ``learning_rate-0.001``."""
-    if "run.name" in settings:
+    if settings.get("run.name"):
         return str(settings["run.name"])
     last = {key: "seed" if key == SEED else key.rsplit(".", 1)[-1] for key in settings}
     return folder_name(f"{last[key]}-{written(value)}" for key, value in settings.items())

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, TextIO
 
+import torch
 from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +27,9 @@ from red_lightning.tasks.seeding import SEED
 
 
 class Belongings:
-    """What a process has one of, and each replica needs its own of: standard output, and its run in the environment.
+    """What a process has one of, and each replica needs its own of.
+
+    Standard output, its run in the environment, and the default dtype, which Lightning changes for 16-bit backbones.
 
     Args:
         outputs: Where each replica prints.
@@ -34,14 +37,15 @@ class Belongings:
 
     def __init__(self, outputs: Sequence[TextIO]) -> None:
         self.outputs = outputs
-        self.kept: dict[int | None, tuple[dict[str, str], TextIO]] = {}
+        self.kept: dict[int | None, tuple[dict[str, str], TextIO, torch.dtype]] = {}
 
     def switch(self, before: int | None, after: int | None) -> None:
         """Put away those of one replica (None: of the command), and take out those of another."""
         own = {name: os.environ.pop(name) for name in (CHOSEN, SEED) if name in os.environ}
-        self.kept[before] = own, sys.stdout
-        theirs, sys.stdout = self.kept.get(after) or ({}, self.outputs[after or 0])
+        self.kept[before] = own, sys.stdout, torch.get_default_dtype()
+        theirs, sys.stdout, dtype = self.kept.get(after) or ({}, self.outputs[after or 0], torch.float32)
         os.environ.update(theirs)
+        torch.set_default_dtype(dtype)
 
 
 class Run:
@@ -68,7 +72,7 @@ class Run:
             preemption: Hears the signals of the command.
         """
         with ExitStack() as logs:
-            files = [path and logs.enter_context(path.open("a", 1, encoding="utf-8")) for path in self.logs]
+            files = [path and logs.enter_context(_log(path)) for path in self.logs]
             outputs = [file or sys.stdout for file in files]
             self.group = Group(len(self.replicas), Belongings(outputs).switch)
             self.group.turns.start([partial(self._fit, member) for member in range(len(self.replicas))])
@@ -77,7 +81,10 @@ class Run:
                     self.group.turns.wait(lambda: self._end(received() is not None))
                 except KeyboardInterrupt:
                     self._end()
-                    self.group.turns.wait()
+                    try:
+                        self.group.turns.wait()
+                    except KeyboardInterrupt:  # at once, as the second SIGTERM
+                        os._exit(130)
                     raise
 
     def failures(self) -> dict[str, BaseException]:
@@ -108,6 +115,8 @@ class Run:
                 return trainer
 
         try:
+            if self.group.ending:
+                raise StoppedError(1)
             launch(ReplicaCLI, [*self.args, *self._options(member)])
         except BaseException as error:
             if self.logs[member] and isinstance(error, Exception):
@@ -122,7 +131,8 @@ class Run:
             "model.method.replicas": "1",
             "run.folder": str(self.folder),
             "run.name": replica.name,
-            "run.overwrite": "false",
+            "run.overwrite": "true" if _overwrites(replica, self.config) else "false",
+            **({"run.baseline": "false"} if member else {}),  # the backbone is the same
             **({"trainer.enable_progress_bar": "false"} if member else {}),
             **({"ckpt_path": "auto"} if self.config.get("ckpt_path") else {}),
         }
@@ -146,7 +156,7 @@ def fit_together(cli: Any, args: Sequence[str], config: Any, folder: Path, repli
     Raises:
         UsageError: A replica was refused before anything was trained, or some have failed later.
     """
-    left = [replica for replica in replicas if _is_left(folder, replica)]
+    left = [replica for replica in replicas if _is_left(folder, replica) or _overwrites(replica, config)]
     preemption = next(each for each in cli.trainer_defaults["callbacks"] if isinstance(each, Preemption))
     failures: Mapping[str, BaseException] = {}
     if left:
@@ -185,7 +195,18 @@ def _raise_first(failures: Mapping[str, BaseException], said: str = "") -> None:
 
 def _is_left(folder: Path, replica: Replica) -> bool:
     """Whether a replica is still to be run."""
-    return bool(replica.settings.get("run.overwrite")) or not (_folder(folder, replica) / "results.json").exists()
+    return not (_folder(folder, replica) / "results.json").exists()
+
+
+def _overwrites(replica: Replica, config: Any) -> bool:
+    """Whether a finished replica is replaced, in a folder that is not inside the command's."""
+    elsewhere = "run.folder" in replica.settings and config.run.overwrite
+    return bool(replica.settings.get("run.overwrite", elsewhere))
+
+
+def _log(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", 1, encoding="utf-8")
 
 
 def _folder(folder: Path, replica: Replica) -> Path:
@@ -215,7 +236,7 @@ def _summarize(folder: Path, replicas: Sequence[Replica]) -> None:
     table.add_row("mean", *_shown(means, every))
     table.add_row("standard deviation", *_shown(deviations, every))
     Console().print(table)
-    if len(found) == len(replicas):
+    if len(found) == len(replicas) and every:
         print(f"results: {report.shown(folder / 'results.json')}; the edits of each are in its folder", flush=True)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from red_lightning.backbones.quantization import in_fewer_bits
 from red_lightning.backbones.surgery import trainable
 from red_lightning.errors import UsageError
 from red_lightning.methods.base import Method
@@ -38,7 +39,8 @@ class FullFineTuning(Method):
         Raises:
             UsageError: Some are quantised or 16-bit.
         """
-        if any(p.dtype not in (torch.float32, torch.float64) and not p.is_meta for p in weights):
+        whole = (torch.float32, torch.float64)
+        if any((in_fewer_bits(p) or p.dtype not in whole) and not p.is_meta for p in weights):
             raise UsageError(
                 f"model.method {type(self).__name__} trains the backbone's own weights, and in fewer than 32 bits they "
                 "lose small steps; give model.backbone_options.dtype float32 and no quantization (with "

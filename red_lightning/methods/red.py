@@ -100,6 +100,7 @@ class RED(Method):
         replicas: How many editors ``fit`` trains at once, on one device and in one pass of the backbone: each is a run
             of its own, with its own seed (the run's and those after it), data order, head, optimizer and folder. Or the
             settings of each by full names, such as ``[{model.learning_rate: 1e-3}, {model.learning_rate: 3e-3}]``.
+            Equal to each by itself to rounding without dropout; with it, what is drawn depends on the others.
     """
 
     def __init__(

@@ -26,8 +26,9 @@ def is_shared(key: str) -> bool:
     """Whether replicas cannot differ in a setting.
 
     Args:
-        key: Its full name, such as ``model.method.sites``.
+        key: Its full name, such as ``model.method.sites``, or ``model.init_args.method.init_args.sites``.
     """
+    key = key.replace(".init_args", "")
     return any(key == shared or key.startswith((f"{shared}.", f"{shared}_")) for shared in SHARED)
 
 

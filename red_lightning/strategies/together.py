@@ -36,10 +36,14 @@ class Group:
         if self.merged.passes:
             self.turns.meet(member, None)
 
-    def _compute(self, called: Waiting) -> dict[int, Any]:
+    def pass_on(self) -> None:
+        """Tell each training that all are to end, if they are."""
         if self.ending:
             for tell in self.told:
                 tell()
+
+    def _compute(self, called: Waiting) -> dict[int, Any]:
+        self.pass_on()
         calls = [call for call in called.values() if call is not None]
         if calls:
             return self.merged.compute(calls)
@@ -74,6 +78,11 @@ class Together(SingleDeviceStrategy):
         """Go on through the backbone, with the others."""
         super().post_backward(closure_loss)
         self.group.backward(self.member)
+
+    def validation_step(self, *args: Any, **options: Any) -> Any:
+        """Validate; what is told in it ends after this batch."""
+        self.group.pass_on()
+        return super().validation_step(*args, **options)
 
     def test_step(self, *args: Any, **options: Any) -> Any:
         """Test, unless all are to end."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from red_lightning.backbones.loading import load_generator
 from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.sharding import generates_in_step
 from red_lightning.data import ConversationsDataModule
 from red_lightning.errors import UsageError
 from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
@@ -149,12 +150,25 @@ class InstructionTuning(BackboneTask):
         Args:
             batch: ``input_ids`` and ``attention_mask``: int64, shape (rows, tokens), padded on the left.
         """
-        inputs, decoding = (batch["input_ids"], batch["attention_mask"]), self.decoding
+        lengths: list[int] = batch["attention_mask"].sum(1).tolist()
+        rooms = list(map(self._room, lengths))
+        if generates_in_step(self.backbone):  # all processes must decode as often
+            rooms = [min(rooms)] * len(rooms)
+        texts: dict[int, str] = {}
+        for room in sorted(set(rooms)):
+            rows = [row for row, own in enumerate(rooms) if own == room]
+            tokens = max(lengths[row] for row in rows)
+            inputs = batch["input_ids"][rows, -tokens:], batch["attention_mask"][rows, -tokens:]
+            decoding = replace(self.decoding, max_new_tokens=room)
+            found = decode(self.backbone, *inputs, self.tokenizer, decoding, stop_ids=self.stop_ids)
+            texts.update(zip(rows, found, strict=True))
+        return [texts[row] for row in range(len(rooms))]
+
+    def _room(self, length: int) -> int:
+        """How many tokens may follow a prompt: fewer where positions run out. The last is not read any more."""
         limit, _ = positions_left(self.source.config, self.method)
-        if limit is not None:  # the last token is not read any more
-            room = limit - batch["input_ids"].shape[1] + 1
-            decoding = replace(decoding, max_new_tokens=min(decoding.max_new_tokens, room))
-        return decode(self.backbone, *inputs, self.tokenizer, decoding, stop_ids=self.stop_ids)
+        wanted = self.decoding.max_new_tokens
+        return wanted if limit is None else min(wanted, limit - length + 1)
 
     def _add(self, losses: Tensor, counted: Tensor) -> None:
         self.mean_loss.update(losses.sum(), counted.sum())

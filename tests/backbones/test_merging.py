@@ -12,6 +12,7 @@ from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.merged_editor import Batch, MergedEditor
 from red_lightning.backbones.merging import parts
 from red_lightning.backbones.recomputation import recompute_selectively
+from red_lightning.backbones.shared_sources import shared_mask
 from red_lightning.backbones.surgery import shared_copy
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED
@@ -107,6 +108,10 @@ def require_equal(family: str, backbone: nn.Module, method: RED, shapes: list[tu
     losses = [loss_of(family, shape, member) for member, shape in enumerate(shapes)]
     group, found = together(backbone, method, losses)
     assert group.merged.computed == len(parts(backbone))
+    require_found(backbone, method, losses, found)
+
+
+def require_found(backbone: nn.Module, method: RED, losses: list[Loss], found: list[Any]) -> None:
     for member, loss in enumerate(losses):
         expected, gradients = alone(backbone, method, loss, member)
         value, own = found[member]
@@ -161,10 +166,29 @@ def test_weights_are_shared_and_evaluation_is_each_ones_own() -> None:
     assert group.merged.computed == 1
 
 
-def test_a_mask_for_each_pair_of_tokens_is_computed_alone() -> None:
+def sharing(backbone: Any, tokens: int) -> Loss:
+    """The loss of two targets that share a source, in one row."""
+    ids = batch(1, tokens, tokens)["input_ids"]
+    sources, targets = torch.ones_like(ids), torch.tensor([[0, 0, *(1 + n % 2 for n in range(tokens - 2))]])
+    mask = shared_mask(backbone, sources, targets)
+    return lambda own: label_losses(own, ids, input_ids=ids, attention_mask=mask, use_cache=False).sum()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_masks_of_every_pair_of_tokens(family: str, attention: str) -> None:
+    backbone: Any = without_dropout(family)
+    backbone.set_attn_implementation(attention)
+    losses = [sharing(backbone, tokens) for tokens in (6, 9, 9)]
+    group, found = together(backbone, RED(), losses)
+    assert group.merged.computed == 1
+    require_found(backbone, RED(), losses, found)
+
+
+def test_what_knows_no_rows_is_computed_alone() -> None:
     backbone = without_dropout("gpt2")
     ids = batch(2, 5, 0)["input_ids"]
-    mask = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril().expand(1, 1, 5, 5)
     loss: Loss = lambda own: label_losses(own, ids, input_ids=ids, attention_mask=mask, use_cache=False).sum()  # noqa: E731
     group, found = together(backbone, RED(), [loss, loss])
     assert group.merged.computed == 0

@@ -6,15 +6,18 @@ import signal
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from red_lightning.backbones.merging import Merged
 from tests.backbones_zoo import save_backbone
 from tests.cli.commands import FIT, command_line, environment, results, write_classifier, write_experiment
 from tests.cli.conftest import CLI, Outcome
 
+backward = Merged.backward
 FIVE_STEPS = ("--trainer.max_steps", "5", "--trainer.val_check_interval", "2")
 
 
@@ -105,7 +108,7 @@ def test_unfinished_replicas_go_on(cli: CLI, experiment: Path, tmp_path: Path, n
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    while "an optimizer step" not in (line := process.stdout.readline()):
+    while "step 50 of 180" not in (line := process.stdout.readline()):
         assert line, process.communicate()[1]
     process.send_signal(number)
     _, error = process.communicate(timeout=120)
@@ -118,6 +121,50 @@ def test_unfinished_replicas_go_on(cli: CLI, experiment: Path, tmp_path: Path, n
         assert results(broken)["scores"] == results(whole)["scores"]
         edits = [load_file(run / "edits/edits.safetensors") for run in (broken, whole)]
         assert all(torch.equal(edits[0][name], edits[1][name]) for name in edits[1])
+
+
+def test_scores_of_a_16_bit_backbone_are_not_rounded(cli: CLI, tmp_path: Path) -> None:
+    """Lightning makes 16 bits the process' default for each step; replicas that end apart must not keep it."""
+    write_classifier(tmp_path, without_dropout(tmp_path / "roberta", "roberta"))
+    fit = ("fit", "--config", "texts.yaml", "--model.head.dropout", "0", "--trainer.precision", "bf16-true")
+    done(cli(*fit, "--run.name", "all", replicas(*({"trainer.max_epochs": epochs} for epochs in (1, 3, 2)))))
+    assert torch.get_default_dtype() == torch.float32
+    for epochs in (1, 3, 2):
+        done(cli(*fit, "--run.name", f"alone-{epochs}", "--trainer.max_epochs", str(epochs)))
+        ours, alone = (results(tmp_path / "runs" / run) for run in (f"all/max_epochs-{epochs}", f"alone-{epochs}"))
+        assert ours["scores"] == pytest.approx(alone["scores"], rel=1e-6)
+
+
+@pytest.mark.parametrize("option", ["packing", "share_sources"])
+def test_packed_rows_and_shared_sources(cli: CLI, tmp_path: Path, option: str) -> None:
+    write_experiment(tmp_path, without_dropout(tmp_path / "gpt2", "gpt2"))
+    fit = (*FIT, "--trainer.max_steps", "4", "--data.global_batch_size", "4", f"--data.{option}", "true")
+    shared: list[int] = []
+    with patch.object(Merged, "backward", lambda self: shared.append(len(self.passes)) or backward(self)):
+        done(cli(*fit, "--run.name", "all", "--model.method.replicas", "2"))
+    assert shared == [1] * 4
+    for seed in (7, 8):
+        done(cli(*fit, "--run.name", f"alone-{seed}", "--seed_everything", str(seed)))
+        require_alike(tmp_path / f"runs/all/seed-{seed}", tmp_path / f"runs/alone-{seed}")
+
+
+def test_elsewhere_and_anew(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    """Replicas may have folders of their own, which --run.overwrite means too; the baseline is tested once."""
+    both = [{"seed_everything": seed, "run.folder": "elsewhere", "run.name": f"s{seed}"} for seed in (1, 2)]
+    options = (*FIT, "--trainer.max_steps", "2", "--run.baseline", "true", replicas(*both))
+    done(cli(*options, "--run.name", "all"))
+    assert [path.parent.name for path in tmp_path.glob("elsewhere/*/baseline.json")] == ["s1"]
+    finished = (tmp_path / "elsewhere/s2/results.json").stat().st_mtime_ns
+    done(cli(*options, "--run.name", "all", "--run.overwrite", "true"))
+    assert (tmp_path / "elsewhere/s2/results.json").stat().st_mtime_ns > finished
+
+
+def test_more_replicas_later(cli: CLI, experiment: Path, tmp_path: Path) -> None:
+    fit = (*FIT, "--trainer.max_steps", "2", "--run.name", "all")
+    done(cli(*fit, "--model.method.replicas", "1", replicas({"seed_everything": 7})))
+    (tmp_path / "runs/all/results.json").unlink()
+    done(cli(*fit, "--model.method.replicas", "2", "--ckpt_path", "auto"))
+    assert len(json.loads((tmp_path / "runs/all/results.json").read_text())["replicas"]) == 2
 
 
 def test_finished_replicas_are_not_run_again(cli: CLI, experiment: Path, tmp_path: Path) -> None:
@@ -140,9 +187,12 @@ def test_one_replica_fails(cli: CLI, experiment: Path, tmp_path: Path) -> None:
     assert outcome.error.startswith("1 of 2 replicas failed, first replica learning_rate-1e+29: ")
     assert "no numbers" in outcome.error
     done(cli(*FIT, "--run.name", "alone", "--trainer.max_epochs", "4"))
-    assert results(tmp_path / "runs/all/learning_rate-0.01")["selection"]["step"] > 0
-    assert "learning_rate-0.01" in outcome.out
-    assert not (tmp_path / "runs/all/results.json").exists()  # the same command with --ckpt_path auto tries again
+    whole = results(tmp_path / "runs/all/learning_rate-0.01")
+    assert whole["train"] == results(tmp_path / "runs/alone")["train"]
+    assert f"{whole['selection']['score']:.4f}" in outcome.out
+    again = ("--run.name", "all", "--trainer.max_epochs", "4", "--ckpt_path", "auto", replicas(*rates))
+    assert "1 of 2 replicas failed" in cli(*FIT, *again).error
+    assert results(tmp_path / "runs/all/learning_rate-0.01") == whole
 
 
 def test_a_trial_run_leaves_nothing(cli: CLI, experiment: Path, tmp_path: Path) -> None:
@@ -159,6 +209,9 @@ def test_a_trial_run_leaves_nothing(cli: CLI, experiment: Path, tmp_path: Path) 
             "two of model.method.replicas are called 'seed-1'",
         ),
         ((replicas({}),), "an entry without settings"),
+        ((replicas(),), "names no run"),
+        ((replicas({"model.init_args.backbone": "x"}),), "cannot differ in model.init_args.backbone"),
+        ((replicas({"model": {"backbone": "x"}}),), "cannot differ in model.backbone"),
         ((replicas({"model.backbone": "x"}, {"seed_everything": 1}),), "cannot differ in model.backbone"),
         ((replicas({"model.method.sites": ["attention"]}),), "cannot differ in model.method.sites"),
         (("--model.method.replicas", "2", "--trainer.devices", "2"), "give --trainer.devices 1"),
@@ -180,4 +233,5 @@ def test_bad_replicas(cli: CLI, experiment: Path, tmp_path: Path, options: tuple
 def test_other_commands_refuse_them(cli: CLI, experiment: Path) -> None:
     error = cli("test", "--config", "small.yaml", "--model.method.replicas", "2").error
     assert "model.method.replicas is for fit" in error
-    assert "2,048" not in done(cli("parameters", "--config", "small.yaml", "--model.method.replicas", "8")).out
+    one = done(cli("parameters", "--config", "small.yaml")).out
+    assert done(cli("parameters", "--config", "small.yaml", "--model.method.replicas", "8")).out == one

@@ -215,6 +215,19 @@ def test_an_answer_ends_with_the_positions(gpt2_folder: Path) -> None:
     assert len(calls) == 7  # the last token is not read
 
 
+def test_an_answer_does_not_depend_on_its_neighbours_prompt(gpt2_folder: Path) -> None:
+    """Each has the room that its own prompt leaves."""
+    task = configured(gpt2_folder, decoding=Decoding(1, max_new_tokens=60, no_repeat_ngram_size=0))
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(10, 300, (3, 240), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, :200], mask[2, :235] = 0, 0
+    answers = task({"input_ids": ids, "attention_mask": mask})
+    alone = [task({"input_ids": ids[row : row + 1], "attention_mask": mask[row : row + 1]})[0] for row in range(3)]
+    assert answers == alone
+    assert len(answers[0]) > len(answers[1]) > 0
+
+
 def refusal(task: Any, stage: str, folder: Path, data: Any) -> str:
     with pytest.raises(UsageError) as caught:
         trainer = make_trainer(folder, max_steps=1)
