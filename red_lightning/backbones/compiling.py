@@ -1,9 +1,11 @@
 """torch.compile of a backbone, block by block: the blocks are alike, so that the first one's kernels serve all."""
 
 import os
-import shutil
+import subprocess
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,15 +28,16 @@ def require_compiler(compiles: bool) -> None:
         compiles: Whether some are to be made.
 
     Raises:
-        UsageError: There is no C++ compiler, or Python's headers are missing, or PyTorch is too old.
+        UsageError: There is no C++ compiler that works, or Python's headers are missing, or PyTorch is too old.
     """
     if not compiles:
         return
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    if shutil.which(os.environ.get("CXX", "g++")) is None or not headers.is_file():
+    compiler = os.environ.get("CXX", "g++")
+    if not _works(compiler):
         raise UsageError(
-            "model.backbone_options.compile needs a C++ compiler and Python's headers on this machine (in Debian the "
-            "packages g++ and python3-dev); install them, or leave compile out"
+            "model.backbone_options.compile needs a C++ compiler and Python's headers (in Debian the packages g++ and "
+            f"python3-dev), but '{compiler}' cannot build against them on this machine; install them, set CXX to a "
+            "compiler that works, or leave compile out"
         )
     if not hasattr(torch.compiler, "set_stance"):
         raise UsageError(
@@ -43,8 +46,28 @@ def require_compiler(compiles: bool) -> None:
         )
 
 
+@lru_cache
+def _works(compiler: str) -> bool:
+    """Whether a compiler makes a library, of one line that needs Python's headers."""
+    with TemporaryDirectory() as folder:
+        source, library = Path(folder, "line.cpp"), Path(folder, "line.so")
+        source.write_text("#include <Python.h>\n", encoding="utf-8")
+        headers = f"-I{sysconfig.get_path('include')}"
+        try:
+            subprocess.run(
+                [compiler, "-shared", "-fPIC", headers, str(source), "-o", str(library)],
+                check=True,
+                capture_output=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return library.is_file()
+
+
 def compile_blocks(backbone: Any) -> None:
     """Let torch.compile make the kernels of each block, when it is first called; for any number of tokens.
+
+    Making them can take minutes, in which the first steps wait.
 
     Losses and gradients are equal to rounding. Editors may come and go later: what a block's hooks do is compiled with
     it, and compiled anew where they have changed. Passes that read or fill a cache of keys and values, as decoding

@@ -39,7 +39,7 @@ class BackboneOptions:
             from the rest: the same loss, and gradients equal to rounding. Null does so where it costs no time, which is
             not in small batches, nor on a CPU in 16 bits, nor with ``compile`` or ``kernels``, which choose themselves.
         compile: Let torch.compile make kernels for the blocks, in training and for losses, not for decoding: fewer
-            passes over memory after a slow first step. Equal to rounding, but for what dropout draws.
+            passes over memory, after first steps that can take minutes. Equal to rounding, but for what dropout draws.
         kernels: ``liger`` runs the norms and gated FFNs of Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 and Phi-3 as
             fused kernels of Liger Kernel, on CUDA: fewer passes over memory, and less is kept than without, though more
             than with ``selective_recomputation``. Equal to rounding. Not with ``compile``; null for the model's code.
@@ -198,7 +198,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 )
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
             fuse(model, options.kernels)
-            _keep_less(model, options)
+            keep_less(model, options)
             return model
         require_compiler(options.compile)
         with silence():  # what is missing is refused below, by name
@@ -213,7 +213,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             )
         check_format(model, options.quantization)
         fuse(model, options.kernels)
-        _keep_less(model, options)
+        keep_less(model, options)
         if options.compile:
             compile_blocks(model)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
@@ -232,7 +232,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
     return model
 
 
-def _keep_less(model: Any, options: BackboneOptions) -> None:
+def keep_less(model: Any, options: BackboneOptions) -> None:
     """Let forward passes keep less. Gradient checkpointing is not reentrant, so it works behind a frozen embedding."""
     own_way = options.compile or options.kernels is not None
     if options.selective_recomputation or (options.selective_recomputation is None and not own_way):

@@ -16,6 +16,7 @@ CASES = {
     "e2e_evaluation": "E2E's validation loss with each source read once, against rows padded to 164 tokens",
     "e2e_decoding": "E2E's test split with ten beams, each source once and in batches, against row by row",
     "glue_training": "GLUE rows in batches of like length, against batches at random and padding to 128",
+    "large_models": "a step of Llama-2 7B and 70B (smaller ones on a CPU): speed, share of the peak, memory",
     "instruction_tuning": "conversations packed without padding, against padding to the longer of two",
 }
 """Case -> what it compares. Each is the function ``measure`` in the module of its name."""

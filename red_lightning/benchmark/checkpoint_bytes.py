@@ -15,7 +15,6 @@ from torch import Tensor
 
 from red_lightning.artifacts import save_edits
 from red_lightning.benchmark.measure import Case, Goal, count
-from red_lightning.benchmark.quiet import quiet_lightning
 from red_lightning.benchmark.random_tasks import random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import build, shape_of
@@ -53,7 +52,7 @@ def measure(settings: Settings) -> Case:
         settings: Size and dtype.
     """
     shape, notes = shape_of("gpt2", settings), []
-    with TemporaryDirectory() as place, quiet_lightning(), redirect_stdout(StringIO()):
+    with TemporaryDirectory() as place, redirect_stdout(StringIO()):
         folder = Path(place)
         task = _task(RED(), settings)
         resume: dict[str, float] = {EVERYTHING: _default_checkpoint(task, folder, settings)}

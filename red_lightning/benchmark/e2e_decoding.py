@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from red_lightning.benchmark.measure import Case, Goal, Variant, compare, count
-from red_lightning.benchmark.random_tasks import tokenizer_of
+from red_lightning.benchmark.random_tasks import given_by, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import config_of, random_model, shape_of
 from red_lightning.benchmark.training import evenly
@@ -39,7 +39,9 @@ def measure(settings: Settings) -> Case:
     Args:
         settings: How to measure; ``e2e_path`` and ``gpt2_tokenizer`` say where data and tokenizer are.
     """
-    tokenizer, decoding = tokenizer_of(settings.gpt2_tokenizer), Decoding()
+    with given_by("gpt2_tokenizer"):
+        tokenizer = tokenizer_of(settings.gpt2_tokenizer)
+    decoding = Decoding()
     batches, beams = _batches(tokenizer, settings), decoding.num_beams
     sources, every_row = [source for batch in batches for source in batch], _rows(batches)
     number, singles = SAMPLES[settings.size]
@@ -152,7 +154,8 @@ def _batches(tokenizer: Any, settings: Settings) -> list[list[dict[str, Any]]]:
     """The package's batches of the test split, each source with the ``length`` of what is written to it."""
     data = E2E(settings.e2e_path, seed=settings.seed)
     data.connect(tokenizer, encoder_decoder=False)
-    data.setup("test")
+    with given_by("e2e_path"):
+        data.setup("test")
     rows: Any = data.test_dataloader().dataset
     sources = [rows[index] for index in range(len(rows))]
     for source in sources:

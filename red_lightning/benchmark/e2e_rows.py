@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from red_lightning.backbones.sites import find_sites
 from red_lightning.benchmark.plain import apply_plain_edits
-from red_lightning.benchmark.random_tasks import random_task, tokenizer_of
+from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES, Shape, shape_of
 from red_lightning.benchmark.training import on
@@ -36,8 +36,10 @@ def read_e2e(settings: Settings, **options: Any) -> E2E:
         **options: Those of the data module.
     """
     data = E2E(settings.e2e_path, global_batch_size=BATCH, seed=settings.seed, **options)
-    data.connect(tokenizer_of(settings.gpt2_tokenizer), encoder_decoder=False)
-    data.setup("fit")
+    with given_by("gpt2_tokenizer"):
+        data.connect(tokenizer_of(settings.gpt2_tokenizer), encoder_decoder=False)
+    with given_by("e2e_path"):
+        data.setup("fit")
     data.shares = True
     return data
 

@@ -22,7 +22,6 @@ from lightning.pytorch.loggers import CSVLogger
 
 from red_lightning.benchmark.clocks import Measured
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare
-from red_lightning.benchmark.quiet import quiet_lightning
 from red_lightning.benchmark.random_tasks import random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES
@@ -64,8 +63,7 @@ def measure(settings: Settings) -> Case:
         Variant(ALONE, lambda: _lightning(tasks[2], data, steps, settings.device, []), steps),
     ]
     title = f"{shape.family}, {shape.layers} layers of {shape.width}, {ROWS} rows, {steps} steps"
-    with quiet_lightning():
-        rows = compare(title, variants, settings, clock=lambda run: run())
+    rows = compare(title, variants, settings, clock=lambda run: run())
     added = [ours - bare for bare, ours in zip(rows[0].amounts, rows[1].amounts, strict=True)]
     return Case(
         "Training steps through Lightning",
@@ -78,7 +76,7 @@ def _at_long_steps(added: list[float], settings: Settings) -> list[Row]:
     """What the added time would be of longer steps."""
     title = f"calculated: the same tax on steps of {STEP_SECONDS * 1e3:.0f} ms"
     long = [STEP_SECONDS + tax for tax in added]
-    goal = Goal(cpu=1.02, cuda=1.02).on(settings.device)
+    goal = Goal(cpu=1.02, cuda=1.02).on(settings)
     return [
         Row(title, BARE, "s/step", [STEP_SECONDS] * len(added), [1.0] * len(added)),
         Row(title, OURS, "s/step", long, [seconds / STEP_SECONDS for seconds in long], goal=goal),

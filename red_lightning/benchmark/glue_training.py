@@ -14,8 +14,7 @@ from torch import Tensor
 
 from red_lightning.backbones.head import HeadOptions
 from red_lightning.benchmark.measure import Case, Row, Variant, compare, count
-from red_lightning.benchmark.quiet import quiet_lightning
-from red_lightning.benchmark.random_tasks import random_task, tokenizer_of
+from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import Shape, shape_of
 from red_lightning.benchmark.training import Steps, evenly, on
@@ -39,7 +38,8 @@ def measure(settings: Settings) -> Case:
     Args:
         settings: How to measure; ``glue_path`` and ``roberta_tokenizer`` say where data and tokenizer are.
     """
-    tokenizer = tokenizer_of(settings.roberta_tokenizer)
+    with given_by("roberta_tokenizer"):
+        tokenizer = tokenizer_of(settings.roberta_tokenizer)
     rows: list[Row] = []
     for name in reversed(TASKS):
         data = _data(name, tokenizer, settings)
@@ -69,7 +69,8 @@ def _data(name: str, tokenizer: Any, settings: Settings) -> GLUE:
         seed=settings.seed,
     )
     data.connect(tokenizer, encoder_decoder=False)
-    data.setup("fit")
+    with given_by("glue_path"):
+        data.setup("fit")
     return data
 
 
@@ -113,11 +114,10 @@ def _timed(
         Variant(name, Steps(parameters, lambda batch: task.training_step(batch, 0), batches), len(mixed))
         for name, batches in ways.items()
     ]
-    with quiet_lightning():
-        losses = [_losses(task.loss, batches) for batches in ways.values()]
-        same = all(torch.allclose(found, losses[0], rtol=1e-5, atol=1e-5) for found in losses)
-        title = f"{data.task_name}: {len(mixed)} rows, {len(chosen)} steps; RoBERTa, {shape.layers} of {shape.width}"
-        return compare(title, variants, settings, "example", gain=True), same
+    losses = [_losses(task.loss, batches) for batches in ways.values()]
+    same = all(torch.allclose(found, losses[0], rtol=1e-5, atol=1e-5) for found in losses)
+    title = f"{data.task_name}: {len(mixed)} rows, {len(chosen)} steps; RoBERTa, {shape.layers} of {shape.width}"
+    return compare(title, variants, settings, "example", gain=True), same
 
 
 def _shape(settings: Settings) -> Shape:

@@ -25,7 +25,7 @@ PLAIN, OURS = "from_pretrained", "red_lightning.load"
 
 
 def measure(settings: Settings) -> Case:
-    """Compare loading times on a model shaped like GPT-2, and the start of the command line with Python's own.
+    """Compare loading times on a model shaped like GPT-2, and starts of the command line with those of plain Python.
 
     Args:
         settings: How to measure.
@@ -72,9 +72,18 @@ def _starts(settings: Settings) -> list[Row]:
     def start(*args: str) -> Callable[[], Any]:
         return lambda: subprocess.run([sys.executable, *args], check=True, capture_output=True)
 
-    ours = Variant("python -m red_lightning --help", start("-m", "red_lightning", "--help"))
-    variants = [Variant("python -c pass", start("-c", "pass")), ours]
-    return compare("the command line", variants, settings, "start", clock=_of_children)
+    def rows(group: str, code: str, *args: str) -> list[Row]:
+        command = " ".join(("python -m red_lightning", *args))
+        variants = [
+            Variant(f"python -c '{code}'", start("-c", code)),
+            Variant(command, start("-m", "red_lightning", *args)),
+        ]
+        return compare(group, variants, settings, "start", clock=_of_children)
+
+    return [
+        *rows("the command line", "pass", "--help"),
+        *rows("a training command", "import lightning.pytorch.cli, transformers", "fit", "--help"),
+    ]
 
 
 def _of_children(run: Callable[[], Any]) -> Measured:

@@ -38,16 +38,17 @@ class Goal:
     """The ratio that a variant should reach; None where there is no goal.
 
     Attributes:
-        cpu: On a CPU.
-        cuda: On a GPU (those of the package are for an H200).
+        cpu: On a CPU, with models of the size ``small``.
+        cuda: On a GPU, with models of the size ``paper`` (those of the package are for an H200).
     """
 
     cpu: float | None = None
     cuda: float | None = None
 
-    def on(self, device: str) -> float | None:
-        """The goal on a device."""
-        return self.cuda if device == "cuda" else self.cpu
+    def on(self, settings: Settings) -> float | None:
+        """The goal of what is measured so; None for sizes that it is not for."""
+        goals = {("cpu", "small"): self.cpu, ("cuda", "paper"): self.cuda}
+        return goals.get((settings.device, settings.size))
 
 
 class Spread(NamedTuple):
@@ -134,7 +135,7 @@ def compare(
     Args:
         group: What the table says above them.
         variants: The baseline, and its rivals.
-        settings: Rounds, seed and device.
+        settings: Rounds, seed, device and size.
         unit: What their ``work`` counts.
         gain: Whether ratios shall say how many times as fast as the baseline a variant is.
         goals: Variant -> what its ratio should reach.
@@ -167,7 +168,7 @@ def compare(
             amounts=amounts[name],
             ratios=_ratios(amounts[name], amounts[base], gain),
             gain=gain,
-            goal=goals[name].on(settings.device) if name in goals else None,
+            goal=goals[name].on(settings) if name in goals else None,
             wall=walls[name],
             wall_ratios=_ratios(walls[name], walls[base], gain),
             peak_bytes=max((m[name].peak_bytes or 0 for m in rounds), default=0) or None,
@@ -189,7 +190,7 @@ def count(
     Args:
         group: What the table says above them.
         amounts: Variant -> count; the first is the baseline.
-        settings: The device, for its goals.
+        settings: Device and size, for their goals.
         unit: What is counted.
         gain: Whether ratios shall say how many times smaller than the baseline's a count is.
         goals: Variant -> what its ratio should reach.
@@ -208,7 +209,7 @@ def count(
             [amount],
             _ratios([amount], [base], gain),
             gain,
-            goals[name].on(settings.device) if name in goals else None,
+            goals[name].on(settings) if name in goals else None,
         )
         for name, amount in amounts.items()
     ]

@@ -1,6 +1,7 @@
 """How much memory a run takes, exactly: what autograd keeps, and the most that is held at once."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from red_lightning.benchmark.quiet import without_lines
 
 
 def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
@@ -34,6 +37,7 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
         run: What is measured. On a CPU it is profiled: do not time it besides.
         device: ``cpu`` or ``cuda``.
     """
+    gc.collect()  # else what earlier runs left might be freed in the midst of this one
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -42,7 +46,8 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    options: dict[str, Any] = {"activities": activities, "profile_memory": True}
+    with without_lines("USDT:"), torch.profiler.profile(**options) as profile:  # it says when it starts and stops
         run()
     held = most = 0
     for event in profile.profiler.kineto_results.events():
@@ -50,6 +55,20 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def held_bytes(tensors: Iterable[Tensor]) -> int:
+    """The bytes of the distinct storages of some tensors; those of torchao, which have several parts, with each."""
+    storages = {part.untyped_storage()._cdata: part.untyped_storage() for tensor in tensors for part in _parts(tensor)}
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def _parts(tensor: Any) -> list[Tensor]:
+    """The plain tensors of which a tensor is made."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for name in names for part in _parts(getattr(tensor, name))]
 
 
 class NewStorages(TorchDispatchMode):

@@ -1,22 +1,45 @@
-"""Keep other libraries' messages out of the tables."""
+"""Keep other libraries' messages out of the tables; errors are shown."""
 
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryFile
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning logs and warns of about Trainers that measure."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    before = [logger.level for logger in loggers]
+def quiet() -> Iterator[None]:
+    """Silence warnings, and what is logged that is no error: by Lightning, transformers, DeepSpeed and bitsandbytes."""
+    before = logging.root.manager.disable
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
+
+
+@contextmanager
+def without_lines(beginning: str) -> Iterator[None]:
+    """Leave lines out of the standard error of the whole process, C++ included; the others come when it is over.
+
+    Args:
+        beginning: What the lines begin with.
+    """
+    sys.stderr.flush()
+    with TemporaryFile() as written:
+        shown = os.dup(2)
+        try:
+            os.dup2(written.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            written.seek(0)
+            for line in written:
+                if not line.startswith(beginning.encode()):
+                    os.write(2, line)

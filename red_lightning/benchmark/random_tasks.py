@@ -1,6 +1,8 @@
 """Tasks and folders with random weights of a stated shape, and with the tokenizers of pretrained models."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -11,11 +13,28 @@ from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import Shape, config_of, random_model
+from red_lightning.errors import UsageError
 from red_lightning.methods import Method
 from red_lightning.quickstart import BACKBONE_FOLDER
 from red_lightning.tasks.base import BackboneTask
 
 Task = TypeVar("Task", bound=BackboneTask)
+
+
+@contextmanager
+def given_by(option: str) -> Iterator[None]:
+    """Name the option of the command line that says where something is, if it is not there.
+
+    Args:
+        option: Its name, without dashes.
+
+    Raises:
+        UsageError: The sentence of the one inside, which begins with the option.
+    """
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"--{option}: {error}") from error
 
 
 def tokenizer_of(name: str) -> Any:
@@ -25,7 +44,11 @@ def tokenizer_of(name: str) -> Any:
         UsageError: There is none, or it cannot be reached.
     """
     options = BackboneOptions()
-    return load_tokenizer(find(name, options), options, needs_eos=False)
+    try:
+        source = find(name, options)
+    except UsageError as error:  # whose sentence is about a model, of which no more than this is wanted
+        raise UsageError(str(error).replace(f"the backbone '{name}'", f"the tokenizer '{name}'")) from error
+    return load_tokenizer(source, options, needs_eos=False)
 
 
 def random_task(

@@ -1,36 +1,39 @@
-"""What the benchmark prints, and what it writes."""
+"""Run cases one after the other, and write what they found."""
 
+import gc
 import importlib
 import json
 import os
 import platform
 import time
-import warnings
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from red_lightning.artifacts.files import write_whole
 from red_lightning.benchmark import CASES
 from red_lightning.benchmark.measure import Case, Row, spread
+from red_lightning.benchmark.quiet import quiet
 from red_lightning.benchmark.settings import Settings
-from red_lightning.errors import UsageError, cannot_write
+from red_lightning.benchmark.tables import PLAIN_TEXT, print_case, print_goals, wide_console
+from red_lightning.errors import UsageError, cannot_write, first_line, usage_error_in
 
 LIBRARIES = ("red-lightning", "torch", "lightning", "transformers", "peft", "datasets", "tokenizers")
-SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 
 
-def run_cases(names: Sequence[str], settings: Settings, output: Path | None, console: Console | None = None) -> None:
+def run_cases(names: Sequence[str], settings: Settings, output: Path | None, console: Console | None = None) -> bool:
     """Measure cases one after the other, print a table of each, and write everything to a file.
 
-    A case whose data or libraries are missing is left out and says why, if there are others.
+    A case whose data or libraries are missing is left out and says why, if there are others. One that fails otherwise
+    leaves its traceback on the standard error, and the others go on.
 
     Args:
         names: Names of :data:`~red_lightning.benchmark.CASES`.
@@ -38,114 +41,85 @@ def run_cases(names: Sequence[str], settings: Settings, output: Path | None, con
         output: The JSON file, written anew after each case; None for none.
         console: Where to print.
 
+    Returns:
+        Whether no case failed, and all holds that must.
+
     Raises:
-        UsageError: No case could run, or the file cannot be written.
+        UsageError: No case could run, or the file cannot be written, which is seen before any case runs.
     """
-    console = console or Console()
+    console = console or wide_console()
+    if output is not None:
+        require_writable(output)
     disable_progress_bar()
     torch.set_num_threads(settings.threads)
     document: dict[str, Any] = {"machine": machine(settings), "versions": versions(), "settings": asdict(settings)}
     document["cases"] = {}
-    failed: dict[str, UsageError] = {}
+    found: dict[str, dict[str, Any]] = document["cases"]
+    sound = True
     with_goal: list[tuple[str, Row]] = []
     say_machine(document, console)
     for name in names:
-        console.print(f"\n{name}: {CASES[name]}", style="bold", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\n{name}: {CASES[name]}", style="bold", **PLAIN_TEXT)
         started = time.perf_counter()
         try:
             case = _measured(name, settings)
-        except UsageError as error:
-            failed[name] = error
-            document["cases"][name] = {"left_out": str(error)}
-            console.print(f"left out: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        except Exception as error:
+            missing = usage_error_in(error)
+            sound &= missing is not None
+            found[name] = {"left_out": str(missing)} if missing else _failed(name, error, console)
+            if missing and len(names) > 1:
+                like = next(other for other in found if found[other].get("left_out") == str(missing))
+                reason = f": {missing}" if like == name else f", as {like}"
+                console.print(f"left out{reason}", style="yellow", **PLAIN_TEXT)
         else:
             print_case(case, console)
+            sound &= all(case.checks.values())
             with_goal += [(name, row) for row in case.rows if row.goal is not None]
-            document["cases"][name] = as_json(case, time.perf_counter() - started)
+            found[name] = as_json(case, time.perf_counter() - started)
+        gc.collect()  # what the frames of an exception held
         if output is not None:
-            _write(output.expanduser(), document)
-    if failed and len(failed) == len(names):
-        raise failed[names[0]]
+            _write(output, document)
+    if all("left_out" in one for one in found.values()):
+        raise UsageError(found[names[0]]["left_out"] if len(names) == 1 else "no case could run, for the reasons above")
     if len(names) > 1:
         print_goals(with_goal, console)
     if output is not None:
-        console.print(f"\nwrote {output}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\nwrote {output}", **PLAIN_TEXT)
+    return sound
+
+
+def _failed(name: str, error: Exception, console: Console) -> dict[str, str]:
+    """Say that a case failed, and what of it is written."""
+    what = f"{type(error).__name__}: {first_line(error)}"
+    console.print(f"the case {name} FAILED: {what}", style="bold red", **PLAIN_TEXT)
+    traceback.print_exception(error)
+    return {"failed": what}
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written; one that is there stays as it is.
+
+    Raises:
+        UsageError: It is a folder, or its folder is missing or lets no file be made.
+    """
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder; give the file to write, such as {path / 'speed.json'}")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder of --output {path} does not exist; create it first")
+    try:
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise cannot_write(f"'{path}'", error, "give another --output") from error
 
 
 def _measured(name: str, settings: Settings) -> Case:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what other libraries use of each other
+        with quiet():
             case: Case = importlib.import_module(f"red_lightning.benchmark.{name}").measure(settings)
     except torch.cuda.OutOfMemoryError as error:
         way = "give --dtype bfloat16, or a smaller --size"
         raise UsageError(f"the GPU has too little memory for the case {name}; {way}") from error
     return case
-
-
-def print_case(case: Case, console: Console) -> None:
-    """Print a table of each group of rows, and what else was found."""
-    console.print(case.title, highlight=False, markup=False, soft_wrap=True)
-    for group, unit in dict.fromkeys((row.group, row.unit) for row in case.rows):
-        rows = [row for row in case.rows if (row.group, row.unit) == (group, unit)]
-        columns = [_cells(row, row is rows[0]) for row in rows]
-        table = Table(title=group, title_justify="left", title_style="italic")
-        for name in columns[0]:
-            if any(cells[name] for cells in columns):
-                table.add_column(name, justify="left" if name == "variant" else "right")
-        for cells in columns:
-            table.add_row(*(cells[str(column.header)] for column in table.columns))
-        console.print(table)
-    for statement, holds in case.checks.items():
-        style = None if holds else "bold red"
-        mark = "holds" if holds else "DOES NOT HOLD"
-        console.print(f"{statement}: {mark}", style=style, highlight=False, markup=False, soft_wrap=True)
-    for note in case.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-
-
-def print_goals(rows: Sequence[tuple[str, Row]], console: Console) -> None:
-    """Print the rows that have a goal, each with its case, in one table."""
-    table = Table(title="what has a goal", title_justify="left", title_style="italic")
-    for column in ("case", "measured on", "variant"):
-        table.add_column(column)
-    for column in ("ratio", "goal", "met"):
-        table.add_column(column, justify="right")
-    for name, row in rows:
-        cells = _cells(row, baseline=False)
-        table.add_row(name, row.group, row.variant, cells["ratio"], cells["goal"], cells["met"])
-    if rows:
-        console.print()
-        console.print(table)
-
-
-def _cells(row: Row, baseline: bool) -> dict[str, str]:
-    """What the table says of a row, by column; a column without any text is left out."""
-    timed = row.unit.startswith("s/")
-    amounts = spread(row.amounts)
-    goal = "" if row.goal is None else (">= " if row.gain else "<= ") + ratio(row.goal, row.gain)
-    return {
-        "variant": row.variant,
-        f"per {row.unit[2:]}" if timed else row.unit: seconds(amounts.median) if timed else f"{amounts.median:,.0f}",
-        "quartiles": f"{seconds(amounts.low)} - {seconds(amounts.high)}" if len(row.amounts) > 1 else "",
-        "ratio": "baseline" if baseline else ratio(row.ratio, row.gain),
-        "wall ratio": "" if baseline or not row.wall else ratio(spread(row.wall_ratios).median, row.gain),
-        "peak memory": f"{row.peak_bytes / 1e6:,.1f} MB" if row.peak_bytes else "",
-        "goal": goal,
-        "met": {None: "", True: "yes", False: "no"}[row.met],
-    }
-
-
-def seconds(amount: float) -> str:
-    """A time in the unit that suits it: ``1.25 s``, ``13.4 ms``, ``8.10 us``."""
-    scale, unit = next(((scale, unit) for scale, unit in SCALES if amount >= scale), SCALES[-1])
-    return f"{amount / scale:.3g} {unit}"
-
-
-def ratio(number: float, gain: bool) -> str:
-    """A ratio: ``1.012``, or ``3.20x`` of a gain."""
-    digits = 3 if not gain and number < 10 else 2 if number < 100 else 0
-    return f"{number:,.{digits}f}" + ("x" if gain else "")
 
 
 def as_json(case: Case, took: float) -> dict[str, Any]:
@@ -193,7 +167,7 @@ def say_machine(document: Mapping[str, Any], console: Console) -> None:
     where = machine["gpu"] or f"{machine['processor']}, {settings['threads']} of {machine['cores']} cores"
     libraries = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if number)
     how = f"{settings['dtype']}, size {settings['size']}, {settings['rounds']} rounds"
-    console.print(f"{where}; {how}\n{libraries}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{where}; {how}\n{libraries}", **PLAIN_TEXT)
 
 
 def _processor() -> str:

@@ -73,8 +73,8 @@ def _models(model: str, settings: Settings) -> dict[str, nn.Module]:
         AUTHORS: authors,
         PLAIN: adapted(RED()),
         OURS: ours,
-        "peft's LoRA, rank 8": adapted(LoRA()),
-        "peft's (IA)3": adapted(IA3()),
+        "LoRA, rank 8": adapted(LoRA()),
+        "(IA)3": adapted(IA3()),
         "all weights": deepcopy(backbone).requires_grad_(True),
     }
 

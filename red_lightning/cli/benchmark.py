@@ -1,7 +1,22 @@
 """``benchmark``: how fast the package is on this machine, against the plain way of doing the same work."""
 
+import importlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the command; the list of cases is there at once, before anything large is imported.
+
+    Args:
+        args: The command line without the command's name.
+    """
+    if list(args) in (["list"], ["--cases", "list"], ["--cases=list"]):
+        _print_list()
+    else:
+        importlib.import_module("red_lightning.cli.parser").run(benchmark, args)
 
 
 def benchmark(
@@ -25,7 +40,8 @@ def benchmark(
     Every variant of a case runs once in each round, in shuffled order, in one process. The table shows the time of a
     unit of work (median and quartiles over the rounds; on a CPU that of the process, which other programs do not
     lengthen), and the median of the ratios to the baseline, each taken within a round. Models have random weights of
-    a stated shape: nothing is downloaded but data and tokenizers, by the cases that name them.
+    a stated shape: nothing is downloaded but data and tokenizers, by the cases that name them. The exit status is 1 if
+    a case failed (the others are measured all the same) or something did not hold that must, such as exactness.
 
     Args:
         cases: Which, by name, such as step_time,load_time; "all" for each of them. "list" says what they are.
@@ -33,8 +49,9 @@ def benchmark(
         device: Where the models are. On cuda, times are the device's, and the peak memory is shown.
         dtype: Number format of the frozen weights and of the computation.
         size: How large the random models are: tiny (to try the command), small (minutes on a laptop) or paper (the
-            shapes of the paper's experiments, for a GPU).
-        output: Also write everything that was measured to this JSON file, with the machine and the versions.
+            shapes of the paper's experiments, for a GPU). Goals are those of small on a CPU, and of paper on an H200.
+        output: Also write everything that was measured to this JSON file, with the machine and the versions. A file of
+            that name is replaced.
         seed: Seeds weights, rows and the order of the variants.
         threads: Threads of torch on the CPU. More than one are counted together in the process's time.
         e2e_path: E2E data: a hub id, or a folder laid out like it.
@@ -47,6 +64,7 @@ def benchmark(
     Raises:
         UsageError: A case is unknown, there is no such device, what a case needs is missing, or the file cannot be
             written.
+        SystemExit: With status 1: a case failed, or something does not hold.
     """
     from red_lightning.benchmark import CASES
     from red_lightning.benchmark.report import run_cases
@@ -55,14 +73,11 @@ def benchmark(
 
     names = [name.strip() for given in cases for name in given.split(",") if name.strip()]
     if names == ["list"]:
-        width = max(map(len, CASES))
-        print("\n".join(f"{name:<{width}}  {what}" for name, what in CASES.items()))
+        _print_list()
         return
-    chosen = [*CASES] if names == ["all"] else names
-    if unknown := [name for name in chosen if name not in CASES]:
+    if unknown := [name for name in names if name not in (*CASES, "all")]:
         raise UsageError(f"there is no case '{unknown[0]}': {nearest(unknown[0], CASES)}")
-    if output is not None and not output.expanduser().parent.is_dir():
-        raise UsageError(f"the folder of --output {output} does not exist; create it first")
+    chosen = [*CASES] if "all" in names else list(dict.fromkeys(names))
     settings = Settings(
         rounds=rounds,
         device=device,
@@ -77,4 +92,12 @@ def benchmark(
         roberta_tokenizer=roberta_tokenizer,
         llama_tokenizer=llama_tokenizer,
     )
-    run_cases(chosen, settings, output)
+    if not run_cases(chosen, settings, output and output.expanduser()):
+        sys.exit(1)
+
+
+def _print_list() -> None:
+    from red_lightning.benchmark import CASES
+
+    width = max(map(len, CASES))
+    print("\n".join(f"{name:<{width}}  {what}" for name, what in CASES.items()))

@@ -158,7 +158,7 @@ def test_with_what_keeps_less(family: str, change: str, seen: Seen) -> None:
         if change == "recomputing":
             recompute_selectively(model, always=True)
         else:
-            loading._keep_less(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
+            loading.keep_less(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
 
     models = pair(family, keep_less)
     edit(models, ["ffn"])
@@ -229,9 +229,10 @@ def test_the_option(seen: Seen, llama_folder: Path) -> None:
 def test_what_is_missing_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = BackboneOptions(compile=True)
     source = find(str(llama_folder), options)
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UsageError, match=r"compile needs a C\+\+ compiler"):
-        load_generator(source, options)
+    for compiler in ("no-such-compiler", "false"):  # of which the second is there, and fails
+        monkeypatch.setenv("CXX", compiler)
+        with pytest.raises(UsageError, match=rf"compile needs a C\+\+ compiler .* but '{compiler}' cannot"):
+            load_generator(source, options)
     model: Any = build("llama")
     model.config.model_type = "unheard_of"
     with pytest.raises(UsageError, match="'unheard_of' has no record of what its blocks are called"):

@@ -1,5 +1,6 @@
 """Each case on tiny models: what it measures holds, and exact counts are those of another way to count."""
 
+import random
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from red_lightning.backbones.surgery import shared_copy
-from red_lightning.benchmark import CASES
+from red_lightning.benchmark import CASES, instruction_tuning
 from red_lightning.benchmark.measure import Case
 from red_lightning.benchmark.random_tasks import tokenizer_of
 from red_lightning.benchmark.settings import Settings
@@ -64,7 +65,7 @@ def test_step_time() -> None:
         "peft's (IA)3",
         "all weights",
     ]
-    assert [row.variant for row in case.rows if row.goal] == ["RED"] * 3
+    assert not [row for row in case.rows if row.goal]  # which are for other sizes
 
 
 def test_many_edits() -> None:
@@ -76,7 +77,7 @@ def test_many_edits() -> None:
 def test_framework_tax() -> None:
     bare, ours, _, twenty, taxed = measured("framework_tax").rows
     assert taxed.ratios[0] == pytest.approx((0.020 + ours.amounts[0] - bare.amounts[0]) / 0.020)
-    assert (twenty.goal, taxed.goal) == (None, 1.02)
+    assert twenty.ratios == [1.0]
 
 
 def test_checkpoint_bytes() -> None:
@@ -112,13 +113,30 @@ def test_instruction_tuning(shared: Path) -> None:
     assert fixed % 768 == 0
 
 
+def test_timed_conversations_are_like_the_epoch() -> None:
+    lengths = random.Random(0).choices(range(40, 768), k=301)
+    pairs = instruction_tuning._pairs(range(301))
+    few = instruction_tuning._typical(pairs, lengths, 2)
+    assert few in [pairs[first : first + 2] for first in range(149)]  # the last row has nothing beside it
+
+    def shape(some: list[list[int]]) -> tuple[float, float]:
+        own = [[lengths[row] for row in pair] for pair in some]
+        total, rows = sum(map(sum, own)), sum(map(len, own))
+        return total / rows, sum(len(pair) * max(pair) for pair in own) / total
+
+    assert shape(few) == pytest.approx(shape(pairs), rel=0.05)
+    assert instruction_tuning._typical(pairs[:1], lengths, 2) == pairs[:1]
+
+
 @pytest.mark.slow
 def test_load_time() -> None:
     assert [row.variant for row in measured("load_time").rows] == [
         "from_pretrained",
         "red_lightning.load",
-        "python -c pass",
+        "python -c 'pass'",
         "python -m red_lightning --help",
+        "python -c 'import lightning.pytorch.cli, transformers'",
+        "python -m red_lightning fit --help",
     ]
 
 

@@ -3,22 +3,26 @@
 import dataclasses
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from red_lightning.__main__ import main
-from red_lightning.benchmark import CASES
+from red_lightning.benchmark import CASES, report
 from red_lightning.benchmark.settings import Settings
 from red_lightning.cli.benchmark import benchmark
-from tests.cli.commands import run_apart
+from tests.cli.commands import environment, run_apart
 
 
 def test_a_case_is_printed_and_written(tmp_path: Path) -> None:
     options = ("--rounds", "1", "--size", "tiny", "--output", "out.json")
     done = run_apart(tmp_path, "benchmark", "--cases", "checkpoint_bytes,many_edits", *options)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert "checkpoint_bytes: the files that a run leaves" in done.stdout
     assert "3 different edits" in done.stdout
     assert "each row of a mixed batch has the logits of a batch with its edit alone: holds" in done.stdout
@@ -37,6 +41,81 @@ def test_the_list_of_cases(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(len(line) <= 120 for line in shown)
 
 
+def test_the_list_is_quick() -> None:
+    heavy = "('torch', 'lightning', 'transformers', 'jsonargparse')"
+    code = (
+        "import sys; from red_lightning.__main__ import main; status = main(['benchmark', 'list']); "
+        f"sys.exit(status or ' '.join(name for name in {heavy} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == ""
+    assert len(done.stdout.splitlines()) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ("all", [*CASES]),
+        ("all,load_time", [*CASES]),
+        ("step_time, all", [*CASES]),
+        ("load_time,step_time,load_time", ["load_time", "step_time"]),
+    ],
+)
+def test_which_cases_run(given: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(names: list[str], *rest: object) -> bool:
+        ran.extend(names)
+        return True
+
+    monkeypatch.setattr(report, "run_cases", run)
+    benchmark([given])
+    assert ran == chosen
+
+
+def test_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    for sound in (True, False):
+        monkeypatch.setattr(report, "run_cases", lambda *args, sound=sound: sound)
+        if sound:
+            assert main(["benchmark", "--cases", "step_time"]) == 0
+        else:
+            with pytest.raises(SystemExit) as end:
+                main(["benchmark", "--cases", "step_time"])
+            assert end.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "option"),
+    [
+        ("e2e_training", "gpt2_tokenizer"),
+        ("e2e_training", "e2e_path"),
+        ("e2e_evaluation", "e2e_path"),
+        ("e2e_decoding", "gpt2_tokenizer"),
+        ("e2e_decoding", "e2e_path"),
+        ("glue_training", "roberta_tokenizer"),
+        ("glue_training", "glue_path"),
+        ("instruction_tuning", "llama_tokenizer"),
+        ("instruction_tuning", "ultrafeedback_path"),
+    ],
+)
+def test_what_is_missing_is_named_by_its_option(case: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizers = [f"--{name}=quickstart" for name in ("gpt2_tokenizer", "roberta_tokenizer", "llama_tokenizer")]
+    assert main(["benchmark", "--cases", case, "--size", "tiny", *tokenizers, f"--{option}", "/no/such/folder"]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: --{option}: ") and "backbone" not in shown.err
+    assert len(shown.err.splitlines()) == 1
+    assert "/no/such/folder" not in shown.out
+
+
+def test_a_tokenizer_is_no_backbone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main(["benchmark", "--cases", "e2e_decoding", "--gpt2_tokenizer", "no-one/nothing"]) == 2
+    sentence = (
+        "error: --gpt2_tokenizer: the tokenizer 'no-one/nothing' is not on this machine and HF_HUB_OFFLINE is set; "
+    )
+    assert capsys.readouterr().err.startswith(sentence)
+
+
 def test_the_options_are_the_settings() -> None:
     options = {name: option.default for name, option in inspect.signature(benchmark).parameters.items()}
     settings = {field.name: field.default for field in dataclasses.fields(Settings)}
@@ -52,6 +131,10 @@ def test_the_options_are_the_settings() -> None:
         (
             ["--cases", "step_time", "--output", "no/such/file.json"],
             "the folder of --output no/such/file.json",
+        ),
+        (
+            ["--cases", "step_time", "--output", "."],
+            "--output . is a folder; give the file to write, such as speed.json",
         ),
         (["--size", "huge"], "size cannot be 'huge': it takes one of "),
     ],

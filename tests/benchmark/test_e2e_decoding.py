@@ -22,7 +22,6 @@ def test_both_ways_write_the_same_tokens(shared: Path) -> None:
     timed, slots = case.rows[:2], case.rows[2:]
     assert [row.variant for row in timed] == [row.variant for row in slots] == [PLAIN, OURS]
     assert timed[0].group.startswith("4,693 rows, 630 sources, 10 beams")
-    assert timed[1].goal == 14
     assert 14 < slots[1].ratio < 17  # 7.45 times fewer texts, and half as many tokens for each
 
 

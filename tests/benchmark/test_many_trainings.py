@@ -19,7 +19,7 @@ def test_measured_both_ways() -> None:
     assert len(case.checks) == 2
     assert all(case.checks.values()), case.checks
     assert [row.variant for row in case.rows] == ["one run after another", "8 at once", "4 at once", "2 at once"] * 2
-    assert [row.goal for row in case.rows] == [None, 1.2, *[None] * 6]
+    assert not [row for row in case.rows if row.goal]  # which are for other sizes
     assert all(row.gain and median(row.amounts) > 0 for row in case.rows)
 
 

@@ -79,6 +79,8 @@ def test_a_goal_is_met_at_most_or_of_a_gain_at_least() -> None:
     assert count("", {"a": 2.1, "b": 1}, Settings(), gain=True, goals=goal)[1].met is True
     assert count("", {"a": 1.9, "b": 1}, Settings(), gain=True, goals=goal)[1].met is False
     assert count("", {"a": 1, "b": 2}, Settings())[1].met is None
+    for size, reached in (("tiny", None), ("small", True), ("paper", None)):
+        assert count("", {"a": 1, "b": 2}, Settings(size=size), goals=goal)[1].met is reached  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="there is a goal for 'c', which is none of the variants: a, b"):
         count("", {"a": 1, "b": 1}, Settings(), goals={"c": Goal(1.0)})
 

@@ -1,69 +1,85 @@
-"""The tables and the JSON."""
+"""Cases one after the other, and the JSON."""
 
 import json
+import sys
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from red_lightning.benchmark import report
-from red_lightning.benchmark.measure import Case, Goal, Row, count
+from red_lightning.benchmark import CASES, report
+from red_lightning.benchmark.measure import Case, count
 from red_lightning.benchmark.settings import Settings
 from red_lightning.errors import UsageError
 
 NOWHERE = "/no/such/folder"
+MISSING = "the data are not here; give another folder"
+
+Measure = Callable[[Settings], Case]
+Run = Callable[..., tuple[bool, str, dict[str, Any]]]
 
 
-def printed(case: Case) -> str:
-    console = Console(file=StringIO(), width=100)
-    report.print_case(case, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+def refuse(settings: Settings) -> Case:
+    raise UsageError(MISSING)
 
 
-def timed(variant: str, amounts: list[float], ratios: list[float], **options: object) -> Row:
-    return Row("a shape", variant, "s/step", amounts, ratios, wall=amounts, wall_ratios=ratios, **options)  # type: ignore[arg-type]
+def fail(settings: Settings) -> Case:
+    raise ZeroDivisionError("nothing is left\nof it")
 
 
-def cells(text: str, variant: str) -> list[str]:
-    line = next(line for line in text.splitlines() if f"│ {variant} " in line)
-    return [cell.strip() for cell in line.strip("│").split("│")]
+def sound(settings: Settings) -> Case:
+    return Case("two files", count("", {"a": 1, "b": 2}, settings), {"all is well": True})
 
 
-def test_a_table_shows_times_ratios_and_goals() -> None:
-    base = timed("base", [0.010, 0.012, 0.014], [1.0] * 3)
-    rival = timed("rival", [0.011, 0.011, 0.011], [1.1, 0.9, 0.8], goal=1.0, peak_bytes=2_000_000)
-    text = printed(Case("a title", [base, rival], {"this": True, "that": False}, ["something"]))
-    assert text.splitlines()[:2] == ["a title", "a shape".ljust(len(text.splitlines()[1]))]
-    assert cells(text, "base") == ["base", "12 ms", "11 ms - 13 ms", "baseline", "", "", "", ""]
-    assert cells(text, "rival") == ["rival", "11 ms", "11 ms - 11 ms", "0.900", "0.900", "2.0 MB", "<= 1.000", "yes"]
-    assert text.splitlines()[-3:] == ["this: holds", "that: DOES NOT HOLD", "note: something"]
+def unsound(settings: Settings) -> Case:
+    return Case("two files", count("", {"a": 1, "b": 2}, settings), {"all is well": False})
 
 
-def test_columns_without_content_are_left_out() -> None:
-    rows = count("files", {"all": 12_345, "few": 5}, Settings(), gain=True, goals={"few": Goal(cpu=3000)})
-    text = printed(Case("", rows))
-    assert cells(text, "all") == ["all", "12,345", "baseline", "", ""]
-    assert cells(text, "few") == ["few", "5", "2,469x", ">= 3,000x", "no"]
-    assert "quartiles" not in text
-    assert "wall" not in text
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Runs cases, and returns whether all held, what was printed, and what was written of each case."""
+
+    def run(**cases: Measure) -> tuple[bool, str, dict[str, Any]]:
+        for name, measure in cases.items():
+            monkeypatch.setitem(CASES, name, "a case")
+            monkeypatch.setitem(sys.modules, f"red_lightning.benchmark.{name}", SimpleNamespace(measure=measure))
+        console, file = Console(file=StringIO(), width=100), tmp_path / "out.json"
+        held = report.run_cases([*cases], Settings(), file, console)
+        return held, console.file.getvalue(), json.loads(file.read_text(encoding="utf-8"))["cases"]  # type: ignore[attr-defined]
+
+    return run
 
 
-def test_goals_are_gathered_in_one_table() -> None:
-    console = Console(file=StringIO(), width=100)
-    slow = timed("ours", [0.1], [1.5], goal=1.01)
-    report.print_goals([("step_time", slow)], console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert cells(text, "step_time") == ["step_time", "a shape", "ours", "1.500", "<= 1.010", "no"]
-    report.print_goals([], silent := Console(file=StringIO()))
-    assert silent.file.getvalue() == ""  # type: ignore[attr-defined]
+def test_a_case_that_fails_stops_no_other(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    held, text, written = run(first=fail, second=sound)
+    assert not held
+    assert written["first"] == {"failed": "ZeroDivisionError: nothing is left"}
+    assert written["second"]["checks"] == {"all is well": True}
+    assert "the case first FAILED: ZeroDivisionError: nothing is left" in text
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback") and "in fail\n" in shown and shown.endswith("nothing is left\nof it\n")
 
 
-@pytest.mark.parametrize(
-    ("amount", "shown"), [(2.5, "2.5 s"), (0.0134, "13.4 ms"), (8.1e-6, "8.1 us"), (1e-9, "0.001 us")]
-)
-def test_seconds(amount: float, shown: str) -> None:
-    assert report.seconds(amount) == shown
+def test_what_does_not_hold_is_no_success(run: Run) -> None:
+    assert run(first=sound, second=refuse)[0] is True
+    held, text, _ = run(first=unsound, second=sound)
+    assert not held
+    assert "all is well: DOES NOT HOLD" in text
+
+
+def test_a_reason_is_said_once(run: Run) -> None:
+    _, text, written = run(first=refuse, second=sound, third=refuse)
+    assert text.count(MISSING) == 1
+    assert "left out, as first\n" in text
+    assert written["first"] == written["third"] == {"left_out": MISSING}
+    with pytest.raises(UsageError, match=f"^{MISSING}$"):
+        run(first=refuse)
+    with pytest.raises(UsageError, match=r"^no case could run, for the reasons above$"):
+        run(first=refuse, second=refuse)
 
 
 def test_what_lacks_its_data_is_left_out_and_said(tmp_path: Path) -> None:
@@ -71,7 +87,8 @@ def test_what_lacks_its_data_is_left_out_and_said(tmp_path: Path) -> None:
     settings = Settings(rounds=1, size="tiny", roberta_tokenizer=NOWHERE)
     report.run_cases(["checkpoint_bytes", "glue_training"], settings, file, console)
     written = json.loads(file.read_text(encoding="utf-8"))
-    sentence = f"the folder '{NOWHERE}' does not exist; give an existing folder or a hub id such as 'org/name'"
+    reason = f"the folder '{NOWHERE}' does not exist; give an existing folder or a hub id such as 'org/name'"
+    sentence = f"--roberta_tokenizer: {reason}"
     assert written["cases"]["glue_training"] == {"left_out": sentence}
     assert f"left out: {sentence}" in console.file.getvalue()  # type: ignore[attr-defined]
     assert written["settings"]["roberta_tokenizer"] == NOWHERE
@@ -84,7 +101,29 @@ def test_what_lacks_its_data_is_left_out_and_said(tmp_path: Path) -> None:
         report.run_cases(["glue_training"], settings, None, console)
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", r"is a folder; give the file to write, such as .*speed\.json"),
+        ("no/such.json", "the folder of --output .*no/such.json does not exist; create it first"),
+        ("file/such.json", "the folder of --output .*file/such.json does not exist; create it first"),
+    ],
+)
+def test_a_file_that_cannot_be_written(name: str, sentence: str, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "file").touch()
     console = Console(file=StringIO())
-    with pytest.raises(UsageError, match=r"cannot be written: .*; give another --output"):
-        report.run_cases(["checkpoint_bytes"], Settings(rounds=1, size="tiny"), tmp_path / "no/such.json", console)
+    with pytest.raises(UsageError, match=sentence):
+        report.run_cases(["step_time"], Settings(), tmp_path / name, console)
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no folder in which nobody can write")
+def test_a_folder_that_takes_no_files() -> None:
+    with pytest.raises(UsageError, match=r"'/proc/speed\.json' cannot be written: .*; give another --output"):
+        report.require_writable(Path("/proc/speed.json"))
+
+
+def test_a_file_that_is_there_stays_until_something_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("{}", encoding="utf-8")
+    report.require_writable(tmp_path / "old.json")
+    assert [(file.name, file.read_text(encoding="utf-8")) for file in tmp_path.iterdir()] == [("old.json", "{}")]

@@ -12,4 +12,4 @@ def test_red_keeps_less_and_computes_the_same() -> None:
     assert len(groups) == 3
     for group in groups:
         assert kept[group, OURS] < kept[group, PLAIN] == kept[group, AUTHORS]
-        assert kept[group, PLAIN] < min(kept[group, name] for name in ("peft's LoRA, rank 8", "all weights"))
+        assert kept[group, PLAIN] < min(kept[group, name] for name in ("LoRA, rank 8", "all weights"))
