@@ -13,6 +13,7 @@ took, over what the device could do in that time. What a way computes twice, to 
 import gc
 from collections.abc import Container, Mapping
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -147,10 +148,8 @@ def _shares(times: list[Row], operations: float, settings: Settings) -> list[Row
     unit, (what, peak) = "GFLOP/s", _peak(settings)
     rows = [Row(times[0].group, what, unit, [peak / 1e9], [1.0], gain=True)]
     for row in times:
-        done = [operations / seconds for seconds in row.amounts]
-        goal = Goal(cuda=SHARE.get(row.variant)).on(settings)
-        shares = [each / peak for each in done]
-        rows.append(Row(row.group, row.variant, unit, [each / 1e9 for each in done], shares, gain=True, goal=goal))
+        done, goal = operations / median(row.amounts), Goal(cuda=SHARE.get(row.variant))
+        rows.append(Row(row.group, row.variant, unit, [done / 1e9], [done / peak], gain=True, goal=goal.on(settings)))
     return rows
 
 
