@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from red_lightning import __main__ as way_in
 from red_lightning.errors import UsageError
-from tests.cli.commands import REPOSITORY, command_line, environment, run_apart
+from tests.cli.commands import REPOSITORY, command_line, environment, imported_by, run_apart
 
 COMMANDS = {**way_in.TRAINING, **way_in.TOOLS}
 
@@ -48,12 +47,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 def test_help_is_quick() -> None:
-    heavy = "('torch', 'lightning', 'transformers', 'jsonargparse', 'datasets')"
-    code = (
-        "import sys; from red_lightning.__main__ import main; status = main(['--help']); "
-        f"sys.exit(status or ' '.join(name for name in {heavy} if name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = imported_by("--help")
     assert done.stderr.strip() == ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from red_lightning.backbones.surgery import edited
 from red_lightning.errors import UsageError
 
 
@@ -72,11 +73,7 @@ class MergedEditor(nn.Module):
                 f"the output of '{self.site}' is computed for the whole batch at once, not for each row, so replicas "
                 "cannot share a pass; train them one after another, or edit other sites"
             ) from None
-        if scaling is None:
-            return hidden if bias is None else (hidden + bias).to(hidden.dtype)
-        if bias is None:
-            return (hidden * scaling).to(hidden.dtype)
-        return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
+        return edited(hidden, scaling, bias)
 
     def _spread(self, vectors: Sequence[Tensor | None], hidden: Tensor) -> Tensor | None:
         known = [vector for vector in vectors if vector is not None]

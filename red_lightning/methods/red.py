@@ -11,6 +11,7 @@ from red_lightning.backbones.surgery import (
     EDITOR,
     attach,
     detach,
+    edited,
     edited_modules,
     fold,
     freeze,
@@ -51,9 +52,9 @@ class RepresentationEditor(Learned):
         super().__init__()
         self.width = width
         self.columns = None if columns is None else tuple(columns)
-        edited = width if columns is None else sum(stop - start for start, stop in columns)
-        self.scaling = nn.Parameter(torch.ones(edited, dtype=torch.float32)) if scaling else None
-        self.bias = nn.Parameter(torch.zeros(edited, dtype=torch.float32)) if bias else None
+        count = width if columns is None else sum(stop - start for start, stop in columns)
+        self.scaling = nn.Parameter(torch.ones(count, dtype=torch.float32)) if scaling else None
+        self.bias = nn.Parameter(torch.zeros(count, dtype=torch.float32)) if bias else None
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Edit a representation.
@@ -64,12 +65,7 @@ class RepresentationEditor(Learned):
         Returns:
             The edited representation; shape and dtype of ``hidden``.
         """
-        scaling, bias = self.vectors()
-        if scaling is None:
-            return hidden if bias is None else (hidden + bias).to(hidden.dtype)
-        if bias is None:
-            return (hidden * scaling).to(hidden.dtype)
-        return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
+        return edited(hidden, *self.vectors())
 
     def vectors(self) -> tuple[Tensor | None, Tensor | None]:
         """The scaling and the bias over the whole width: float32, shape (width,), the identity where not edited."""
@@ -163,10 +159,10 @@ def fold_editors(backbone: nn.Module) -> None:
     Raises:
         UsageError: A site is neither, or its weights are quantised; nothing was changed then.
     """
-    edited = edited_modules(backbone)
-    for _, module in edited:
+    modules = edited_modules(backbone)
+    for _, module in modules:
         fold(module, None, None)  # refuses before anything is changed
-    for _, module in edited:
+    for _, module in modules:
         fold(module, *_vectors(module))
     detach(backbone)
 

@@ -3,8 +3,6 @@
 import dataclasses
 import inspect
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from red_lightning.__main__ import main
 from red_lightning.benchmark import CASES, report
 from red_lightning.benchmark.settings import Settings
 from red_lightning.cli.benchmark import benchmark
-from tests.cli.commands import environment, run_apart
+from tests.cli.commands import imported_by, run_apart
 
 
 def test_a_case_is_printed_and_written(tmp_path: Path) -> None:
@@ -42,12 +40,7 @@ def test_the_list_of_cases(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_list_is_quick() -> None:
-    heavy = "('torch', 'lightning', 'transformers', 'jsonargparse')"
-    code = (
-        "import sys; from red_lightning.__main__ import main; status = main(['benchmark', 'list']); "
-        f"sys.exit(status or ' '.join(name for name in {heavy} if name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = imported_by("benchmark", "list")
     assert done.stderr.strip() == ""
     assert len(done.stdout.splitlines()) == len(CASES)
 

@@ -115,6 +115,16 @@ def run_apart(folder: Path, *args: str, env: dict[str, str] | None = None) -> su
     )
 
 
+def imported_by(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process that ends with those heavy libraries on stderr which the command has imported."""
+    heavy = "('torch', 'lightning', 'transformers', 'jsonargparse', 'datasets')"
+    code = (
+        f"import sys; from red_lightning.__main__ import main; status = main({list(args)}); "
+        f"sys.exit(status or ' '.join(name for name in {heavy} if name in sys.modules))"
+    )
+    return subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+
+
 def results(run: Path) -> dict[str, Any]:
     """A run's result without the time that it took."""
     content = json.loads((run / "results.json").read_text(encoding="utf-8"))
