@@ -13,9 +13,9 @@ from torch import Tensor
 
 from red_lightning import methods
 from red_lightning.artifacts import apply_edits, save_edits
-from red_lightning.backbones.architectures import record_of
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
+from red_lightning.families import record_of
 from red_lightning.methods import Method
 from red_lightning.methods.limits import LIMITS, limit_of
 from red_lightning.tasks import BackboneTask

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from red_lightning.backbones.architectures import ARCHITECTURES
 from red_lightning.errors import UsageError
+from red_lightning.families import ARCHITECTURES
 
 AFFINE = ("RED", "SSF", "BitFit", "SteeringVector")
 """The methods whose edits are affine maps of single columns."""

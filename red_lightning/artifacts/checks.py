@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
-from red_lightning.backbones.architectures import Pooling
 from red_lightning.backbones.fingerprint import difference, fingerprint, summary
 from red_lightning.backbones.quantization import Quantization, backbone_of
 from red_lightning.errors import UsageError, nearest
+from red_lightning.families import Pooling
 
 REQUIRED = ("format", "backbone", "fingerprint", "method")
 """The fields without which edits are of no use."""

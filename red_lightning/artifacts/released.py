@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from red_lightning.artifacts.checks import wrong_values
 from red_lightning.artifacts.edits import site_name
-from red_lightning.backbones.architectures import Architecture, architecture_of
 from red_lightning.errors import UsageError
+from red_lightning.families import Architecture, architecture_of
 from red_lightning.methods.red import RED, RED_PLUS_SITES
 
 VECTOR = re.compile(r"(?P<module>[A-Za-z0-9_.]+)\.delta_vector\.activation_(?P<vector>scaling|bias)")

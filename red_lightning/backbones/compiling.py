@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from red_lightning.backbones.architectures import record_of
+from red_lightning.compat.key_value_cache import cache_among
 from red_lightning.errors import UsageError
+from red_lightning.families import record_of
 
 BACKEND = "inductor"
 """What torch.compile makes kernels with."""
@@ -122,7 +123,7 @@ def _begin(backbone: Any, args: Any, kwargs: dict[str, Any]) -> None:
     """Forward pre-hook of a backbone: each layer's place in a cache would make it a variant of its own."""
     caches = kwargs.get("use_cache")
     caches = getattr(backbone.config, "use_cache", False) if caches is None else caches
-    if caches or kwargs.get("past_key_values") is not None:
+    if caches or cache_among(kwargs) is not None:
         _left_alone.append(torch.compiler.set_stance("force_eager"))
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from red_lightning.backbones.architectures import Pooling, record_of
 from red_lightning.errors import UsageError, require_range
+from red_lightning.families import Pooling, record_of
 
 
 def pooling_of(config: Any) -> Pooling | None:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from red_lightning.backbones.architectures import record_of
 from red_lightning.backbones.sharding import is_divided
+from red_lightning.families import record_of
 
 AT_ONCE = 2**22
 """Logits of a frozen head that exist at once: 16 MB in float32."""

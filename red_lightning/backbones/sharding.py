@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from red_lightning.backbones.architectures import architecture_of
 from red_lightning.backbones.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.quantization import is_quantized, refuse_division
+from red_lightning.families import architecture_of
 
 _WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
 

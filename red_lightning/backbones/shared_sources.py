@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.architectures import can_pack
 from red_lightning.backbones.virtual_tokens import arguments
+from red_lightning.families import can_pack
 
 MASKED = (None, "sdpa", "eager")
 """The attention implementations that take a mask of every pair of tokens; None is transformers' choice between them."""

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from red_lightning.backbones.architectures import SITES, Architecture, architecture_of
 from red_lightning.errors import UsageError, nearest
+from red_lightning.families import SITES, Architecture, architecture_of
 
 
 @dataclass(frozen=True)

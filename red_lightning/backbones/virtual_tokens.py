@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
+from red_lightning.compat.key_value_cache import cache_among, cache_argument, rename_cache
 from red_lightning.errors import UsageError
 
 TOKENS = "virtual_tokens"
@@ -62,7 +63,7 @@ def attach_cache(backbone: Any, tokens: nn.Module) -> None:
     """
     stack = backbone.get_decoder() if backbone.config.is_encoder_decoder else stack_of(backbone)
     name = type(backbone).__name__
-    if "past_key_values" not in inspect.signature(stack.forward).parameters:
+    if cache_argument(stack) is None:
         raise UsageError(
             f"{name} reads no cache of keys and values, which is where a prefix goes; use PromptTuning, whose virtual "
             "tokens are input embeddings"
@@ -108,13 +109,14 @@ def remove_hooks(module: nn.Module, *functions: Any) -> None:
 def arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """What a module's forward is called with, by name."""
     named = {**dict(zip(inspect.signature(module.forward).parameters, args, strict=False)), **kwargs}
+    rename_cache(module, named)
     named.pop("cache_position", None)  # transformers 5.0 counts it without virtual tokens; the module finds it out
     return named
 
 
 def seen_tokens(named: dict[str, Any]) -> int:
     """How many tokens the cache among a stack's arguments holds: 0 where a text begins."""
-    cache = named.get("past_key_values")
+    cache = cache_among(named)
     return 0 if cache is None else int(cache.get_seq_length())
 
 
@@ -178,11 +180,13 @@ def _fill_cache(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     rows, width = text.shape[:2]
     keys, values = module.get_submodule(TOKENS)()
     count = keys.shape[3]
-    if named.get("past_key_values") is None:
+    cache = cache_among(named)
+    if cache is None:
         own, crossed = DynamicCache(config=module.config), named.get("encoder_hidden_states") is not None
-        named["past_key_values"] = EncoderDecoderCache(own, DynamicCache()) if crossed else own
+        cache = EncoderDecoderCache(own, DynamicCache()) if crossed else own
+        named[str(cache_argument(module))] = cache
     if not seen_tokens(named):
-        cache, dtype = named["past_key_values"], module.get_input_embeddings().weight.dtype
+        dtype = module.get_input_embeddings().weight.dtype
         cache = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
         for layer, pair in enumerate(zip(keys.to(dtype), values.to(dtype), strict=True)):
             cache.update(*(numbers.expand(rows, -1, -1, -1) for numbers in pair), layer)

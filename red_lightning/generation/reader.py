@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
 
-from red_lightning.backbones.architectures import record_of
 from red_lightning.backbones.sharding import generates_in_step
+from red_lightning.compat.key_value_cache import cache_among, cache_argument
 from red_lightning.errors import UsageError
+from red_lightning.families import record_of
 from red_lightning.generation.beam_cache import widen
 from red_lightning.generation.stacked import BATCH
 
@@ -31,6 +32,7 @@ class Reader:
         self.accepted = inspect.signature(backbone.forward).parameters
         self.padded = not bool(attention_mask.all())
         self.cache: Any = None
+        self.cache_argument = str(cache_argument(backbone))
         self.beams = 1
 
     @staticmethod
@@ -65,14 +67,14 @@ class Reader:
         inputs = self._inputs(tokens) if self.encoded is None else self._decoder_inputs(tokens)
         if "logits_to_keep" in self.accepted:
             inputs["logits_to_keep"] = 1
-        output = self.backbone(**inputs, past_key_values=self.cache, use_cache=True, return_dict=True)
+        output = self.backbone(**inputs, **{self.cache_argument: self.cache}, use_cache=True, return_dict=True)
         logits = output.logits[:, -1].float()
         if self.cache is None and logits.isnan().any():
             raise UsageError(
                 "the model's outputs are NaN: its edits are too large, or its number format too small; give "
                 "--backbone_options.dtype float32, or train with a smaller learning rate"
             )
-        self.cache = output.past_key_values
+        self.cache = cache_among(output)
         return logits
 
     def widen(self, beams: int) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from red_lightning.artifacts.affine import AFFINE
 from red_lightning.artifacts.edits import place_edits, read_edits
 from red_lightning.artifacts.loading import find_edits
-from red_lightning.backbones.architectures import record_of
 from red_lightning.backbones.sites import Site, width_of
 from red_lightning.backbones.surgery import (
     EDITOR,
@@ -30,6 +29,7 @@ from red_lightning.backbones.surgery import (
     shared_copy,
 )
 from red_lightning.errors import UsageError, nearest
+from red_lightning.families import record_of
 from red_lightning.generation.stacked import BATCH, Rows, StackedEditor
 
 Vectors = tuple[Tensor | None, Tensor | None]

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from red_lightning.backbones.architectures import architecture_of
 from red_lightning.backbones.surgery import freeze, trainable
 from red_lightning.errors import UsageError, require_range
+from red_lightning.families import architecture_of
 from red_lightning.methods.full import FullFineTuning
 
 

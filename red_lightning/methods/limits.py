@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from red_lightning.backbones.architectures import record_of
 from red_lightning.errors import UsageError
+from red_lightning.families import record_of
 from red_lightning.methods.base import Method
 
 
@@ -15,7 +15,7 @@ class Limit:
     Attributes:
         method: Class name of the method.
         reason: Why, and the way out; ``{family}`` stands for the family's name.
-        families: Names of model families (see ``backbones.architectures``); none for all.
+        families: Names of model families (see ``families``); none for all.
         tasks: Class names of tasks; none for all.
     """
 

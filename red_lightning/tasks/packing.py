@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from red_lightning.backbones.architectures import can_pack
 from red_lightning.backbones.shared_sources import MASKED, can_share
 from red_lightning.errors import UsageError
+from red_lightning.families import can_pack
 from red_lightning.tasks.base import BackboneTask
 
 

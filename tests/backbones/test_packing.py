@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig
 
 from red_lightning import RED
-from red_lightning.backbones.architectures import ARCHITECTURES, can_pack
+from red_lightning.families import ARCHITECTURES, can_pack
 from tests.backbones_zoo import FAMILIES, MASKED, VOCABULARY, build
 
 DECODERS = [family for family in FAMILIES if family not in MASKED and family != "t5"]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoConfig
 
-from red_lightning.backbones.architectures import ARCHITECTURES, Pooling
 from red_lightning.backbones.head import pooling_of
+from red_lightning.families import ARCHITECTURES, Pooling
 
 
 @pytest.mark.parametrize(

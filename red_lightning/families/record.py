@@ -1,0 +1,67 @@
+"""The record of a model family: its blocks, its edit sites, its pooling, and how its logits are computed."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+SITES = ("ffn", "attention", "query", "key", "value", "residual")
+"""The names of edit sites. RED edits ``ffn`` (paper, section 3.2); RED+ all but ``residual`` (authors' repository)."""
+
+Pooling = Literal["first", "mean", "last", "pooler"]
+"""Which representation stands for a text when a classifier is put on top: that of the first token, the mean over the
+tokens, that of the last token (padding never counts), or the output of the pretrained pooler."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A module inside a block, or one of several equally wide parts of its output.
+
+    Attributes:
+        module: Module name relative to the block, as a regular expression; empty for the block itself.
+        part: Index of the part of the output columns that the site is.
+        parts: Number of equally wide parts that the output columns divide into.
+    """
+
+    module: str
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model family.
+
+    Attributes:
+        name: What people call the family.
+        model_types: The values of ``config.model_type`` that belong to it.
+        block: Regular expression for the name of a block, without what precedes it (``transformer.``, ``model.``); its
+            group ``layer`` is the layer number.
+        pooling: Which representation stands for a text; None where none does (encoder-decoders).
+        sites: For each site name the module inside the block.
+        packs: Whether texts packed into one row, with positions restarted, no attention mask and no cache, are exactly
+            what they are apart: transformers then masks them from each other.
+        wider: For methods that adapt whole linears (LoRA), the modules that a site's name stands for besides the site
+            of that name, if there is one, as a module-name pattern.
+        by_batch: Regular expression for the modules that compute something once for the whole batch, and not for each
+            row of it; empty for none.
+        softcap: The configuration's name of c (or None), where logits are ``c * tanh(head(h) / c)``; empty for none.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    block: str
+    pooling: Pooling | None
+    sites: dict[str, Within] = field(default_factory=dict)
+    packs: bool = False
+    wider: dict[str, str] = field(default_factory=dict)
+    by_batch: str = ""
+    softcap: str = ""
+
+    def block_pattern(self) -> "re.Pattern[str]":
+        """A pattern that matches the full names of the family's blocks."""
+        return re.compile(rf"(?:.*\.)?{self.block}")
+
+    def site_pattern(self, site: str) -> "re.Pattern[str]":
+        """A pattern that matches the full names of the modules of one site (group ``layer``: the layer number)."""
+        inside = self.sites[site].module
+        return re.compile(self.block_pattern().pattern + (rf"\.{inside}" if inside else ""))
