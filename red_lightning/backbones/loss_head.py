@@ -9,7 +9,8 @@ Kernel, arXiv 2410.10989, section 3.2, joins a linear and its cross-entropy so, 
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,20 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.sharding import is_divided
+from red_lightning.backbones.verification import verified
 from red_lightning.families import record_of
+
+FEW = 16
+"""Tokens whose losses are compared with those of all logits."""
 
 AT_ONCE = 2**22
 """Logits of a frozen head that exist at once: 16 MB in float32."""
 
 ToLogits = Callable[[Tensor], Tensor]
+
+Way = nn.Linear | Literal["logits_to_keep"] | None
+"""How logits are had where a label is: from a head that is given the hidden states there, by an argument of the model,
+or, the plain way, as a part of the logits of all tokens."""
 
 
 def label_losses(
@@ -52,6 +61,52 @@ def label_losses(
     Returns:
         In nats, 0 where there is no label: float32, of the labels' shape.
     """
+    way: Way = _head(backbone)
+    if way is None and "logits_to_keep" in inspect.signature(backbone.forward).parameters:
+        way = "logits_to_keep"
+    if way is not None:
+        few = partial(_few_losses, backbone, inputs)
+        if not verified("loss at the labels alone", backbone, partial(few, way), partial(few, None)):
+            way = None
+    return _losses(backbone, way, labels, predictors, label_smoothing, places, inputs)
+
+
+def _few_losses(backbone: Any, inputs: dict[str, Any], way: Way) -> Tensor:
+    """The losses of a few tokens of real inputs, with each token as the label of the one before it."""
+    few = {"use_cache": False}
+    if backbone.config.is_encoder_decoder:
+        ids = inputs["decoder_input_ids"][:1, :FEW]
+        few["decoder_input_ids"] = ids
+        if "encoder_outputs" in inputs:
+            states = inputs["encoder_outputs"].last_hidden_state[:1]
+            few["encoder_outputs"] = type(inputs["encoder_outputs"])(last_hidden_state=states)
+            few["attention_mask"] = inputs["attention_mask"][:1]
+        else:
+            few["input_ids"] = inputs["input_ids"][:1, :FEW]
+        labels = ids
+    else:
+        mask = inputs.get("attention_mask")
+        real = inputs["input_ids"][0] if mask is None or mask.dim() != 2 else inputs["input_ids"][0, mask[0] > 0]
+        few["input_ids"] = ids = real[None, :FEW]
+        labels = ids.clone()
+        labels[:, 0] = -1
+    if way is not None:
+        return _losses(backbone, way, labels, None, 0.0, None, few)
+    logits, shift = backbone(**few).logits[0].float(), 0 if backbone.config.is_encoder_decoder else 1
+    losses = cross_entropy(logits[: len(logits) - shift], labels[0, shift:], reduction="none")
+    return torch.cat([losses.new_zeros(shift), losses])[None]
+
+
+def _losses(
+    backbone: Any,
+    way: Way,
+    labels: Tensor,
+    predictors: Tensor | None,
+    label_smoothing: float,
+    places: Tensor | None,
+    inputs: dict[str, Any],
+) -> Tensor:
+    """Return what :func:`label_losses` does, computed in one of its ways."""
     shift = 0 if backbone.config.is_encoder_decoder else 1
     if places is None:
         rows, columns = (labels[:, shift:] >= 0).nonzero(as_tuple=True)
@@ -59,13 +114,13 @@ def label_losses(
     else:
         rows, columns = places
     at = columns - shift if predictors is None else predictors[rows, columns]
-    known, head = labels[rows, columns], _head(backbone)
-    if head is not None and _is_frozen(head):
-        hidden = _hidden_states(backbone, head, inputs)[rows, at]
-        to_logits, at_once = _to_logits(backbone, head), max(1, AT_ONCE // head.out_features)
+    known = labels[rows, columns]
+    if isinstance(way, nn.Linear) and _is_frozen(way):
+        hidden = _hidden_states(backbone, way, inputs)[rows, at]
+        to_logits, at_once = _to_logits(backbone, way), max(1, AT_ONCE // way.out_features)
         losses = _LossInParts.apply(hidden, known, to_logits, label_smoothing, at_once)
     else:
-        logits = _logits(backbone, head, inputs, rows, at)
+        logits = _logits(backbone, way, inputs, rows, at)
         losses = cross_entropy(logits.float(), known, reduction="none", label_smoothing=label_smoothing)
     return losses.new_zeros(labels.shape).index_put((rows, columns), losses)
 
@@ -165,12 +220,12 @@ def _to_logits(backbone: Any, head: nn.Linear) -> ToLogits:
     return to_logits
 
 
-def _logits(backbone: Any, head: nn.Linear | None, inputs: dict[str, Any], rows: Tensor, columns: Tensor) -> Tensor:
+def _logits(backbone: Any, way: Way, inputs: dict[str, Any], rows: Tensor, columns: Tensor) -> Tensor:
     """The logits at some positions, as the backbone computes them itself: shape (positions, vocabulary)."""
-    if head is not None:
-        with _given(head, lambda hidden: hidden[rows, columns][None]):
+    if isinstance(way, nn.Linear):
+        with _given(way, lambda hidden: hidden[rows, columns][None]):
             return backbone(**inputs).logits[0]
-    if "logits_to_keep" not in inspect.signature(backbone.forward).parameters:
+    if way is None:
         return backbone(**inputs).logits[rows, columns]
     kept, where = columns.unique(return_inverse=True)
     return backbone(**inputs, logits_to_keep=kept).logits[rows, where]

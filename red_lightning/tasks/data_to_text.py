@@ -1,8 +1,6 @@
 """Data-to-text generation (paper, section 4.3): describe a structured input in words."""
 
-from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +9,8 @@ from torchmetrics import Metric
 
 from red_lightning.backbones.loading import load_generator
 from red_lightning.backbones.loss_head import label_losses
-from red_lightning.backbones.shared_sources import encoded_once, shared_mask
+from red_lightning.backbones.packed_loss import packed_losses
+from red_lightning.backbones.shared_sources import encoded_once, encodes_once, shared_losses
 from red_lightning.data import PairsDataModule
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
@@ -112,22 +111,27 @@ class DataToText(BackboneTask):
             The mean cross-entropy per label in nats (float32 scalar), and the number of labels (int64 scalar).
         """
         labels = batch["labels"]
-        known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
-        optional = {"predictors": batch.get("predictors"), "places": batch.get("label_places")}
-        losses_of = partial(
-            label_losses, self.backbone, labels, label_smoothing=label_smoothing, use_cache=False, **optional, **known
-        )
-        if self.encoder_decoder:
-            shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
-            once = encoded_once(self.backbone, batch["distinct"], batch["source_of"]) if "distinct" in batch else None
-            with once or nullcontext():
-                losses = losses_of(decoder_input_ids=shifted)
-        elif "sources" in batch:
-            losses = losses_of(attention_mask=shared_mask(self.backbone, batch["sources"], batch["targets"]))
-        else:
-            losses = losses_of()
+        losses = self._losses(batch, labels, label_smoothing)
         count = (labels >= 0).sum()
         return losses.sum() / count.clamp(min=1), count
+
+    def _losses(self, batch: dict[str, Tensor], labels: Tensor, label_smoothing: float) -> Tensor:
+        """The cross-entropy of each label, in the way that the batch was made for."""
+        given = ("input_ids", "attention_mask", "position_ids", "predictors", "sources", "targets")
+        known: dict[str, Any] = {name: batch[name] for name in given if name in batch}
+        known |= {"places": batch.get("label_places"), "label_smoothing": label_smoothing}
+        if "sources" in batch:
+            return shared_losses(self.backbone, labels, **known)
+        if "position_ids" in batch:
+            return packed_losses(self.backbone, labels, **known)
+        known["use_cache"] = False
+        if not self.encoder_decoder:
+            return label_losses(self.backbone, labels, **known)
+        known["decoder_input_ids"] = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
+        if "distinct" in batch and encodes_once(self.backbone, batch["input_ids"], batch["attention_mask"]):
+            with encoded_once(self.backbone, batch["distinct"], batch["source_of"]):
+                return label_losses(self.backbone, labels, **known)
+        return label_losses(self.backbone, labels, **known)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One training batch."""

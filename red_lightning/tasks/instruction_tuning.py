@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from red_lightning.backbones.loading import load_generator
 from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.packed_loss import packed_losses
 from red_lightning.backbones.sharding import generates_in_step
 from red_lightning.data import ConversationsDataModule
 from red_lightning.errors import UsageError
@@ -98,9 +99,13 @@ class InstructionTuning(BackboneTask):
             The losses in nats, 0 where there is no label (float32), and whether there is one (bool), each of shape
             (rows, tokens).
         """
-        known = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
-        labels, places = batch["labels"], batch.get("label_places")
-        return label_losses(self.backbone, labels, places=places, use_cache=False, **known), labels >= 0
+        labels, places, ids = batch["labels"], batch.get("label_places"), batch["input_ids"]
+        if "position_ids" in batch:
+            losses = packed_losses(self.backbone, labels, ids, batch["position_ids"], places)
+        else:
+            mask = {"attention_mask": batch["attention_mask"]} if "attention_mask" in batch else {}
+            losses = label_losses(self.backbone, labels, places=places, input_ids=ids, use_cache=False, **mask)
+        return losses, labels >= 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One training micro-batch."""

@@ -75,6 +75,7 @@ def test_the_loss_is_that_of_all_logits(family: str, loss_on: str, tmp_path: Pat
 def test_logits_are_computed_where_a_label_follows_only(llama_folder: Path) -> None:
     task = configured(llama_folder)
     batch = batch_of(task)
+    task.token_losses(batch)  # compares its ways, once
     shapes: list[torch.Size] = []
     task.backbone.lm_head.register_forward_hook(lambda _, __, output: shapes.append(output.shape))
     losses, _ = task.token_losses(batch)
@@ -210,6 +211,7 @@ def test_an_answer_ends_with_the_positions(gpt2_folder: Path) -> None:
     """The tiny GPT-2 has 256; in validation no prompt is refused."""
     task = configured(gpt2_folder, decoding=Decoding(1, max_new_tokens=100, no_repeat_ngram_size=0))
     ids, calls = torch.full((1, 250), 7), []
+    task({"input_ids": ids, "attention_mask": torch.ones_like(ids)})  # compares its ways, once
     task.backbone.register_forward_hook(lambda *_: calls.append(1))
     task({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     assert len(calls) == 7  # the last token is not read
@@ -267,6 +269,7 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, tmp_path: Path)
     for checkpointing in (False, True):
         task = configured(folder, backbone_options=BackboneOptions(gradient_checkpointing=checkpointing)).train()
         batch, passes = batch_of(task), [0]
+        task.token_losses(batch)  # compares its ways, once
 
         def count(*_: Any, passes: list[int] = passes) -> None:
             passes[0] += 1

@@ -67,7 +67,7 @@ class Questions(TorchDispatchMode):
 
 
 class Ask(Callback):
-    """Listens to everything between the start and the end of each micro-batch."""
+    """Listens to everything between the start and the end of each micro-batch but the first, which compares ways."""
 
     def __init__(self) -> None:
         self.questions = Questions()
@@ -75,10 +75,12 @@ class Ask(Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.steps += 1
-        self.questions.__enter__()
+        if self.steps > 1:
+            self.questions.__enter__()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.questions.__exit__(None, None, None)
+        if self.steps > 1:
+            self.questions.__exit__(None, None, None)
 
 
 def asked_by(task: Any, data: Any, folder: Path, **options: Any) -> Counter[str]:
@@ -88,7 +90,7 @@ def asked_by(task: Any, data: Any, folder: Path, **options: Any) -> Counter[str]
     trainer = make_trainer(folder, max_epochs=1, limit_val_batches=0, gradient_clip_val=1.0, **options)
     trainer.fit(task, datamodule=data)
     assert ask.steps > 1 and task.trainer.global_step
-    return Counter({name: -(-count // ask.steps) for name, count in ask.questions.asked.items()})
+    return Counter({name: -(-count // (ask.steps - 1)) for name, count in ask.questions.asked.items()})
 
 
 def written(folder: Path, backbone: str, **options: Any) -> Any:

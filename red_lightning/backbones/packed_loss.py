@@ -1,0 +1,65 @@
+"""The loss of packed sequences: in one pass without padding, or apart where a model would mix them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.verification import verified
+
+FEW = 10
+"""Tokens of each sequence that are compared."""
+
+
+def packed_losses(
+    backbone: Any, labels: Tensor, input_ids: Tensor, position_ids: Tensor, places: Tensor | None = None, **options: Any
+) -> Tensor:
+    """Return the cross-entropy of each label of packed sequences.
+
+    Args:
+        backbone: A decoder.
+        labels: int64, shape (1, tokens), negative where nothing is learned.
+        input_ids: int64, of that shape.
+        position_ids: int64, of that shape; 0 where a sequence begins.
+        places: Row and column of each label: int64, shape (2, labels).
+        **options: Passed to :func:`~red_lightning.backbones.loss_head.label_losses`.
+
+    Returns:
+        In nats, 0 where there is no label: float32, of the labels' shape.
+    """
+
+    def few() -> list[Tensor]:
+        sequences = [ids[:FEW] for ids in _sequences(input_ids, position_ids)[:2]]
+        return [sequences[0], sequences[-1][: FEW - 3]]
+
+    def packed() -> Tensor:
+        sequences = few()
+        positions = torch.cat([torch.arange(len(ids), device=ids.device) for ids in sequences])
+        logits: Tensor = backbone(
+            input_ids=torch.cat(sequences)[None], position_ids=positions[None], use_cache=False
+        ).logits
+        return logits[0]
+
+    def apart() -> Tensor:
+        return torch.cat([backbone(input_ids=ids[None], use_cache=False).logits[0] for ids in few()])
+
+    if verified("packed sequences", backbone, packed, apart):
+        inputs = {"input_ids": input_ids, "position_ids": position_ids}
+        return label_losses(backbone, labels, places=places, use_cache=False, **inputs, **options)
+    return _apart(backbone, labels, input_ids, position_ids, options)
+
+
+def _sequences(values: Tensor, position_ids: Tensor) -> list[Tensor]:
+    """The values of each sequence of a packed row."""
+    starts = (position_ids[0] == 0).nonzero()[:, 0].tolist()
+    return list(values[0].tensor_split(starts[1:]))
+
+
+def _apart(backbone: Any, labels: Tensor, input_ids: Tensor, position_ids: Tensor, options: dict[str, Any]) -> Tensor:
+    """The same with a padded row for each sequence."""
+    rows = [_sequences(values, position_ids) for values in (input_ids, labels, torch.ones_like(input_ids))]
+    ids, known, mask = (pad_sequence(own, True, fill) for own, fill in zip(rows, (0, -100, 0), strict=True))
+    losses = label_losses(backbone, known, input_ids=ids, attention_mask=mask, use_cache=False, **options)
+    return losses[mask.bool()][None]
