@@ -19,6 +19,7 @@ from red_lightning.backbones.compiling import compile_blocks, require_compiler
 from red_lightning.backbones.fused_kernels import Kernels, fuse, require_kernels
 from red_lightning.backbones.quantization import Dtype, Quantization, check_format, quantization_config
 from red_lightning.backbones.recomputation import recompute_selectively
+from red_lightning.backbones.verification import require_equal
 from red_lightning.errors import UsageError, first_line
 
 
@@ -43,6 +44,8 @@ class BackboneOptions:
         kernels: ``liger`` runs the norms and gated FFNs of Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 and Phi-3 as
             fused kernels of Liger Kernel, on CUDA: fewer passes over memory, and less is kept than without, though more
             than with ``selective_recomputation``. Equal to rounding. Not with ``compile``; null for the model's code.
+        strict: Stop with an error where a fast path gives other values than its plain equivalent. Otherwise a warning
+            says so, and the plain path is used.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 
@@ -54,6 +57,7 @@ class BackboneOptions:
     selective_recomputation: bool | None = None
     compile: bool = False
     kernels: Kernels | None = None
+    strict: bool = False
     trust_remote_code: bool = False
 
     @property
@@ -216,6 +220,8 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
         keep_less(model, options)
         if options.compile:
             compile_blocks(model)
+        if options.strict:
+            require_equal(model)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]

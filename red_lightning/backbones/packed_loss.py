@@ -46,7 +46,7 @@ def packed_losses(
         return torch.cat([backbone(input_ids=ids[None], use_cache=False).logits[0] for ids in few()])
 
     if verified("packed sequences", backbone, packed, apart):
-        inputs = {"input_ids": input_ids, "position_ids": position_ids}
+        inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids}
         return label_losses(backbone, labels, places=places, use_cache=False, **inputs, **options)
     return _apart(backbone, labels, input_ids, position_ids, options)
 

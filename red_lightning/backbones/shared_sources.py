@@ -108,9 +108,9 @@ def shared_losses(
         return torch.cat([backbone(input_ids=row, use_cache=False).logits[0, len(source) :] for row in rows])
 
     if verified("shared sources", backbone, shared, apart):
-        inputs = {"attention_mask": shared_mask(backbone, sources, targets), "position_ids": position_ids}
-        known = {"predictors": predictors, "places": places, "use_cache": False}
-        return label_losses(backbone, labels, input_ids=input_ids, **inputs, **known, **options)
+        mask = shared_mask(backbone, sources, targets)
+        inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "attention_mask": mask}
+        return label_losses(backbone, labels, predictors, places=places, use_cache=False, **inputs, **options)
     return _apart(backbone, labels, input_ids, sources, targets, options)
 
 

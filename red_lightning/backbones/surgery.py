@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from red_lightning.backbones.quantization import in_fewer_bits
 from red_lightning.backbones.sites import Site
+from red_lightning.backbones.verification import structure_changed
 from red_lightning.errors import UsageError
 
 EDITOR = "editor"
@@ -31,12 +32,14 @@ def attach(backbone: nn.Module, site: Site, editor: nn.Module) -> None:
     module = backbone.get_submodule(site.module)
     if hasattr(module, EDITOR):
         raise UsageError(f"'{site.module}' is edited already; detach its edit first")
+    structure_changed()
     module.add_module(EDITOR, editor.to(next(module.parameters()).device))
     module.register_forward_hook(_edit_output)
 
 
 def detach(backbone: nn.Module) -> None:
     """Remove every editor; afterwards the backbone is bit for bit what it was."""
+    structure_changed()
     for _, module in edited_modules(backbone):
         delattr(module, EDITOR)
         for key, hook in list(module._forward_hooks.items()):
@@ -110,6 +113,7 @@ def fold(module: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None
 
 def freeze(backbone: nn.Module) -> None:
     """Let no parameter of the backbone train."""
+    structure_changed()  # a method that freezes goes on to add modules
     backbone.requires_grad_(False)
 
 

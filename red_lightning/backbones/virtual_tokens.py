@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
+from red_lightning.backbones.verification import structure_changed
 from red_lightning.compat.key_value_cache import cache_among, cache_argument, rename_cache
 from red_lightning.errors import UsageError
 
@@ -89,6 +90,7 @@ def cache_shape(config: Any) -> tuple[int, int, int]:
 
 def detach(backbone: nn.Module) -> None:
     """Remove what was attached; the backbone is bit for bit what it was."""
+    structure_changed()
     for module in backbone.modules():
         if TOKENS in module._modules:
             delattr(module, TOKENS)
@@ -123,6 +125,7 @@ def seen_tokens(named: dict[str, Any]) -> int:
 def _add(stack: nn.Module, tokens: nn.Module) -> None:
     if hasattr(stack, TOKENS):
         raise UsageError("the backbone has virtual tokens already; detach them first")
+    structure_changed()
     stack.add_module(TOKENS, tokens.to(next(stack.parameters()).device))
 
 

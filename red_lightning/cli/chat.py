@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError, nearest
-from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import PromptStyle
 
 if TYPE_CHECKING:

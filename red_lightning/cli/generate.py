@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
-from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import PromptStyle
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.evaluation.endpoint import Endpoint
-from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import PromptStyle
 
 if TYPE_CHECKING:

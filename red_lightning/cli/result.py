@@ -8,11 +8,22 @@ from lightning import Trainer
 from torch import Tensor
 
 from red_lightning.artifacts import save_edits
+from red_lightning.backbones.verification import fast_paths
 from red_lightning.callbacks import FiniteSteps, Throughput
 from red_lightning.cli import report
 from red_lightning.tasks import BackboneTask
 
-OF_THE_RUN = ("baseline", "baseline_scores", "missing", "selection", "train", "libraries", "per_class", "confusion")
+OF_THE_RUN = (
+    "baseline",
+    "baseline_scores",
+    "missing",
+    "selection",
+    "train",
+    "libraries",
+    "fast_paths",
+    "per_class",
+    "confusion",
+)
 """What results.json says that does not belong to the edits."""
 
 
@@ -57,6 +68,7 @@ def of_run(run: Path, task: BackboneTask, data: Any, scores: Mapping[str, float 
         **{key: value for key, value in task.record().items() if key != "shapes"},
         "data": {**data.provenance(), "rows": getattr(data, "counts", {})},
         "libraries": report.libraries(),
+        "fast_paths": fast_paths(task.backbone),
     }
 
 

@@ -17,7 +17,7 @@ from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.models import Candidate
 from red_lightning.generation import PromptStyle, Writer
 from red_lightning.generation.answers import trained_decoding
-from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import trained_style
 from red_lightning.generation.records import Record, Records
 

@@ -1,7 +1,8 @@
 """Decoding text with a backbone, edited or not."""
 
 from red_lightning.generation.answers import Writer
-from red_lightning.generation.decoding import FOR_INSTRUCTIONS, Decoding, decode
+from red_lightning.generation.decoding import decode
+from red_lightning.generation.decoding_options import FOR_INSTRUCTIONS, Decoding
 from red_lightning.generation.prompts import Prompt, PromptStyle
 from red_lightning.generation.switching import EditBank
 

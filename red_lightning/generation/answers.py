@@ -13,7 +13,8 @@ from red_lightning.backbones.unedited import unedited
 from red_lightning.data.collation import pad
 from red_lightning.data.messages import Message
 from red_lightning.errors import UsageError, enough_memory, require_range
-from red_lightning.generation.decoding import FOR_INSTRUCTIONS, Decoding, decode
+from red_lightning.generation.decoding import decode
+from red_lightning.generation.decoding_options import FOR_INSTRUCTIONS, Decoding
 from red_lightning.generation.prompts import Prompt, Prompts, PromptStyle
 
 

@@ -1,109 +1,25 @@
 """Batched decoding of a backbone, edited or not."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
-from red_lightning.errors import UsageError, require_range
 from red_lightning.generation.beam_search import beam_search
+from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.greedy import greedy
 from red_lightning.generation.processors import NoRepeatedNgram, Processors, RepetitionPenalty, Sampling, WithoutPadding
 from red_lightning.generation.reader import Reader
 from red_lightning.generation.streaming import Stream
-
-
-@dataclass
-class Decoding:
-    """How text is decoded: beam search, greedily with one beam, or by sampling.
-
-    The defaults are the paper's for E2E (Table 11); :data:`FOR_INSTRUCTIONS` has those for instruction tuning.
-
-    Attributes:
-        num_beams: Beams kept; 1 is greedy decoding.
-        length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; those of a decoder's prompt count. 0 allows all.
-        repetition_penalty: What divides the logit of a token that has occurred (multiplies it if it is negative); those
-            of a decoder's prompt count. 1 is no penalty.
-        max_new_tokens: Most tokens to generate (authors' code: 256).
-        stop_at_blank_line: Keep the text before the first blank line only (authors' code).
-        temperature: What divides the logits before a token is drawn; 0 draws nothing, but takes the likeliest.
-        top_p: Draw from the likeliest tokens alone whose probabilities reach this sum.
-        seed: Seeds what is drawn, together with the prompt: a prompt's text does not depend on those beside it.
-    """
-
-    num_beams: int = 10
-    length_penalty: float = 0.9
-    no_repeat_ngram_size: int = 4
-    repetition_penalty: float = 1.0
-    max_new_tokens: int = 256
-    stop_at_blank_line: bool = True
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that no decoding has."""
-        require_range("decoding.num_beams", self.num_beams, 1, 1000)
-        require_range("decoding.max_new_tokens", self.max_new_tokens, 1)
-        require_range("decoding.no_repeat_ngram_size", self.no_repeat_ngram_size, 0)
-        require_range("decoding.repetition_penalty", self.repetition_penalty, 0.01)
-        require_range("decoding.temperature", self.temperature, 0)
-        require_range("decoding.top_p", self.top_p, 1e-6, 1)
-        if self.temperature > 0 and self.num_beams > 1:
-            raise UsageError(
-                f"decoding.temperature {self.temperature:g} draws one text, but decoding.num_beams is "
-                f"{self.num_beams}; give num_beams 1, or temperature 0"
-            )
-
-
-FOR_INSTRUCTIONS = Decoding(
-    num_beams=1,
-    length_penalty=1.0,
-    no_repeat_ngram_size=5,
-    repetition_penalty=1.1,
-    max_new_tokens=768,
-    stop_at_blank_line=False,
+from red_lightning.generation.uncached import (
+    generates_with_cache,
+    only,
+    reads_with_cache,
+    without_published_settings,
 )
-"""The paper's decoding after instruction tuning (section 4.4; the authors' code: at most 768 new tokens)."""
-
-
-@dataclass
-class DecodingChanges:
-    """What is decoded otherwise than a run did; null leaves it as it was.
-
-    Attributes:
-        num_beams: Beams kept; 1 is greedy decoding, or sampling.
-        length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; those of a decoder's prompt count. 0 allows all.
-        repetition_penalty: What divides the logit of a token that has occurred; 1 is no penalty.
-        max_new_tokens: Most tokens to generate.
-        stop_at_blank_line: Keep the text before the first blank line only.
-        temperature: What divides the logits before a token is drawn; 0 draws nothing, but takes the likeliest.
-        top_p: Draw from the likeliest tokens alone whose probabilities reach this sum.
-        seed: Seeds what is drawn.
-    """
-
-    num_beams: int | None = None
-    length_penalty: float | None = None
-    no_repeat_ngram_size: int | None = None
-    repetition_penalty: float | None = None
-    max_new_tokens: int | None = None
-    stop_at_blank_line: bool | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-
-    def of(self, decoding: Decoding) -> Decoding:
-        """The decoding with the changes.
-
-        Raises:
-            UsageError: There is no such decoding.
-        """
-        return replace(decoding, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 @torch.no_grad()
@@ -161,7 +77,8 @@ def write(
     """Generate new tokens for each row of a batch.
 
     Where the way a backbone reads is known, each prompt is read once, and nothing is computed for a row that has its
-    text; elsewhere transformers' ``generate`` does what it can.
+    text; elsewhere transformers' ``generate`` does what it can. Both are compared with passes that use no cache when
+    they are first used; where they differ, each row is generated alone without a cache.
 
     Args:
         backbone: A decoder or an encoder-decoder, in evaluation mode.
@@ -178,10 +95,11 @@ def write(
     Returns:
         The new tokens: int64, shape (rows, at most ``max_new_tokens``).
     """
-    if not Reader.suits(backbone):
-        return _generate(
-            backbone, input_ids, attention_mask, decoding, processors, stop_ids, pad_id, encoder_outputs, stream
-        )
+    given = (backbone, input_ids, attention_mask, decoding, processors, stop_ids, pad_id, encoder_outputs, stream)
+    if not (Reader.suits(backbone) and reads_with_cache(backbone, input_ids, attention_mask)):
+        if generates_with_cache(backbone, input_ids, attention_mask):
+            return _generate(*given)
+        return _generate_alone(*given)
     model: Any = backbone
     prompts = input_ids.masked_fill(attention_mask == 0, -1)
     if model.config.is_encoder_decoder:
@@ -206,6 +124,7 @@ def _generate(
     pad_id: int,
     encoder_outputs: Any,
     stream: Stream | None,
+    use_cache: bool = True,
 ) -> Tensor:
     """What :func:`write` does, by transformers' ``generate``."""
     config = backbone.config
@@ -217,18 +136,36 @@ def _generate(
         eos_token_id=[*stop_ids],
         pad_token_id=pad_id,
         decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+        use_cache=use_cache,
     )
     if not config.is_encoder_decoder:
         processors = Processors([WithoutPadding(processors, attention_mask)])
     known = {} if encoder_outputs is None else {"encoder_outputs": encoder_outputs}
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **known}
-    published = backbone.generation_config
-    backbone.generation_config = GenerationConfig()  # generate takes from here whatever is not set above
-    try:
+    with without_published_settings(backbone):
         tokens = backbone.generate(**inputs, generation_config=settings, logits_processor=processors, streamer=stream)
-    finally:
-        backbone.generation_config = published
     return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
+
+
+def _generate_alone(
+    backbone: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    decoding: Decoding,
+    processors: Processors,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    encoder_outputs: Any,
+    stream: Stream | None,
+) -> Tensor:
+    """What :func:`write` does, each row alone and without a cache: slow, and right whatever becomes of caches."""
+    found = []
+    for row, mask in enumerate(attention_mask):
+        ids = input_ids[row, mask > 0][None]
+        given = (ids, torch.ones_like(ids), decoding, processors.of(row), stop_ids, pad_id, None, stream)
+        with only([row], len(input_ids)):
+            found.append(_generate(backbone, *given, use_cache=False)[0])
+    return pad_sequence(found, batch_first=True, padding_value=pad_id)
 
 
 def _texts(tokens: Any, tokenizer: Any, decoding: Decoding) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -115,6 +116,12 @@ class Processors(LogitsProcessorList):
         for processor in self:
             if isinstance(processor, Sampling):
                 processor.keep(rows)
+
+    def of(self, row: int) -> "Processors":
+        """Return the processors of one row of the batch, which change nothing of these."""
+        own = Processors([copy(processor) for processor in self])
+        own.keep(torch.tensor([row]))
+        return own
 
 
 def _seed(seed: int, prompt: Sequence[int]) -> int:

@@ -27,7 +27,7 @@ class SubspaceEditor(Learned):
         weight: W: float32, shape (rank, width).
         bias: b: float32, shape (rank,).
         where: Which tokens are edited: bool, shape (rows, tokens, 1); None for all of them.
-        idle: Whether none is, as in the steps of a generation.
+        idle: Whether no token of this pass is edited.
     """
 
     def __init__(self, width: int, rank: int) -> None:
@@ -63,10 +63,9 @@ class SubspaceEditor(Learned):
 class LoReFT(Method):
     """Low-rank linear subspace ReFT: edits the blocks' outputs at the first and last tokens of each text.
 
-    Only what a text brings is edited, not the tokens that are generated after it. In an encoder-decoder that is what
-    the encoder reads. With a decoder that writes, training has prompt and answer in one row, so that the last tokens
-    of the prompt are not known: there ``last`` must be 0. The output is not at first unchanged: W and b start at
-    random, as in pyreft.
+    Decoding edits the same tokens as training. A decoder's training row holds prompt and answer, so tokens are counted
+    from the beginning of the row, and ``last`` must be 0 where the model generates. In an encoder-decoder, the tokens
+    that the encoder reads are edited. W and b start at random, as in pyreft, so the output changes from the start.
 
     Args:
         rank: Dimensions of the subspace of each layer.
@@ -137,12 +136,14 @@ class LoReFT(Method):
 def _choose_ends(first: int, last: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Forward pre-hook of the stack: tell its editors which tokens are the first and last ones of their text."""
     named = arguments(module, args, kwargs)
-    generating = seen_tokens(named) > 0
+    seen = seen_tokens(named)
     text = named["inputs_embeds"] if named.get("input_ids") is None else named["input_ids"]
+    rows, tokens = text.shape[:2]
     mask = named.get("attention_mask")
-    real = torch.ones(text.shape[:2], dtype=torch.int64, device=text.device) if mask is None else mask.long()
+    real = torch.ones(rows, seen + tokens, dtype=torch.int64, device=text.device) if mask is None else mask.long()
     before, after = real.cumsum(1), real.flip(1).cumsum(1).flip(1)  # counted from 1
-    where = (real > 0) & ((before <= first) | (after <= last))
+    where = ((real > 0) & ((before <= first) | (after <= last)))[:, -tokens:]
+    idle = seen >= first and not last and mask is None  # asks no device
     for editor in module.modules():
         if isinstance(editor, SubspaceEditor):
-            editor.where, editor.idle = where[..., None], generating
+            editor.where, editor.idle = where[..., None], idle

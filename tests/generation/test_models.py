@@ -14,7 +14,7 @@ from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.evaluation.answers import Contestant
 from red_lightning.evaluation.models import find_model
 from red_lightning.generation import EditBank, Writer
-from red_lightning.generation.decoding import DecodingChanges
+from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.models import open_model
 from tests.artifacts.test_loading import trained
 from tests.backbones_zoo import build, build_tokenizer

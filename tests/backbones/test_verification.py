@@ -1,0 +1,263 @@
+"""A fast path that another library's release makes wrong is caught at its first use, and the run stays right."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import CohereConfig, CohereForCausalLM, LlamaForCausalLM
+
+from red_lightning import RED
+from red_lightning.backbones import loss_head, verification, virtual_tokens
+from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.packed_loss import packed_losses
+from red_lightning.backbones.shared_sources import encodes_once, shared_losses
+from red_lightning.backbones.verification import FastPathWarning, difference, fast_paths, require_equal, verified
+from red_lightning.data.packing import collate_packed
+from red_lightning.data.shared_sources import collate_shared
+from red_lightning.errors import UsageError
+from red_lightning.families import record_of
+from red_lightning.generation.decoding import Decoding, write
+from red_lightning.generation.processors import Processors
+from red_lightning.methods import LoReFT, PromptTuning
+from tests.backbones_zoo import VOCABULARY, build
+from tests.sequences import TEXTS, padded
+
+REPORTED = r"^the fast path '{}' (differs|raised) .* with transformers [\d.]+ and torch .*: please report this line"
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other test has compared anything before."""
+    monkeypatch.setattr(verification, "_verdicts", {})
+
+
+def randomised(family: str, method: Any = None, **options: Any) -> Any:
+    model: Any = build(family, dropout=0.0, **options)
+    generator = torch.Generator().manual_seed(1)
+    for vector in (method or RED()).apply(model).values():
+        vector.data += 0.2 * torch.randn(vector.shape, generator=generator)
+    return model
+
+
+def uncached(model: Any, text: list[int], new: int) -> list[int]:
+    """Greedy decoding of one row by passes over all of its tokens."""
+    tokens = torch.tensor([text])
+    with torch.no_grad():
+        for _ in range(new):
+            following = model(input_ids=tokens, use_cache=False).logits[:, -1:].argmax(-1)
+            tokens = torch.cat([tokens, following], dim=1)
+    return tokens[0, len(text) :].tolist()
+
+
+def decoded(model: Any, new: int = 5) -> list[list[int]]:
+    batch = padded(TEXTS, left=True)
+    decoding = Decoding(1, 1.0, 0, max_new_tokens=new)
+    return write(model, *batch.values(), decoding, Processors(), [VOCABULARY + 1], 0).tolist()
+
+
+def drop_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that takes the cache under a third name, and swallows the others."""
+    forward = LlamaForCausalLM.forward
+
+    def renamed(self: Any, input_ids: Tensor, cache: Any = None, **others: Any) -> Any:
+        others.pop("past_key_values", None)
+        return forward(self, input_ids=input_ids, **others)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", renamed)
+
+
+@pytest.mark.parametrize("method", [RED, lambda: LoReFT(2), lambda: PromptTuning(3)], ids=["RED", "LoReFT", "prompt"])
+def test_a_renamed_cache_argument_is_caught(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomised("llama", method())
+    right = [uncached(model, text, 5) for text in TEXTS]
+    assert decoded(model) == right
+    monkeypatch.setattr(verification, "_verdicts", {})
+    verification.structure_changed()
+    drop_cache(monkeypatch)
+    with pytest.warns(FastPathWarning) as caught:
+        assert decoded(model) == right
+    assert [str(warning.message).split("'")[1] for warning in caught] == [
+        "decoding with our own cache",
+        "generate with a cache",
+    ]
+    with warnings.catch_warnings(action="error"):  # said once
+        assert decoded(model) == right
+    assert not any(path["used"] for path in fast_paths(model).values())
+
+
+def test_virtual_tokens_that_do_not_see_the_cache_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What transformers 5.24 did to PromptTuning: each new token had the virtual tokens before it once more."""
+    model = randomised("gpt2", PromptTuning(3))
+    right = [uncached(model, text, 5) for text in TEXTS]
+    monkeypatch.setattr(virtual_tokens, "seen_tokens", lambda named: 0)
+    with pytest.warns(FastPathWarning, match=REPORTED.format("decoding with our own cache")):
+        assert decoded(model) == right
+
+
+def test_a_strict_model_raises_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomised("llama")
+    require_equal(model)
+    drop_cache(monkeypatch)
+    with pytest.raises(UsageError, match="decoding with our own cache.*leave --model.backbone_options.strict out"):
+        decoded(model)
+
+
+def test_a_head_of_another_family_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cohere multiplies its logits; with Llama's record it would train another loss."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = CohereForCausalLM(CohereConfig(vocab_size=VOCABULARY, logit_scale=0.25, **sizes)).eval()
+    llama = record_of(build("llama").config)
+    assert llama is not None
+    monkeypatch.setattr(loss_head, "record_of", lambda config: replace(llama, model_types=("cohere",)))
+    model.requires_grad_(False)
+    ids = torch.randint(6, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
+    with pytest.warns(FastPathWarning, match=REPORTED.format("loss at the labels alone")):
+        losses = label_losses(model, ids, input_ids=ids, use_cache=False)
+    assert losses[:, 1:].mean().item() == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-5)
+
+
+def examples() -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(3)
+    texts = [torch.randint(6, VOCABULARY, (n,), generator=generator).tolist() for n in (9, 14, 5)]
+    return [{"row": row, "tokens": text, "learned": [(2, len(text))]} for row, text in enumerate(texts)]
+
+
+def drop_argument(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A release that ignores an argument."""
+    forward = LlamaForCausalLM.forward
+
+    def ignoring(self: Any, **given: Any) -> Any:
+        if name in given and ((given[name] is not None and given[name].dim() != 2) or name == "position_ids"):
+            given.pop(name)
+        return forward(self, **given)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", ignoring)
+
+
+def test_packed_sequences_that_see_each_other_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomised("llama")
+    batch = collate_packed(examples())
+    given = (model, batch["labels"], batch["input_ids"], batch["position_ids"], batch["label_places"])
+    right = packed_losses(*given)
+    assert fast_paths(model)["packed sequences"]["used"]
+    monkeypatch.setattr(verification, "_verdicts", {})
+    verification.structure_changed()
+    drop_argument(monkeypatch, "position_ids")
+    with pytest.warns(FastPathWarning, match=REPORTED.format("packed sequences")):
+        torch.testing.assert_close(packed_losses(*given), right, rtol=1e-5, atol=1e-5)
+
+
+def test_targets_that_see_each_other_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = randomised("llama")
+    rows = [
+        {"row": row, "source": own["tokens"][: 3 + row % 2], "target": own["tokens"][4:]}
+        for row, own in enumerate([*examples(), *examples()])
+    ]
+    batch = collate_shared(rows, pad_id=1)
+    names = ("labels", "predictors", "input_ids", "position_ids", "sources", "targets")
+    given = [batch[name] for name in names]
+    right = shared_losses(model, *given, places=batch["label_places"])
+    assert fast_paths(model)["shared sources"]["used"]
+    monkeypatch.setattr(verification, "_verdicts", {})
+    verification.structure_changed()
+    drop_argument(monkeypatch, "attention_mask")
+    with pytest.warns(FastPathWarning, match=REPORTED.format("shared sources")):
+        found = shared_losses(model, *given, places=batch["label_places"])
+    torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5)
+    vectors = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    expected = torch.autograd.grad(right.sum(), vectors)
+    for own, other in zip(torch.autograd.grad(found.sum(), vectors), expected, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)
+
+
+def test_an_encoder_whose_rows_depend_on_their_batch_is_caught() -> None:
+    model = randomised("t5")
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    assert encodes_once(model, ids, torch.ones_like(ids))
+
+    def shift(module: nn.Module, args: Any, output: Any) -> None:
+        output["last_hidden_state"] += len(output["last_hidden_state"])
+
+    model.get_encoder().register_forward_hook(shift)
+    verification.structure_changed()
+    model.config.initializer_range = 7.0  # another kind of model
+    with pytest.warns(FastPathWarning, match=REPORTED.format("sources encoded once")):
+        assert not encodes_once(model, ids, torch.ones_like(ids))
+
+
+def test_a_fast_path_that_raises_is_not_taken() -> None:
+    def fast() -> Tensor:
+        raise TypeError("forward() got an unexpected keyword argument 'past_key_values'\nand more")
+
+    model = build("gpt2")
+    with pytest.warns(
+        FastPathWarning, match=r"'some path' raised TypeError: forward\(\) got an unexpected .* on a GPT2"
+    ):
+        assert not verified("some path", model, fast, lambda: torch.ones(3))
+
+
+def test_a_comparison_changes_neither_modes_nor_random_numbers() -> None:
+    model = build("gpt2").train()
+    model.get_submodule("transformer.h.0").eval()
+    modes = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    ran: list[bool] = []
+
+    def way() -> Tensor:
+        ran.append(model.training or torch.is_grad_enabled())
+        return model(input_ids=torch.tensor([[5, 6, 7]])).logits
+
+    assert verified("some path", model, way, way)
+    assert verified("some path", model, way, way)
+    assert ran == [False, False]
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def others() -> Iterator[Any]:
+    """Models of other kinds than a GPT-2 with two layers in float32."""
+    yield build("gpt2", layers=1)
+    yield build("gpt2").bfloat16()
+    yield randomised("gpt2")
+    scaled: Any = build("gpt2")
+    scaled.config.scale_attn_weights = False
+    yield scaled
+
+
+def test_a_verdict_holds_for_its_kind_of_model_alone() -> None:
+    ran: list[int] = []
+
+    def way() -> Tensor:
+        ran.append(1)
+        return torch.ones(2)
+
+    for seed in (0, 1):
+        verified("some path", build("gpt2", seed=seed), way, way)
+    assert len(ran) == 2
+    for count, other in enumerate(others(), start=2):
+        verified("some path", other, way, way)
+        assert len(ran) == 2 * count
+    verified("another path", build("gpt2"), way, way)
+    assert len(ran) == 2 * count + 2
+
+
+@pytest.mark.parametrize(
+    ("fast", "plain", "expected"),
+    [
+        ([1.0, 3.0], [1.0, 3.0], 0.0),
+        ([1.0, 3.5], [1.0, 3.0], 0.25),  # of a spread of 2
+        ([1.0, 1.0], [1.0, 1.0], 0.0),
+        ([1.1, 1.0], [1.0, 1.0], 10.0),  # without a spread, of a hundredth of the largest
+        ([1.0, -torch.inf, 2.0], [1.0, -torch.inf, 2.0], 0.0),
+        ([1.0, 5.0, 2.0], [1.0, -torch.inf, 2.0], torch.inf),
+        ([torch.nan, 2.0], [1.0, 2.0], torch.inf),
+        ([1.0], [1.0, 2.0], torch.inf),
+    ],
+)
+def test_the_difference_is_a_share_of_the_spread(fast: list[float], plain: list[float], expected: float) -> None:
+    assert difference(torch.tensor(fast), torch.tensor(plain)) == pytest.approx(expected, rel=1e-5)
