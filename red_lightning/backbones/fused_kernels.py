@@ -8,6 +8,7 @@ transformers, for every model of the process. Nor are its losses, for which ther
 
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from red_lightning.backbones.sites import epsilon_of
+from red_lightning.backbones.verification import verified
 from red_lightning.errors import UsageError
 
 Kernels = Literal["liger"]
@@ -28,6 +30,12 @@ _FFN = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), ("LigerGEGLUMLP", "gelu_pytorch_tanh")),
 }
 """By model type, Liger's module for an FFN, and the activation that its kernel computes."""
+
+FEW = 8
+"""Tokens that are compared."""
+
+Replaced = tuple[Any, str, Any, nn.Module]
+"""A module, the name of one of its children, the child itself, and what takes its place."""
 
 _ONE_PLUS = {"offset": 1.0, "casting_mode": "gemma"}
 """Of Gemma's norms, which multiply by 1 + weight, and do so before they round."""
@@ -78,26 +86,47 @@ def fuse(backbone: Any, kernels: Kernels | None) -> None:
 
     name, activation = _FFN[backbone.config.model_type]
     norm_of = partial(liger.LigerRMSNorm, **(_ONE_PLUS if name == "LigerGEGLUMLP" else {}))
-    fused = 0
+    replaced: list[Replaced] = []
     for parent in list(backbone.modules()):
         for place, module in parent.named_children():
             kind = type(module)
             if not kind.__module__.startswith("transformers.models."):
                 continue
             if kind.__name__.endswith("RMSNorm"):
-                setattr(parent, place, _norm(module, norm_of))
+                replaced.append((parent, place, module, _norm(module, norm_of)))
             elif kind.__name__.endswith("MLP"):
                 _require_activation(module, activation)
-                setattr(parent, place, _ffn(module, getattr(liger, name)))
-            else:
-                continue
-            fused += 1
-    if not fused:
+                replaced.append((parent, place, module, _ffn(module, getattr(liger, name))))
+    if not replaced:
         raise UsageError(
             f"model.backbone_options.kernels finds nothing to replace in a {type(backbone).__name__}, whose code is "
             "not that of transformers; leave kernels out"
         )
+    if not _alike(backbone, replaced):
+        return
+    for parent, place, _, fused in replaced:
+        setattr(parent, place, fused)
     backbone.register_forward_pre_hook(_require_device, with_kwargs=True)
+
+
+def _alike(backbone: Any, replaced: list[Replaced]) -> bool:
+    """Whether one kernel of each kind gives the values of the module that it replaces, for some tokens."""
+    embedding = backbone.get_input_embeddings().weight
+    if embedding.is_meta:
+        return True
+    device = torch.device("cpu" if _interpreted() else "cuda")
+
+    def values(fused: bool) -> Tensor:
+        states, found = embedding[:FEW].to(device), []
+        for own, kernel in {type(own): (own, kernel) for _, _, own, kernel in replaced}.values():
+            module = kernel if fused else own
+            if next(module.parameters()).device.type != device.type:
+                module = deepcopy(module).to(device)
+            columns = own.weight.numel() if hasattr(own, "weight") else states.shape[-1]  # the norm of a head is narrow
+            found.append(module(states[None, :, :columns]))
+        return torch.cat(found, dim=-1)
+
+    return verified("fused kernels", backbone, partial(values, True), partial(values, False))
 
 
 def _norm(norm: Any, kind: Callable[..., nn.Module]) -> nn.Module:

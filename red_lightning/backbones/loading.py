@@ -216,12 +216,12 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 **source.arguments(options),
             )
         check_format(model, options.quantization)
+        if options.strict:
+            require_equal(model)
         fuse(model, options.kernels)
         keep_less(model, options)
         if options.compile:
             compile_blocks(model)
-        if options.strict:
-            require_equal(model)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]

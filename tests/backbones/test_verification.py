@@ -1,8 +1,10 @@
 """A fast path that another library's release makes wrong is caught at its first use, and the run stays right."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import CohereConfig, CohereForCausalLM, LlamaForCausalLM
 
 from red_lightning import RED
 from red_lightning.backbones import loss_head, verification, virtual_tokens
+from red_lightning.backbones.fused_kernels import fuse
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.packed_loss import packed_losses
 from red_lightning.backbones.shared_sources import encodes_once, shared_losses
@@ -94,15 +97,16 @@ def test_virtual_tokens_that_do_not_see_the_cache_are_caught(monkeypatch: pytest
     model = randomised("gpt2", PromptTuning(3))
     right = [uncached(model, text, 5) for text in TEXTS]
     monkeypatch.setattr(virtual_tokens, "seen_tokens", lambda named: 0)
-    with pytest.warns(FastPathWarning, match=REPORTED.format("decoding with our own cache")):
+    with pytest.warns(FastPathWarning, match=REPORTED.format("decoding with our own cache")) as caught:
         assert decoded(model) == right
+    assert len(caught) == 2  # nor is transformers' generate right then
 
 
 def test_a_strict_model_raises_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     model = randomised("llama")
     require_equal(model)
     drop_cache(monkeypatch)
-    with pytest.raises(UsageError, match="decoding with our own cache.*leave --model.backbone_options.strict out"):
+    with pytest.raises(UsageError, match=r"decoding with our own cache.*leave --model.backbone_options.strict out"):
         decoded(model)
 
 
@@ -188,6 +192,43 @@ def test_an_encoder_whose_rows_depend_on_their_batch_is_caught() -> None:
     model.config.initializer_range = 7.0  # another kind of model
     with pytest.warns(FastPathWarning, match=REPORTED.format("sources encoded once")):
         assert not encodes_once(model, ids, torch.ones_like(ids))
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_kernels_that_compute_something_else_are_not_used(wrong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for Liger's modules, in torch's own operations."""
+
+    class Norm(nn.Module):
+        def __init__(self, width: int, eps: float, **_: Any) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
+
+        def forward(self, states: Tensor) -> Tensor:
+            return nn.functional.rms_norm(states, states.shape[-1:], self.weight, 1.0 if wrong else self.eps)
+
+    class FFN(nn.Module):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            wide, narrow = config.intermediate_size, config.hidden_size
+            self.gate_proj, self.up_proj = (nn.Linear(narrow, wide, False) for _ in range(2))
+            self.down_proj = nn.Linear(wide, narrow, False)
+
+        def forward(self, states: Tensor) -> Tensor:
+            return self.down_proj(nn.functional.silu(self.gate_proj(states)) * self.up_proj(states))
+
+    stand_in = SimpleNamespace(LigerRMSNorm=Norm, LigerSwiGLUMLP=FFN)
+    monkeypatch.setitem(sys.modules, "liger_kernel", SimpleNamespace(transformers=stand_in))
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    model: Any = build("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    right = model(input_ids=ids).logits
+    if wrong:
+        with pytest.warns(FastPathWarning, match=REPORTED.format("fused kernels")):
+            fuse(model, "liger")
+    else:
+        fuse(model, "liger")
+    assert any(isinstance(module, Norm) for module in model.modules()) != wrong
+    torch.testing.assert_close(model(input_ids=ids).logits, right, rtol=1e-5, atol=1e-5)
 
 
 def test_a_fast_path_that_raises_is_not_taken() -> None:
