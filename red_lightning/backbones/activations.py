@@ -5,11 +5,16 @@ four tensors of the FFN's inner width, the largest thing that such a model keeps
 is, so that outputs are bit for bit the same, and the gradient is the closed form, computed by torch's own kernel.
 """
 
+import warnings
+from functools import lru_cache
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers.activations import FastGELUActivation, NewGELUActivation
+
+from red_lightning.backbones.verification import TOLERANCES, FastPathWarning, difference
 
 
 class TanhGELU(nn.Module):
@@ -47,5 +52,25 @@ def replace_activations(backbone: nn.Module) -> None:
     """Put a :class:`TanhGELU` around each activation of a model that spells one out; they have no parameters."""
     for module in list(backbone.modules()):
         for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation | FastGELUActivation) and not isinstance(module, TanhGELU):
+            spelled_out = isinstance(child, NewGELUActivation | FastGELUActivation) and not isinstance(module, TanhGELU)
+            if spelled_out and _has_closed_form(type(child)):
                 setattr(module, name, TanhGELU(child))
+
+
+@lru_cache
+def _has_closed_form(kind: Any) -> bool:
+    """Whether autograd's gradient of an activation is the closed form's, to rounding; warns if not."""
+    hidden = torch.linspace(-6, 6, 97, dtype=torch.float64, device="cpu", requires_grad=True)
+    with torch.enable_grad():
+        own, closed = (
+            torch.autograd.grad(activation(hidden).sum(), hidden)[0] for activation in (kind(), TanhGELU(kind()))
+        )
+    if difference(closed, own) <= TOLERANCES[torch.float64]:
+        return True
+    warnings.warn(
+        f"the gradient of {kind.__name__} is not that of the tanh approximation of GELU with transformers "
+        f"{transformers.__version__}: please report this line; the plain path is used instead",
+        FastPathWarning,
+        stacklevel=3,
+    )
+    return False
