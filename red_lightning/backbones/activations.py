@@ -52,8 +52,9 @@ def replace_activations(backbone: nn.Module) -> None:
     """Put a :class:`TanhGELU` around each activation of a model that spells one out; they have no parameters."""
     for module in list(backbone.modules()):
         for name, child in module.named_children():
-            spelled_out = isinstance(child, NewGELUActivation | FastGELUActivation) and not isinstance(module, TanhGELU)
-            if spelled_out and _has_closed_form(type(child)):
+            kind: Any = type(child)
+            spelled_out = kind in (NewGELUActivation, FastGELUActivation) and not isinstance(module, TanhGELU)
+            if spelled_out and _has_closed_form(kind):
                 setattr(module, name, TanhGELU(child))
 
 
