@@ -1,6 +1,12 @@
 """Families that generate text from left to right: one record each."""
 
+from typing import Any
+
+import torch
+from torch import Tensor
+
 from red_lightning.families.record import Architecture, Within
+
 
 LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
 LLAMA_SITES = {
@@ -15,6 +21,12 @@ PHI_SITES = {**LLAMA_SITES, "ffn": Within(r"mlp\.fc2"), "attention": Within(r"se
 PHI3_SITES = {site: LLAMA_SITES[site] for site in ("ffn", "attention", "residual")}
 OPT_SITES = {**LLAMA_SITES, "ffn": Within(r"fc2"), "attention": Within(r"self_attn\.out_proj")}
 NEOX_SITES = {**PHI3_SITES, "ffn": Within(r"mlp\.dense_4h_to_h"), "attention": Within(r"attention\.dense")}
+
+
+def _softcapped(config: Any, logits: Tensor) -> Tensor:
+    cap = config.final_logit_softcapping
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
 
 DECODERS = [
     Architecture(
@@ -44,7 +56,7 @@ DECODERS = [
         "last",
         LLAMA_SITES,
         packs=True,
-        softcap="final_logit_softcapping",
+        logits=_softcapped,
     ),
     Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
