@@ -23,7 +23,7 @@ NEOX_SITES = {**PHI3_SITES, "ffn": Within(r"mlp\.dense_4h_to_h"), "attention": W
 
 
 def _softcapped(config: Any, logits: Tensor) -> Tensor:
-    cap = config.final_logit_softcapping
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 1 has none
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
