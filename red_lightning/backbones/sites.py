@@ -70,7 +70,9 @@ def _match(backbone: nn.Module, name: str) -> list[Site]:
     found = []
     for module_name, match in _matching(backbone, architecture.site_pattern(name)):
         module = backbone.get_submodule(module_name)
-        width = _block_width(backbone, architecture, module_name) if name == "residual" else width_of(module)
+        width = None if name == "residual" else width_of(module)
+        if width is None and name in ("ffn", "residual"):
+            width = _block_width(backbone, architecture, module_name)
         if width is None:
             raise UsageError(f"the width of '{module_name}' cannot be told: it is a {type(module).__name__}")
         step = width // within.parts
@@ -148,11 +150,14 @@ def width_of(module: nn.Module) -> int | None:
 
 
 def _block_width(backbone: nn.Module, architecture: Architecture, name: str) -> int | None:
-    """Columns of a block's output: those of the FFN's output, which is added to it."""
+    """Columns of a block's output: those of a linear that is added to it. A mixture of experts does not end in one."""
     block = re.match(architecture.block_pattern(), name)
-    inside = re.compile(re.escape(block[0] if block else name) + r"\." + architecture.sites["ffn"].module)
-    ffn = next(iter(_matching(backbone, inside)), None)
-    return width_of(backbone.get_submodule(ffn[0])) if ffn else None
+    for site in ("ffn", "attention"):
+        inside = re.compile(re.escape(block[0] if block else name) + r"\." + architecture.sites[site].module)
+        for found, _ in _matching(backbone, inside):
+            if (width := width_of(backbone.get_submodule(found))) is not None:
+                return width
+    return None
 
 
 def _merge(first: Site, second: Site) -> Site:

@@ -51,6 +51,10 @@ class Architecture:
             soft cap). None where the output of the head is the logits.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
+        recurrent: Whether some blocks keep a state in place of keys and values. The cache of such a model is not ours to
+            rearrange, so transformers' own ``generate`` decodes.
+        refuses: Maps the configuration to the reason why the sites of this model cannot be edited, or to an empty
+            string. None where every model of the family can be edited.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Architecture:
     by_batch: str = ""
     logits: Callable[[Any, Tensor], Tensor] | None = None
     positions: Callable[[Any], int | None] | None = None
+    recurrent: bool = False
+    refuses: Callable[[Any], str] | None = None
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""
