@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from red_lightning.backbones.proposals import proposal
 from red_lightning.errors import UsageError, nearest
 from red_lightning.families import SITES, Architecture, architecture_of
 
@@ -63,7 +65,7 @@ def _match(backbone: nn.Module, name: str) -> list[Site]:
         raise UsageError(
             f"unknown site '{name}': {nearest(name, SITES)}; or a module-name pattern such as '*.mlp.down_proj'"
         )
-    architecture = architecture_of(getattr(backbone, "config", None))
+    architecture = architecture_of(getattr(backbone, "config", None), partial(proposal, backbone))
     if name not in architecture.sites:
         raise UsageError(f"{architecture.name} has no site '{name}'; it has {', '.join(architecture.sites)}")
     within = architecture.sites[name]
@@ -125,7 +127,8 @@ def inside_blocks(backbone: nn.Module, sites: Sequence[Site]) -> list[Site]:
     Raises:
         UsageError: The family has no record of what its blocks are called.
     """
-    block = re.compile(architecture_of(getattr(backbone, "config", None)).block_pattern().pattern + r"\..+")
+    record = architecture_of(getattr(backbone, "config", None), partial(proposal, backbone))
+    block = re.compile(record.block_pattern().pattern + r"\..+")
     return [site for site in sites if block.fullmatch(site.module)]
 
 

@@ -88,6 +88,7 @@ DECODERS = [
         LLAMA_BLOCK,
         "last",
         {site: LLAMA_SITES[site] for site in ("ffn", "attention", "query")},
+        packs=True,
         logits=softcapped,
     ),
     Architecture(
@@ -96,6 +97,7 @@ DECODERS = [
         LLAMA_BLOCK,
         "last",
         {**FUSED_SITES, "query": LLAMA_SITES["query"]},
+        packs=True,
         logits=softcapped,
         refuses=lambda config: _SUMMED if config.enable_moe_block else "",
     ),
@@ -109,13 +111,14 @@ DECODERS = [
     Architecture(
         "GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES, packs=True, wider=_wider("*.query_key_value")
     ),
+    # transformers 5.0 builds the attention masks of GPT-J, CodeGen, Falcon, StableLM and Nemotron without the
+    # positions, so packed texts would see each other; 5.24 no longer does. GPT-Neo's local layers count places in a row.
     Architecture(
         "GPT-J",
         ("gptj",),
         GPT_BLOCK,
         "last",
         {"ffn": Within(r"mlp\.fc_out"), **_attention("attn"), "residual": Within("")},
-        packs=True,
     ),
     Architecture(
         "GPT-Neo",
@@ -123,9 +126,8 @@ DECODERS = [
         GPT_BLOCK,
         "last",
         {"ffn": Within(r"mlp\.c_proj"), **_attention(r"attn\.attention"), "residual": Within("")},
-        packs=True,
     ),
-    Architecture("CodeGen", ("codegen",), GPT_BLOCK, "last", CODEGEN_SITES, packs=True, wider=_wider("*.qkv_proj")),
+    Architecture("CodeGen", ("codegen",), GPT_BLOCK, "last", CODEGEN_SITES, wider=_wider("*.qkv_proj")),
     Architecture("OLMo", ("olmo", "olmo2", "olmo3"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     Architecture("Cohere", ("cohere", "cohere2"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, logits=scaled),
     Architecture("Granite", ("granite",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, logits=divided),
@@ -199,8 +201,8 @@ DECODERS = [
         positions=lambda config: config.max_seq_len,  # the length of its table of biases
     ),
     Architecture("GLM", ("glm", "glm4"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("StableLM", ("stablelm",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Nemotron", ("nemotron",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("StableLM", ("stablelm",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("Nemotron", ("nemotron",), LLAMA_BLOCK, "last", LLAMA_SITES),
     Architecture("EXAONE 4", ("exaone4",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     Architecture("Seed-OSS", ("seed_oss",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     Architecture("Helium", ("helium",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),

@@ -27,7 +27,8 @@ MIXTURES = [
         recurrent=True,
     ),
     Architecture("OLMoE", ("olmoe",), LLAMA_BLOCK, "last", MIXTURE_SITES, packs=True),
-    Architecture("GPT-OSS", ("gpt_oss",), LLAMA_BLOCK, "last", MIXTURE_SITES, packs=True),
+    # transformers builds its attention mask without the positions: packed texts would see each other.
+    Architecture("GPT-OSS", ("gpt_oss",), LLAMA_BLOCK, "last", MIXTURE_SITES),
     Architecture(
         "Granite MoE",
         ("granitemoe",),
@@ -37,9 +38,8 @@ MIXTURES = [
         packs=True,
         logits=divided,
     ),
-    Architecture(
-        "Llama 4", ("llama4_text",), LLAMA_BLOCK, "last", {**LLAMA_SITES, "ffn": Within("feed_forward")}, packs=True
-    ),
+    # Chunks of attention, and the temperature of its scores, follow a token's place in the row and not its position.
+    Architecture("Llama 4", ("llama4_text",), LLAMA_BLOCK, "last", {**LLAMA_SITES, "ffn": Within("feed_forward")}),
     Architecture("Phi-3.5 MoE", ("phimoe",), LLAMA_BLOCK, "last", MIXTURE_SITES, packs=True),
     Architecture("GLM MoE", ("glm4_moe",), LLAMA_BLOCK, "last", MIXTURE_SITES, packs=True),
     Architecture(

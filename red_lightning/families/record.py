@@ -51,8 +51,8 @@ class Architecture:
             soft cap). None where the output of the head is the logits.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
-        recurrent: Whether some blocks keep a state in place of keys and values. The cache of such a model is not ours to
-            rearrange, so transformers' own ``generate`` decodes.
+        recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
+            decodes, since our beam search rearranges keys and values only.
         refuses: Maps the configuration to the reason why the sites of this model cannot be edited, or to an empty
             string. None where every model of the family can be edited.
     """

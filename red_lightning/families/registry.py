@@ -1,5 +1,6 @@
 """Find the record of a backbone's family."""
 
+from collections.abc import Callable
 from typing import Any
 
 from red_lightning.errors import UsageError
@@ -12,32 +13,27 @@ from red_lightning.families.record import Architecture
 ARCHITECTURES = [*ENCODERS, *DECODERS, *MIXTURES, *ENCODER_DECODERS]
 """Every record."""
 
-
 UNSUPPORTED = {
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "its blocks have no FFN, whose output RED edits"),
     **dict.fromkeys(
-        ("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"),
-        "its blocks have no FFN, whose output RED edits",
+        ("bamba", "falcon_h1", "jamba", "kimi_linear", "nemotron_h", "recurrent_gemma", "zamba", "zamba2"),
+        "it keeps states in place of keys and values in a cache of its own kind, with which nothing here is tested",
     ),
-    **dict.fromkeys(
-        ("jamba", "bamba", "zamba", "zamba2", "nemotron_h", "falcon_h1", "recurrent_gemma"),
-        "its blocks are of several kinds (state space, attention, FFN), whose outputs no single site covers",
-    ),
+    "deepseek_v4": "it has several residual streams, so the output of its FFN is not what is added to one of them",
     "granitemoeshared": "it sums up a mixture of experts and a shared FFN outside of any module",
-    "deepseek_v4": "it mixes several residual streams, so the output of its FFN is not what is added to one of them",
-    "phi4_multimodal": "its linears hold adapters for images and speech of its own",
-    "gpt_neox_japanese": "it adds the biases of its linears outside of them, so an edit would sit before the bias",
-    "modernbert-decoder": "it has no edit sites yet",
-    "xlnet": "it reads and predicts by permutation, which no task here does",
+    "mistral4": "it is multimodal, and transformers has no class for its text part alone",
+    "phi4_multimodal": "it is multimodal, and transformers has no class for its text part alone",
 }
 """Model types without a record, and the reason."""
 
 
-def architecture_of(config: Any, proposal: str = "") -> Architecture:
+def architecture_of(config: Any, propose: Callable[[], str] = str) -> Architecture:
     """The record of a backbone's family.
 
     Args:
         config: The backbone's Hugging Face configuration.
-        proposal: Which modules of the backbone could be given as sites, in words, where it is loaded.
+        propose: Returns which modules could be given as sites, in words, where the backbone is loaded. Called for an
+            error only.
 
     Raises:
         UsageError: No record knows the family, or its record refuses the model; the sentence says why, which families
@@ -45,16 +41,18 @@ def architecture_of(config: Any, proposal: str = "") -> Architecture:
     """
     architecture = record_of(config)
     model_type = getattr(config, "model_type", None)
-    way = proposal or "name the modules by hand instead, as patterns: sites: ['*.mlp.down_proj']"
+    by_hand = "name the modules by hand instead, as patterns: sites: ['*.mlp.down_proj']"
     if architecture is None:
         known = ", ".join(architecture.name for architecture in ARCHITECTURES)
         reason = f": {why}" if (why := _reason(config)) else ""
         raise UsageError(
             f"the model family '{model_type}' has no record of where its sites lie{reason} (families known: {known}); "
-            f"{way}"
+            f"{propose() or by_hand}"
         )
     if architecture.refuses and (reason := architecture.refuses(config)):
-        raise UsageError(f"this {architecture.name} ({model_type}) has no sites by name: {reason}; {way}")
+        raise UsageError(
+            f"this {architecture.name} ({model_type}) has no sites by name: {reason}; {propose() or by_hand}"
+        )
     return architecture
 
 
