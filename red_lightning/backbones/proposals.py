@@ -1,10 +1,13 @@
 """Sites proposed for a model whose family has no record: the linears in its blocks that return hidden states."""
 
 import re
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+_NUMBER = re.compile(r"\.\d+(?=\.)")
 
 MOST = 12
 """Patterns that one error shows."""
@@ -21,20 +24,20 @@ def proposed_sites(backbone: nn.Module) -> tuple[list[str], list[str]]:
         hidden states, and its output is the last linear of its block that does. If none narrows, it is the last linear.
     """
     width = _hidden_width(backbone)
-    inputs: dict[str, int] = {}
+    found: dict[str, list[str]] = {}  # modules by their pattern
+    narrows: dict[str, bool] = {}
     for name, module in backbone.named_modules():
         sizes = _sizes(module)
-        if sizes is not None and sizes[1] == width and (pattern := _pattern(name)) is not None:
-            inputs.setdefault(pattern, sizes[0])
-    likely: dict[str, str] = {}  # by list of blocks
-    for pattern in inputs:
-        if width is not None and inputs[pattern] > width:
-            likely[_blocks_of(pattern)] = pattern
-    for pattern in inputs:
-        blocks = _blocks_of(pattern)
-        if blocks not in likely:
-            likely[blocks] = [other for other in inputs if _blocks_of(other) == blocks][-1]
-    return list(inputs), list(dict.fromkeys(likely.values()))
+        if sizes is not None and sizes[1] == width and (pattern := _NUMBER.sub(".*", name)) != name:
+            found.setdefault(pattern, []).append(name)
+            narrows[pattern] = sizes[0] > sizes[1]
+    last: dict[str, str] = {}  # by list of blocks
+    for wanted in (False, True):
+        last |= {pattern.partition("*")[0]: pattern for pattern in found if narrows[pattern] or not wanted}
+    every = [name for name, _ in backbone.named_modules()]
+    exact = {pattern: _exact(pattern, names, every) for pattern, names in found.items()}
+    likely = dict.fromkeys(last.values())
+    return [p for pattern in found for p in exact[pattern]], [p for pattern in likely for p in exact[pattern]]
 
 
 def proposal(backbone: nn.Module) -> str:
@@ -50,14 +53,11 @@ def proposal(backbone: nn.Module) -> str:
     )
 
 
-def _pattern(name: str) -> str | None:
-    """A module's name with a star for each number; None outside of numbered lists."""
-    pattern = re.sub(r"\.\d+(?=\.)", ".*", f".{name}")[1:]
-    return pattern if "*" in pattern else None
-
-
-def _blocks_of(pattern: str) -> str:
-    return pattern.partition("*")[0]
+def _exact(pattern: str, names: list[str], every: list[str]) -> list[str]:
+    """Patterns that match some modules and no other: a star matches dots too, so BERT's FFN ends like its attention."""
+    if sum(fnmatchcase(name, pattern) for name in every) == len(names):
+        return [pattern]
+    return list(dict.fromkeys(_NUMBER.sub(lambda found: "." + "[0-9]" * (len(found[0]) - 1), name) for name in names))
 
 
 def _sizes(module: nn.Module) -> tuple[int, int] | None:

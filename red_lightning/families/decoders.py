@@ -112,7 +112,8 @@ DECODERS = [
         "GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES, packs=True, wider=_wider("*.query_key_value")
     ),
     # transformers 5.0 builds the attention masks of GPT-J, CodeGen, Falcon, StableLM and Nemotron without the
-    # positions, so packed texts would see each other; 5.24 no longer does. GPT-Neo's local layers count places in a row.
+    # positions, so packed texts would see each other; 5.24 no longer does. A local layer of GPT-Neo counts places in
+    # a row.
     Architecture(
         "GPT-J",
         ("gptj",),

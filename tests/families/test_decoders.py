@@ -13,9 +13,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from red_lightning.artifacts import export_merged
 from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.positions import position_limit
 from red_lightning.backbones.shared_sources import can_share, shared_mask
+from red_lightning.backbones.sites import find_sites
 from red_lightning.backbones.surgery import EDITOR, edited_modules
-from red_lightning.families import architecture_of
+from red_lightning.errors import UsageError
+from red_lightning.families import ARCHITECTURES, architecture_of, can_pack
+from red_lightning.families.mixtures import MIXTURES
+from red_lightning.families.registry import UNSUPPORTED
 from red_lightning.generation import Decoding
 from red_lightning.methods import RED
 from tests.artifacts.exports import logits, trained
@@ -173,13 +178,13 @@ def export_difference(name: str, folder: Path, vectors: str) -> float:
     return ((logits(plain) - expected).abs().max() / expected.abs().max()).item()
 
 
-DECODINGS = [Decoding(1, 0.9, 0, 1.2, max_new_tokens=12), Decoding(3, 0.9, 3, 1.0, max_new_tokens=12)]
+DECODINGS = [Decoding(1, 0.9, 0, 1.2, max_new_tokens=8), Decoding(3, 0.9, 3, 1.0, max_new_tokens=8)]
 
 
 def decoded(name: str) -> list[bool]:
     """Whether a batch gets what transformers generates for each row alone, greedily and with beams."""
     model, _ = edited(name)
-    rows = [row for row in prompts() if len(row) > 1][:4]
+    rows = [row for row in prompts() if len(row) > 1][:3]
     return [
         together(model, rows, decoding, [EOS, 20]) == plainly(model, rows, decoding, [EOS, 20])
         for decoding in DECODINGS
