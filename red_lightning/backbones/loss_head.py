@@ -211,11 +211,11 @@ def _to_logits(backbone: Any, head: nn.Linear) -> ToLogits:
         dtype = torch.get_autocast_dtype(kind)
         cast = {name: weight.to(dtype) for name, weight in head.named_parameters() if weight.is_floating_point()}
     record = record_of(backbone.config)
-    cap = getattr(backbone.config, record.softcap, None) if record and record.softcap else None
+    after = record.logits if record else None
 
     def to_logits(states: Tensor) -> Tensor:
-        logits: Tensor = functional_call(head, cast, (states,))
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        output: Tensor = functional_call(head, cast, (states,))
+        return output if after is None else after(backbone.config, output)
 
     return to_logits
 

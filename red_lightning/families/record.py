@@ -1,8 +1,11 @@
 """The record of a model family: its blocks, its edit sites, its pooling, and how its logits are computed."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from torch import Tensor
 
 SITES = ("ffn", "attention", "query", "key", "value", "residual")
 """The names of edit sites. RED edits ``ffn`` (paper, section 3.2); RED+ all but ``residual`` (authors' repository)."""
@@ -44,7 +47,14 @@ class Architecture:
             of that name, if there is one, as a module-name pattern.
         by_batch: Regular expression for the modules that compute something once for the whole batch, and not for each
             row of it; empty for none.
-        softcap: The configuration's name of c (or None), where logits are ``c * tanh(head(h) / c)``; empty for none.
+        logits: Maps the configuration and the output of the head to the logits, where the model does so (a scale, a
+            soft cap). None where the output of the head is the logits.
+        positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
+            where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
+        recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
+            decodes, since our beam search rearranges keys and values only.
+        refuses: Maps the configuration to the reason why the sites of this model cannot be edited, or to an empty
+            string. None where every model of the family can be edited.
     """
 
     name: str
@@ -55,7 +65,10 @@ class Architecture:
     packs: bool = False
     wider: dict[str, str] = field(default_factory=dict)
     by_batch: str = ""
-    softcap: str = ""
+    logits: Callable[[Any, Tensor], Tensor] | None = None
+    positions: Callable[[Any], int | None] | None = None
+    recurrent: bool = False
+    refuses: Callable[[Any], str] | None = None
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""
@@ -65,3 +78,7 @@ class Architecture:
         """A pattern that matches the full names of the modules of one site (group ``layer``: the layer number)."""
         inside = self.sites[site].module
         return re.compile(self.block_pattern().pattern + (rf"\.{inside}" if inside else ""))
+
+
+def no_limit(config: Any) -> None:
+    """Return None: the positions of the family are relative, or it has none. For :attr:`Architecture.positions`."""
