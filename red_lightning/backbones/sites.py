@@ -70,7 +70,9 @@ def _match(backbone: nn.Module, name: str) -> list[Site]:
     found = []
     for module_name, match in _matching(backbone, architecture.site_pattern(name)):
         module = backbone.get_submodule(module_name)
-        width = _block_width(backbone, architecture, module_name) if name == "residual" else width_of(module)
+        width = width_of(module)
+        if width is None and name == "residual":
+            width = _block_width(backbone, architecture, module_name)
         if width is None:
             raise UsageError(f"the width of '{module_name}' cannot be told: it is a {type(module).__name__}")
         step = width // within.parts
