@@ -70,18 +70,14 @@ _BASES = {
     "xlm": "transformer.",
     "flaubert": "transformer.",
 }
-_SETTINGS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("deberta", "deberta-v2"), {"pooler_hidden_act": "tanh"}),
-    **dict.fromkeys(
-        ("xlm", "flaubert"),
-        {
-            "summary_type": "first",
-            "summary_use_proj": True,
-            "summary_proj_to_labels": True,
-            "summary_activation": None,
-        },
-    ),
+_TANH = {"pooler_hidden_act": "tanh"}
+_FIRST = {
+    "summary_type": "first",
+    "summary_use_proj": True,
+    "summary_proj_to_labels": True,
+    "summary_activation": None,
 }
+_SETTINGS: dict[str, dict[str, Any]] = {"deberta": _TANH, "deberta-v2": _TANH, "xlm": _FIRST, "flaubert": _FIRST}
 """What the configuration must say for the classifier to compute what our head does."""
 
 

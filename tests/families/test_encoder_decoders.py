@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
@@ -120,7 +121,9 @@ def test_sites_are_what_they_are_called(family: str) -> None:
 def test_the_decoder_reads_what_transformers_gives_it(family: str) -> None:
     model: Any = build(family)
     given: list[Tensor] = []
-    model.get_decoder().register_forward_pre_hook(lambda *called: given.append(called[2]["input_ids"]), with_kwargs=True)
+    model.get_decoder().register_forward_pre_hook(
+        lambda *called: given.append(called[2]["input_ids"]), with_kwargs=True
+    )
     model(input_ids=SOURCES, attention_mask=MASK, labels=TARGETS)
     own, (theirs,) = decoder_inputs(model.config, TARGETS), given
     assert torch.equal(own[:, 1:], theirs[:, 1:])
@@ -205,7 +208,10 @@ def test_positions(family: str) -> None:
     assert model(input_ids=most, decoder_input_ids=most).logits.isfinite().all()
     if limit and family != "m2m_100":  # which makes more of its positions when it needs them
         longer = torch.full((1, limit + 1), 7)
-        for inputs in ({"input_ids": longer, "decoder_input_ids": most}, {"input_ids": most, "decoder_input_ids": longer}):
+        for inputs in (
+            {"input_ids": longer, "decoder_input_ids": most},
+            {"input_ids": most, "decoder_input_ids": longer},
+        ):
             with pytest.raises((IndexError, RuntimeError)):
                 model(**inputs)
     assert pooling_of(model.config) is None
@@ -235,3 +241,23 @@ def test_an_export_loads_as_it_is(family: str, tmp_path: Path) -> None:
     expected = logits(model)
     assert (logits(plain) - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert (logits(build(family)) - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("file", ["safetensors", "bin"])
+@pytest.mark.parametrize("family", ["flan_t5", "mbart"])
+def test_a_head_that_the_files_hold_apart_stays_apart(family: str, file: str, tmp_path: Path) -> None:
+    """FLAN-T5's and mT5's are other weights than the embeddings, although their configurations tie them."""
+    backbone = save_backbone(family, tmp_path / family)
+    weights = load_file(backbone / "model.safetensors")
+    embeddings = next(tensor for name, tensor in weights.items() if name.endswith("shared.weight"))
+    weights["lm_head.weight"] = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0))
+    save_file(weights, backbone / "model.safetensors", {"format": "pt"})
+    if file == "bin":
+        torch.save(weights, backbone / "pytorch_model.bin")
+        (backbone / "model.safetensors").unlink()
+    model, _ = trained(tmp_path / "run", backbone, RED(["ffn"], "scaling"))
+    assert torch.equal(model.get_output_embeddings().weight, weights["lm_head.weight"])  # type: ignore[operator]
+    exported = export_merged(tmp_path / "run", tmp_path / "merged")
+    plain: Any = AutoModelForSeq2SeqLM.from_pretrained(exported.folder).eval()
+    expected = logits(model)
+    assert (logits(plain) - expected).abs().max() <= 1e-5 * expected.abs().max()

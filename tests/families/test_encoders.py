@@ -189,8 +189,12 @@ def test_sites_are_what_they_are_called(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padding_changes_nothing(family: str) -> None:
     model = build(family)
-    alone = torch.cat([states(model, row[mask.bool()][None], torch.ones(1, int(mask.sum()), dtype=torch.long))
-                       for row, mask in zip(TOKENS, MASK, strict=True)])
+    alone = torch.cat(
+        [
+            states(model, row[mask.bool()][None], torch.ones(1, int(mask.sum()), dtype=torch.long))
+            for row, mask in zip(TOKENS, MASK, strict=True)
+        ]
+    )
     torch.testing.assert_close(states(model), alone, rtol=1e-4, atol=1e-5)
 
 
@@ -252,9 +256,7 @@ def test_an_export_loads_as_it_is(family: str, tmp_path: Path) -> None:
     options = OWN.get(family, HeadOptions("first", True))
     backbone = save_backbone(family, tmp_path / family)
     vectors = "scaling" if family in BARE_BIASES else "both"
-    model, head = trained(
-        tmp_path / "run", backbone, RED(foldable(family), vectors), options, ["no", "yes", "maybe"]
-    )
+    model, head = trained(tmp_path / "run", backbone, RED(foldable(family), vectors), options, ["no", "yes", "maybe"])
     exported = export_merged(tmp_path / "run", tmp_path / "merged")
     assert head is not None
     with torch.no_grad():
