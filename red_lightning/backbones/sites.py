@@ -125,7 +125,7 @@ def inside_blocks(backbone: nn.Module, sites: Sequence[Site]) -> list[Site]:
     Raises:
         UsageError: The family has no record of what its blocks are called.
     """
-    block = re.compile(architecture_of(getattr(backbone, "config", None)).block_pattern().pattern + r"\..+")
+    block = re.compile(architecture_of(getattr(backbone, "config", None)).block_pattern().pattern + r"(?:\..+)?")
     return [site for site in sites if block.fullmatch(site.module)]
 
 

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from red_lightning.families.record import Architecture, Within
 
-
 LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
 LLAMA_SITES = {
     "ffn": Within(r"mlp\.down_proj"),

@@ -30,23 +30,16 @@ ENCODER_DECODERS = [
     Architecture("T5", ("t5",), T5_BLOCK, None, T5_SITES, wider=T5_WIDER, positions=no_limit),  # and 1.1, FLAN-T5
     Architecture("mT5", ("mt5", "umt5"), T5_BLOCK, None, T5_SITES, wider=T5_WIDER, positions=no_limit),
     Architecture("LongT5", ("longt5",), T5_BLOCK, None, T5_SITES, wider=T5_WIDER, positions=no_limit),
-    Architecture(
-        "BART",
-        ("bart", "blenderbot-small", "marian", "plbart"),
-        BART_BLOCK,
-        None,
-        BART_SITES,
-        wider=BART_WIDER,
-        head_bias="final_logits_bias",
-    ),
-    Architecture(
-        "mBART",
-        ("mbart", "pegasus", "blenderbot"),
-        BART_BLOCK,
-        None,
-        PRENORM_SITES,
-        wider=BART_WIDER,
-        head_bias="final_logits_bias",
+    *(
+        Architecture(name, types, BART_BLOCK, None, sites, wider=BART_WIDER, head_bias="final_logits_bias")
+        for name, types, sites in (
+            ("BART", ("bart", "plbart"), BART_SITES),
+            ("mBART", ("mbart",), PRENORM_SITES),
+            ("Marian", ("marian",), BART_SITES),
+            ("Pegasus", ("pegasus",), PRENORM_SITES),
+            ("Blenderbot", ("blenderbot",), PRENORM_SITES),
+            ("Blenderbot Small", ("blenderbot-small",), BART_SITES),
+        )
     ),
     Architecture("M2M-100", ("m2m_100",), BART_BLOCK, None, PRENORM_SITES, wider=BART_WIDER),  # and NLLB
 ]

@@ -26,6 +26,9 @@ from tests.families.readers_zoo import ENCODER_DECODERS
 from tests.families.test_encoders import edit, edit_by_hand
 
 FAMILIES = sorted(ENCODER_DECODERS)
+QUICK = ("bart", "flan_t5", "mbart")
+EVERY = [pytest.param(family, marks=[] if family in QUICK else pytest.mark.slow) for family in FAMILIES]
+"""With one family of each kind of code in the fast tier."""
 T5_LIKE = ("flan_t5", "longt5", "longt5_global", "mt5", "umt5")
 POSTNORM = ("bart", "blenderbot_small", "marian", "plbart")
 WRAPPING = ("mbart", "plbart")
@@ -78,7 +81,7 @@ def logits(model: Any) -> Tensor:
     return output[TARGETS >= 0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_edits_act_where_a_hook_placed_by_hand_does(family: str) -> None:
     plain = logits(build(family))
     for site in SITES:
@@ -92,7 +95,7 @@ def test_edits_act_where_a_hook_placed_by_hand_does(family: str) -> None:
         assert torch.equal(logits(own), plain)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_sites_are_what_they_are_called(family: str) -> None:
     """Without any attention no source is left; without the last residual no text at all."""
 
@@ -131,7 +134,7 @@ def test_the_decoder_reads_what_transformers_gives_it(family: str) -> None:
     assert family in WRAPPING or torch.equal(own, theirs)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("frozen", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_is_that_of_the_models_own_logits(family: str, frozen: bool) -> None:
     model = with_edits(family)
@@ -185,7 +188,7 @@ def generated(model: Any, beams: int, row: int, **options: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_decoding_is_that_of_generate_row_by_row(family: str, beams: int) -> None:
     model = with_edits(family)
     assert Reader.suits(model)
@@ -221,7 +224,7 @@ def foldable(family: str) -> list[str]:
     return [site for site in SITES if site != "residual" or family in POSTNORM]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_edits_fold(family: str) -> None:
     model = build(family)
     names = [name for site in foldable(family) for name in modules_of(family, site)]
@@ -231,7 +234,7 @@ def test_edits_fold(family: str) -> None:
     torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_an_export_loads_as_it_is(family: str, tmp_path: Path) -> None:
     backbone = save_backbone(family, tmp_path / family)
     method = RED(foldable(family), "scaling" if family in T5_LIKE else "both")
@@ -244,7 +247,7 @@ def test_an_export_loads_as_it_is(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["safetensors", "bin"])
-@pytest.mark.parametrize("family", ["flan_t5", "mbart"])
+@pytest.mark.parametrize("family", ["flan_t5", pytest.param("mbart", marks=pytest.mark.slow)])
 def test_a_head_that_the_files_hold_apart_stays_apart(family: str, file: str, tmp_path: Path) -> None:
     """FLAN-T5's and mT5's are other weights than the embeddings, although their configurations tie them."""
     backbone = save_backbone(family, tmp_path / family)

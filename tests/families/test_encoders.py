@@ -74,6 +74,9 @@ MODULES: dict[str, dict[str, str]] = {
     "xlm_roberta_xl": PRENORM,
 }
 FAMILIES = sorted(ENCODERS)
+QUICK = ("camembert", "deberta_v1", "gte", "mpnet", "xlm")
+EVERY = [pytest.param(family, marks=[] if family in QUICK else pytest.mark.slow) for family in FAMILIES]
+"""With one family of each kind of code in the fast tier."""
 POOLERS = ("ernie", "megatron_bert", "rembert")
 MEANS = ("jina_embeddings_v3", "nomic_bert")
 UNLIMITED = ("deberta_v1",)
@@ -156,7 +159,7 @@ def test_edits_act_where_a_hook_placed_by_hand_does(family: str) -> None:
         assert torch.equal(states(own), plain)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_sites_are_what_they_are_called(family: str) -> None:
     """Without attention a token sees itself alone; without the residual of the last layer nothing is left of a text."""
 
@@ -240,7 +243,7 @@ def foldable(family: str) -> list[str]:
     return [site for site in MODULES[family] if site != "residual"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_edits_fold(family: str) -> None:
     model = build(family)
     method = edit(model, foldable(family), modules_of(family, foldable(family)))
@@ -249,7 +252,7 @@ def test_edits_fold(family: str) -> None:
     torch.testing.assert_close(states(model), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_an_export_loads_as_it_is(family: str, tmp_path: Path) -> None:
     """As transformers' own classifier where it computes the same, else as a backbone with the head beside it."""
     assert (family in OWN) != (family in OTHERS)
