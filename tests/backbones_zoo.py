@@ -52,7 +52,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
-VOCABULARY = 300
+from tests.families.readers_zoo import ENCODER_DECODERS, ENCODERS, VOCABULARY
+
 WORDS = [
     "name[Blue Spice], food[Thai], area[riverside]",
     "Blue Spice serves Thai food by the riverside.",
@@ -63,13 +64,16 @@ WORDS = [
 def build(family: str, seed: int = 0, layers: int = 2, dropout: float = 0.1) -> nn.Module:
     """A random model in evaluation mode, whose norms and biases are random too."""
     torch.manual_seed(seed)
-    model = _BUILDERS[family](layers, dropout)
+    model = {**_BUILDERS, **ENCODERS, **ENCODER_DECODERS}[family](layers, dropout)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
             else:
                 parameter.mul_(4)  # a tiny model's outputs are else nearly constant
+        for name, buffer in model.named_buffers():
+            if name == "final_logits_bias":
+                buffer.normal_(std=0.3)
     return model.eval()
 
 
@@ -340,6 +344,8 @@ _BUILDERS = {
 FAMILIES = sorted(_BUILDERS)
 MASKED = ("albert", "bert", "deberta", "distilbert", "electra", "modernbert", "roberta", "xlm_roberta")
 """The encoders: families that were pretrained to fill in masked tokens."""
+READERS = sorted({**ENCODERS, **ENCODER_DECODERS})
+"""Encoders and encoder-decoders whose tests, but for those of their own, are slow: most of their code is tested."""
 LACKING = dict.fromkeys(("phi3", "gpt_neox"), ("query", "key", "value"))
 """The sites that a family has not, for its fused projection is not made of thirds."""
 

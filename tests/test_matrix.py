@@ -19,8 +19,9 @@ from red_lightning.families import record_of
 from red_lightning.methods import Method
 from red_lightning.methods.limits import LIMITS, limit_of
 from red_lightning.tasks import BackboneTask
-from tests.backbones_zoo import FAMILIES, MASKED, build, save_backbone
+from tests.backbones_zoo import FAMILIES, MASKED, READERS, build, save_backbone
 from tests.conversations import Conversations, tuning
+from tests.families.readers_zoo import ENCODER_DECODERS, ENCODERS
 from tests.labeled import CLASSIFIERS, make_classifier, make_labeled_data, make_writer
 from tests.training import make_data, make_task
 
@@ -45,9 +46,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 DECODERS = [family for family in FAMILIES if family not in (*MASKED, "t5")]
 TASKS = {
-    "Classification": CLASSIFIERS,
-    "TextToTextClassification": ["t5"],
-    "DataToText": [*DECODERS, "t5"],
+    "Classification": [*CLASSIFIERS, *ENCODERS],
+    "TextToTextClassification": ["t5", *ENCODER_DECODERS],
+    "DataToText": [*DECODERS, "t5", *ENCODER_DECODERS],
     "InstructionTuning": DECODERS,
 }
 QUICK = {
@@ -187,7 +188,7 @@ def test_an_encoder_cannot_write_whatever_the_method(
 
 
 def test_each_limit_names_what_exists() -> None:
-    families = {record.name for family in FAMILIES if (record := record_of(build(family).config))}
+    families = {record.name for family in (*FAMILIES, *READERS) if (record := record_of(build(family).config))}
     for limit in LIMITS:
         assert limit.method in METHODS
         assert set(limit.families) <= families and set(limit.tasks) <= set(TASKS)

@@ -89,7 +89,9 @@ def open_folding(
         UsageError: The edits belong to another backbone, do not fit their method, or cannot be folded exactly.
     """
     backbone = hollow(load_backbone(source, options, record, meta=True))
-    weights = open_weights(source, options, lambda: load_backbone(source, options, record), backbone)
+    weights = open_weights(
+        source, options, lambda: load_backbone(source, options, record), backbone, record["fingerprint"]
+    )
     if weights.fingerprint != record["fingerprint"]:
         raise UsageError(f"the edits in '{folder}' belong to another backbone: {backbone_of(record)}")
     stored, tied = stored_tensors(backbone), _tied(backbone)

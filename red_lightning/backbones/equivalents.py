@@ -83,8 +83,8 @@ class Form:
             model: The result of :meth:`build`.
             tensors: All that is to be stored, by its name here; only the shapes count.
         """
-        wanted = stored_tensors(model)
-        if any(name not in wanted or wanted[name].shape != tensor.shape for name, tensor in tensors.items()):
+        wanted, every = stored_tensors(model), model.state_dict(keep_vars=True)  # tied ones under each of their names
+        if any(name not in every or every[name].shape != tensor.shape for name, tensor in tensors.items()):
             return None
         # a pooler is left out where nothing reads it: transformers makes one up
         rest = {n: t for n, t in wanted.items() if n not in tensors and not n.startswith("pooler.")}

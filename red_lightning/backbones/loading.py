@@ -183,6 +183,8 @@ def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, me
     model = _load(AutoModel, source, options, meta, may_lack="" if keep_pooler else "pooler.")
     if not keep_pooler and isinstance(getattr(model, "pooler", None), nn.Module):
         model.pooler = None
+    if getattr(model.config, "attention_type", None) == "block_sparse":  # BigBird
+        model.set_attention_type("original_full")  # what it would change to for good at the first batch of short texts
     if hasattr(model.config, "reference_compile"):  # torch.compile would not notice that a hook comes or goes
         model.config.reference_compile = False
     return model.train()

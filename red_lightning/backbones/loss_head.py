@@ -212,9 +212,11 @@ def _to_logits(backbone: Any, head: nn.Linear) -> ToLogits:
         cast = {name: weight.to(dtype) for name, weight in head.named_parameters() if weight.is_floating_point()}
     record = record_of(backbone.config)
     after = record.logits if record else None
+    bias: Tensor | None = getattr(backbone, record.head_bias)[0] if record and record.head_bias else None
 
     def to_logits(states: Tensor) -> Tensor:
         output: Tensor = functional_call(head, cast, (states,))
+        output = output if bias is None else output + bias.to(output.device)
         return output if after is None else after(backbone.config, output)
 
     return to_logits

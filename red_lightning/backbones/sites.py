@@ -72,7 +72,7 @@ def _match(backbone: nn.Module, name: str) -> list[Site]:
     found = []
     for module_name, match in _matching(backbone, architecture.site_pattern(name)):
         module = backbone.get_submodule(module_name)
-        width = None if name == "residual" else width_of(module)
+        width = width_of(module)
         if width is None and name in ("ffn", "residual"):
             width = _block_width(backbone, architecture, module_name)
         if width is None:
@@ -128,7 +128,7 @@ def inside_blocks(backbone: nn.Module, sites: Sequence[Site]) -> list[Site]:
         UsageError: The family has no record of what its blocks are called.
     """
     record = architecture_of(getattr(backbone, "config", None), partial(proposal, backbone))
-    block = re.compile(record.block_pattern().pattern + r"\..+")
+    block = re.compile(record.block_pattern().pattern + r"(?:\..+)?")
     return [site for site in sites if block.fullmatch(site.module)]
 
 

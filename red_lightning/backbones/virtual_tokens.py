@@ -81,9 +81,12 @@ def attach_cache(backbone: Any, tokens: nn.Module) -> None:
 
 def cache_shape(config: Any) -> tuple[int, int, int]:
     """Layers, heads of keys and values, and columns of a head, of the stack that :func:`attach_cache` fills."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     if config.is_encoder_decoder:
-        return config.num_decoder_layers, heads, config.d_kv
+        if hasattr(config, "d_kv"):  # T5
+            return config.num_decoder_layers, config.num_heads, config.d_kv
+        heads = config.decoder_attention_heads
+        return config.decoder_layers, heads, config.d_model // heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_hidden_layers, heads, width
 

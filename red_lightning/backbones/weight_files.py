@@ -55,6 +55,11 @@ def find_places(source: Source, backbone: nn.Module) -> dict[str, Place] | None:
     return {name: places[tensor] for name, tensor in tensors.items()}
 
 
+def names_in_files(source: Source) -> list[str]:
+    """The names of the tensors in a backbone's safetensors files."""
+    return list(_files(source))
+
+
 def _files(source: Source) -> dict[str, Place]:
     """Where each tensor lies, by its name in the files."""
     if index := file_of(source, "model.safetensors.index.json"):

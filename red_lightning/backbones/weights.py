@@ -1,6 +1,6 @@
 """A backbone without memory for its weights, and its weights one at a time."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from red_lightning.backbones.fingerprint import COUNT, fingerprint, fingerprint_of, first_signs
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import in_fewer_bits
-from red_lightning.backbones.weight_files import find_places
+from red_lightning.backbones.weight_files import Place, find_places, names_in_files
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,25 @@ def hollow(backbone: nn.Module) -> nn.Module:
     return backbone
 
 
+def _aliases(backbone: nn.Module) -> dict[str, str]:
+    """The names of tied parameters but the first of each, and that first name."""
+    first: dict[Tensor, str] = {}
+    return {
+        name: first[parameter]
+        for name, parameter in backbone.named_parameters(remove_duplicate=False)
+        if first.setdefault(parameter, name) != name
+    }
+
+
+def _untie(backbone: nn.Module, names: Iterable[str]) -> None:
+    """Give parameters of a :func:`hollow` backbone that are tied to others tensors of their own."""
+    for name in names:
+        owner, _, leaf = name.rpartition(".")
+        shape = backbone.get_parameter(name).shape
+        own = nn.Parameter(torch.zeros(()).expand(shape), requires_grad=False)
+        setattr(backbone.get_submodule(owner), leaf, own)
+
+
 def stored_tensors(backbone: nn.Module) -> dict[str, Tensor]:
     """The tensors that a checkpoint of a backbone holds, by name; of tied ones the first."""
     first: dict[Tensor, str] = {}
@@ -52,9 +71,12 @@ def stored_tensors(backbone: nn.Module) -> dict[str, Tensor]:
 
 
 def open_weights(
-    source: Source, options: BackboneOptions, load: Callable[[], nn.Module], backbone: nn.Module
+    source: Source, options: BackboneOptions, load: Callable[[], nn.Module], backbone: nn.Module, wanted: str
 ) -> Weights:
     """Find the weights of a backbone.
+
+    Parameters that the architecture ties but the files hold apart (FLAN-T5, mT5: the head and the embeddings) are
+    untied, as transformers does when it loads the backbone.
 
     Each is read from its file when it is asked for. Where the files are not safetensors, where their tensors do not
     fit the model name by name, and where the backbone is quantised, it is loaded whole (quantised: in its few bits),
@@ -65,6 +87,7 @@ def open_weights(
         options: How it is loaded.
         load: Loads it whole.
         backbone: The same backbone without weights.
+        wanted: The fingerprint that it should have, which says whether such parameters were apart.
 
     Raises:
         UsageError: It cannot be loaded.
@@ -72,9 +95,20 @@ def open_weights(
     places = None if options.quantization else find_places(source, backbone)
     if places is None:
         loaded = load()
+        theirs = dict(loaded.named_parameters(remove_duplicate=False))
+        _untie(backbone, [n for n, first in _aliases(backbone).items() if theirs.get(n) is not theirs.get(first)])
         # bitsandbytes stores GPT-2's Conv1D as a linear, which is its transpose
         turned = {name for name, module in backbone.named_modules() if isinstance(module, Conv1D)}
         return Weights(lambda name: _unpacked(loaded, name, turned), fingerprint(loaded))
+    weights = _in_files(backbone, places)
+    if weights.fingerprint != wanted and (apart := sorted(set(_aliases(backbone)) & set(names_in_files(source)))):
+        _untie(backbone, apart)
+        places = find_places(source, backbone)
+        return weights if places is None else _in_files(backbone, places)
+    return weights
+
+
+def _in_files(backbone: nn.Module, places: Mapping[str, Place]) -> Weights:
     parameters = dict(backbone.named_parameters())
     signs = {name: first_signs(_read(*places[name], first=True)) for name in parameters}
     return Weights(lambda name: _read(*places[name]), fingerprint_of(parameters, signs))

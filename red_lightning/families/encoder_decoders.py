@@ -1,21 +1,59 @@
 """Families that read a source and generate a target: one record each."""
 
-from red_lightning.families.record import Architecture, Within
+from red_lightning.families.record import Architecture, Within, no_limit
+
+_SELF = r"(?:Self|LocalSelf|TransientGlobalSelf)Attention"  # LongT5's encoder has one of the latter two
+T5_BLOCK = r"(?:encoder|decoder)\.block\.(?P<layer>\d+)"
+T5_SITES = {
+    "ffn": Within(r"layer\.\d\.DenseReluDense\.wo"),  # the gated FFN of version 1.1 ends there, too
+    "attention": Within(rf"layer\.\d\.(?:{_SELF}|EncDecAttention)\.o"),
+    "query": Within(rf"layer\.\d\.{_SELF}\.q"),
+    "key": Within(rf"layer\.\d\.{_SELF}\.k"),
+    "value": Within(rf"layer\.\d\.{_SELF}\.v"),
+    "residual": Within(""),
+}
+T5_WIDER = {site: f"*.EncDecAttention.{site[0]}" for site in ("query", "key", "value")}
+
+BART_BLOCK = r"(?:encoder|decoder)\.layers\.(?P<layer>\d+)"
+PRENORM_SITES = {
+    "ffn": Within(r"fc2"),
+    "attention": Within(r"(?:self_attn|encoder_attn)\.out_proj"),
+    "query": Within(r"self_attn\.q_proj"),
+    "key": Within(r"self_attn\.k_proj"),
+    "value": Within(r"self_attn\.v_proj"),
+    "residual": Within(""),
+}
+BART_SITES = {**PRENORM_SITES, "residual": Within(r"final_layer_norm")}  # post-norm blocks end there
+BART_WIDER = {site: f"*.encoder_attn.{site[0]}_proj" for site in ("query", "key", "value")}
 
 ENCODER_DECODERS = [
-    Architecture(
-        "T5",
-        ("t5",),
-        r"(?:encoder|decoder)\.block\.(?P<layer>\d+)",
-        None,
-        {
-            "ffn": Within(r"layer\.\d\.DenseReluDense\.wo"),
-            "attention": Within(r"layer\.\d\.(?:SelfAttention|EncDecAttention)\.o"),
-            "query": Within(r"layer\.\d\.SelfAttention\.q"),
-            "key": Within(r"layer\.\d\.SelfAttention\.k"),
-            "value": Within(r"layer\.\d\.SelfAttention\.v"),
-            "residual": Within(""),
-        },
-        wider={site: f"*.EncDecAttention.{site[0]}" for site in ("query", "key", "value")},
+    Architecture("T5", ("t5",), T5_BLOCK, None, T5_SITES, wider=T5_WIDER, positions=no_limit),  # and 1.1, FLAN-T5
+    Architecture("mT5", ("mt5", "umt5"), T5_BLOCK, None, T5_SITES, wider=T5_WIDER, positions=no_limit),
+    Architecture("LongT5", ("longt5",), T5_BLOCK, None, T5_SITES, wider=T5_WIDER, positions=no_limit),
+    *(
+        Architecture(name, types, BART_BLOCK, None, sites, wider=BART_WIDER, head_bias="final_logits_bias")
+        for name, types, sites in (
+            ("BART", ("bart", "plbart"), BART_SITES),
+            ("mBART", ("mbart",), PRENORM_SITES),
+            ("Marian", ("marian",), BART_SITES),
+            ("Pegasus", ("pegasus",), PRENORM_SITES),
+            ("Blenderbot", ("blenderbot",), PRENORM_SITES),
+            ("Blenderbot Small", ("blenderbot-small",), BART_SITES),
+        )
     ),
+    Architecture("M2M-100", ("m2m_100",), BART_BLOCK, None, PRENORM_SITES, wider=BART_WIDER),  # and NLLB
 ]
+REASONS: dict[str, str] = {
+    "switch_transformers": "sends each token to one of several FFNs in every other block, so that no module's output "
+    "is the FFN's",
+    "nllb-moe": "sends each token to some of several FFNs in every fourth block, so that no module's output is the "
+    "FFN's",
+    "led": "pads a source to a multiple of its attention window, and needs a mask of the tokens with global attention",
+    "bigbird_pegasus": "changes its attention for good when it reads a short source, so that what it computes depends "
+    "on what it has read before",
+    "pegasus_x": "pads a source to a multiple of its blocks, and reads it with global tokens of its own",
+    "prophetnet": "predicts several tokens at each position, each with a hidden state of its own",
+    "fsmt": "makes its logits of the decoder's embeddings without a head, and has two vocabularies",
+    "encoder-decoder": "joins two models of other families, each with sites of its own",
+}
+"""Why a family has no record: by model type, what follows the family's name in a sentence."""

@@ -1,6 +1,8 @@
 """Families that read text: one record each."""
 
-from red_lightning.families.record import Architecture, Within
+from typing import Any
+
+from red_lightning.families.record import Architecture, Within, after_padding
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
 BERT_SITES = {
@@ -11,12 +13,81 @@ BERT_SITES = {
     "value": Within(r"attention\.self\.value"),
     "residual": Within(r"output"),  # after the LayerNorm: post-norm blocks end there
 }
+PRENORM_SITES = {**BERT_SITES, "residual": Within("")}  # no norm lies between the sum and the next block
+LAYERS = r"layers\.(?P<layer>\d+)"
+GATED_SITES = {
+    "ffn": Within(r"mlp\.down_proj"),
+    "attention": Within(r"self_attn\.o_proj"),
+    "query": Within(r"self_attn\.q_proj"),
+    "key": Within(r"self_attn\.k_proj"),
+    "value": Within(r"self_attn\.v_proj"),
+    "residual": Within(""),
+}
+POSTNORM_SITES = {**GATED_SITES, "residual": Within(r"post_mlp_layernorm")}
+
+
+def _of_deberta(config: Any) -> int | None:
+    """DeBERTa adds absolute positions to its relative ones only where the configuration says so."""
+    return config.max_position_embeddings if config.position_biased_input else None
+
+
+def _of_mpnet(config: Any) -> int:
+    """MPNet's code has 1 for the padding's token, whatever the configuration says."""
+    limit: int = config.max_position_embeddings - 2
+    return limit
+
+
+XLM_SITES = {
+    "ffn": Within(r"lin2"),
+    "attention": Within(r"out_lin"),
+    "query": Within(r"q_lin"),
+    "key": Within(r"k_lin"),
+    "value": Within(r"v_lin"),
+}
+XLM_BLOCK = r"(?:attentions|layer_norm1|ffns|layer_norm2)\.(?P<layer>\d+)"
 
 ENCODERS = [
-    Architecture("RoBERTa", ("roberta",), BERT_BLOCK, "first", BERT_SITES),
-    Architecture("XLM-R", ("xlm-roberta",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture("RoBERTa", ("roberta", "data2vec-text"), BERT_BLOCK, "first", BERT_SITES, positions=after_padding),
+    Architecture("XLM-R", ("xlm-roberta",), BERT_BLOCK, "first", BERT_SITES, positions=after_padding),
+    Architecture("XLM-R XL", ("xlm-roberta-xl",), BERT_BLOCK, "first", PRENORM_SITES, positions=after_padding),
+    Architecture("CamemBERT", ("camembert",), BERT_BLOCK, "first", BERT_SITES, positions=after_padding),
+    Architecture(
+        "RoBERTa-PreLayerNorm", ("roberta-prelayernorm",), BERT_BLOCK, "first", PRENORM_SITES, positions=after_padding
+    ),
     Architecture("BERT", ("bert",), BERT_BLOCK, "pooler", BERT_SITES),
+    Architecture("ERNIE", ("ernie",), BERT_BLOCK, "pooler", BERT_SITES),
+    Architecture("RemBERT", ("rembert",), BERT_BLOCK, "pooler", BERT_SITES),
+    Architecture("Megatron-BERT", ("megatron-bert",), BERT_BLOCK, "pooler", PRENORM_SITES),
     Architecture("ELECTRA", ("electra",), BERT_BLOCK, "first", BERT_SITES),
+    # With full attention always (see load_encoder): transformers' block-sparse attention falls back to it at the first
+    # batch of texts of up to 704 tokens (base model), and stays there.
+    Architecture("BigBird", ("big_bird",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture("RoFormer", ("roformer",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture(
+        "MPNet",
+        ("mpnet",),
+        BERT_BLOCK,
+        "first",
+        {
+            **BERT_SITES,
+            "attention": Within(r"attention\.attn\.o"),
+            "query": Within(r"attention\.attn\.q"),
+            "key": Within(r"attention\.attn\.k"),
+            "value": Within(r"attention\.attn\.v"),
+        },
+        positions=_of_mpnet,
+    ),
+    # The columns of version 1's fused in_proj go head by head: no third of them is the query, so none is a site.
+    Architecture(
+        "DeBERTa",
+        ("deberta",),
+        BERT_BLOCK,
+        "first",
+        {site: BERT_SITES[site] for site in ("ffn", "attention", "residual")},
+        wider=dict.fromkeys(("query", "key", "value"), "*.in_proj"),
+        by_batch=r"(?:.*\.)?encoder\..*\.(?:pos_proj|pos_q_proj)",  # they see the relative positions alone
+        positions=_of_deberta,
+    ),
     Architecture(
         "DeBERTa-v3",
         ("deberta-v2",),  # v3 is v2's code with other weights
@@ -29,6 +100,7 @@ ENCODERS = [
             "value": Within(r"attention\.self\.value_proj"),
         },
         by_batch=r"(?:.*\.)?encoder\.(?:LayerNorm|.*\.(?:query|key)_proj)",  # they see the relative positions too
+        positions=_of_deberta,
     ),
     Architecture(
         "DistilBERT",
@@ -60,10 +132,21 @@ ENCODERS = [
             "residual": Within(r"full_layer_layer_norm"),
         },
     ),
+    # A layer of XLM is no module: its parts lie in lists side by side.
+    Architecture(
+        "XLM",
+        ("xlm",),
+        XLM_BLOCK,
+        "first",
+        {**XLM_SITES, "residual": Within("", block=r"layer_norm2\.(?P<layer>\d+)")},
+    ),
+    # Where its config says pre_norm (FlauBERT-small and -large), the norm comes before the FFN, and the sum is the
+    # output of no module. transformers 5.24 fails to run these at all.
+    Architecture("FlauBERT", ("flaubert",), XLM_BLOCK, "first", XLM_SITES),
     Architecture(
         "ModernBERT",
         ("modernbert",),
-        r"layers\.(?P<layer>\d+)",
+        LAYERS,
         "first",  # unless its config says "mean", as those of the published models do
         {
             "ffn": Within(r"mlp\.Wo"),
@@ -74,4 +157,36 @@ ENCODERS = [
             "residual": Within(""),
         },
     ),
+    Architecture("EuroBERT", ("eurobert",), LAYERS, "first", GATED_SITES),
+    Architecture("UltraBERT", ("ultrabert",), LAYERS, "first", GATED_SITES),
+    Architecture("Nomic BERT", ("nomic_bert",), LAYERS, "mean", POSTNORM_SITES),
+    Architecture("GTE", ("gte",), LAYERS, "first", POSTNORM_SITES),
+    Architecture(
+        "Jina Embeddings v3", ("jina_embeddings_v3",), LAYERS, "mean", {**POSTNORM_SITES, "ffn": Within(r"mlp\.fc2")}
+    ),
 ]
+
+_BY_PADDING = (
+    "computes other hidden states for a text when padding stands beside it ({why}), so that a score would depend on "
+    "which texts share a batch"
+)
+REASONS: dict[str, str] = {
+    "fnet": _BY_PADDING.format(why="its Fourier transform takes no attention mask"),
+    "convbert": _BY_PADDING.format(why="its convolution reads the padding"),
+    "nystromformer": _BY_PADDING.format(why="its convolution reads the padding"),
+    "yoso": "attends by random hashing, in a CUDA kernel of its own",
+    "mra": "approximates attention in a CUDA kernel of its own",
+    "reformer": "attends by random hashing, and shares activations between its reversible layers",
+    "funnel": "shortens a text between its blocks, which layers of one width and length do not describe",
+    "longformer": "needs a mask of the tokens with global attention, which the tasks do not make",
+    "mobilebert": "has several FFNs in each block, in a narrower space than its hidden states",
+    "squeezebert": "is made of grouped convolutions in place of linears",
+    "ibert": "computes in integers, and its linears return a scale beside their output",
+    "xmod": "needs the language of each text, which the tasks do not know",
+    "splinter": "was pretrained to choose spans, and transformers has no classifier of it",
+    "lilt": "needs the place of each token on a page",
+    "layoutlm": "needs the place of each token on a page",
+    "layoutlmv2": "needs the place of each token on a page, and its image",
+    "layoutlmv3": "needs the place of each token on a page, and its image",
+}
+"""Why a family has no record: by model type, what follows the family's name in a sentence."""

@@ -23,11 +23,14 @@ class Within:
         module: Module name relative to the block, as a regular expression; empty for the block itself.
         part: Index of the part of the output columns that the site is.
         parts: Number of equally wide parts that the output columns divide into.
+        block: Regular expression for the module that holds it, where that is not the family's block: XLM keeps its
+            attentions, FFNs and norms in lists of their own.
     """
 
     module: str
     part: int = 0
     parts: int = 1
+    block: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Architecture:
             row of it; empty for none.
         logits: Maps the configuration and the output of the head to the logits, where the model does so (a scale, a
             soft cap). None where the output of the head is the logits.
+        head_bias: Name of the model's buffer that is added to the output of the head; empty for none.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
         recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
@@ -66,6 +70,7 @@ class Architecture:
     wider: dict[str, str] = field(default_factory=dict)
     by_batch: str = ""
     logits: Callable[[Any, Tensor], Tensor] | None = None
+    head_bias: str = ""
     positions: Callable[[Any], int | None] | None = None
     recurrent: bool = False
     refuses: Callable[[Any], str] | None = None
@@ -76,9 +81,16 @@ class Architecture:
 
     def site_pattern(self, site: str) -> "re.Pattern[str]":
         """A pattern that matches the full names of the modules of one site (group ``layer``: the layer number)."""
-        inside = self.sites[site].module
-        return re.compile(self.block_pattern().pattern + (rf"\.{inside}" if inside else ""))
+        within = self.sites[site]
+        inside = rf"\.{within.module}" if within.module else ""
+        return re.compile(rf"(?:.*\.)?{within.block or self.block}{inside}")
 
 
 def no_limit(config: Any) -> None:
     """Return None: the positions of the family are relative, or it has none. For :attr:`Architecture.positions`."""
+
+
+def after_padding(config: Any) -> int:
+    """Return the limit of a family whose first position is ``pad_token_id + 1``: rows before it serve no text."""
+    limit: int = config.max_position_embeddings - config.pad_token_id - 1
+    return limit

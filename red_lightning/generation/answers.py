@@ -164,8 +164,10 @@ class Writer:
         The last token is not read any more.
         """
         wanted, positions = self.decoding.max_new_tokens, self.prompts.positions
-        if positions is None or self.edited.backbone.config.is_encoder_decoder:
+        if positions is None:
             return wanted
+        if self.edited.backbone.config.is_encoder_decoder:  # the decoder's positions count from its start token
+            return min(wanted, positions)
         return max(1, min(wanted, positions - length + 1))
 
     def _decode(self, rows: list[list[int]], say: Callable[[str], None] | None = None) -> list[str]:

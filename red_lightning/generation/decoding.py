@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
+from red_lightning.backbones.decoder_start import start_token
 from red_lightning.generation.beam_search import beam_search
 from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.greedy import greedy
@@ -105,7 +106,7 @@ def write(
     if model.config.is_encoder_decoder:
         if encoder_outputs is None:
             encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
-        prompts = torch.full_like(input_ids[:, :1], model.config.decoder_start_token_id)
+        prompts = torch.full_like(input_ids[:, :1], start_token(model.config))
     ends = torch.tensor(stop_ids, device=input_ids.device)
     with Reader(backbone, attention_mask, encoder_outputs) as reader:
         if decoding.num_beams == 1:
@@ -135,7 +136,7 @@ def _generate(
         max_new_tokens=decoding.max_new_tokens,
         eos_token_id=[*stop_ids],
         pad_token_id=pad_id,
-        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+        decoder_start_token_id=start_token(config) if config.is_encoder_decoder else None,
         use_cache=use_cache,
     )
     if not config.is_encoder_decoder:

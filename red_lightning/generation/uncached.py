@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from red_lightning.backbones.decoder_start import start_token
 from red_lightning.backbones.verification import verified
 from red_lightning.generation.reader import Reader
 from red_lightning.generation.stacked import BATCH
@@ -110,7 +111,7 @@ class _Few:
 
     def start(self, rows: int) -> Tensor:
         """What an encoder-decoder's decoder starts with: int64, shape (rows, 1)."""
-        return self.ids.new_full((rows, 1), self.backbone.config.decoder_start_token_id)
+        return self.ids.new_full((rows, 1), start_token(self.backbone.config))
 
     def read(self) -> Tensor:
         """The logits of a reader whose beams change places after each new token, and which forgets a row.
@@ -148,7 +149,7 @@ class _Few:
             do_sample=False,
             max_new_tokens=NEW,
             pad_token_id=0,
-            decoder_start_token_id=self.backbone.config.decoder_start_token_id if self.encodes else None,
+            decoder_start_token_id=start_token(self.backbone.config) if self.encodes else None,
             output_logits=True,
             return_dict_in_generate=True,
         )

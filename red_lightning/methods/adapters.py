@@ -85,9 +85,9 @@ class TrainedNorm(Learned):
         super().__init__()
         width, epsilon = len(norm.get_parameter("weight")), epsilon_of(norm)
         assert epsilon is not None
-        self.epsilon, self.centres = epsilon, isinstance(norm, nn.LayerNorm)
+        biased = getattr(norm, "bias", None) is not None  # no RMSNorm is; DeBERTa v1 has a LayerNorm of its own
+        self.epsilon, self.centres = epsilon, biased or isinstance(norm, nn.LayerNorm)
         self.weight = nn.Parameter(torch.zeros(width, dtype=torch.float32))
-        biased = getattr(norm, "bias", None) is not None
         self.bias = nn.Parameter(torch.zeros(width, dtype=torch.float32)) if biased else None
 
     def forward(self, output: Tensor, hidden: Tensor) -> Tensor:

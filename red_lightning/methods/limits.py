@@ -5,6 +5,7 @@ from typing import Any
 
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
+from red_lightning.families.encoder_decoders import ENCODER_DECODERS
 from red_lightning.methods.base import Method
 
 
@@ -30,13 +31,32 @@ LIMITS: tuple[Limit, ...] = (
         "SteeringVector",
         "is the difference that a text makes to the decoder which continues it, but in {family} the encoder reads the "
         "text; choose a decoder",
-        families=("T5",),
+        families=tuple(record.name for record in ENCODER_DECODERS),
     ),
     Limit(
         "PrefixTuning",
         "puts learned keys and values into the cache that attention reads, and transformers' {family} reads none; "
         "choose PromptTuning, whose virtual tokens are input embeddings",
-        families=("ALBERT", "DeBERTa-v3", "DistilBERT", "ModernBERT"),
+        families=(
+            *("ALBERT", "DeBERTa", "DeBERTa-v3", "DistilBERT", "EuroBERT", "GTE", "Jina Embeddings v3", "ModernBERT"),
+            *("MPNet", "Nomic BERT", "UltraBERT"),
+        ),
+    ),
+    Limit(
+        "PrefixTuning",
+        "makes the attention mask longer than the text, and transformers' {family} takes none that is; choose "
+        "PromptTuning, whose virtual tokens are input embeddings",
+        families=("XLM", "FlauBERT"),
+    ),
+    Limit(
+        "LoReFT",
+        "edits the output of each block, which in {family} is the output of no module; choose RED",
+        families=("FlauBERT",),
+    ),
+    Limit(
+        "SteeringVector",
+        "is added to the output of a block, which in {family} is the output of no module; choose RED",
+        families=("FlauBERT",),
     ),
     Limit(
         "HeadOnly",

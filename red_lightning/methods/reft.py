@@ -111,7 +111,7 @@ class LoReFT(Method):
         require_unedited(backbone)
         sites = find_sites(backbone, ["residual"], self.layers)
         if self.positions == "ends" and backbone.config.is_encoder_decoder:
-            sites = [site for site in sites if site.module.startswith("encoder.")]
+            sites = [site for site in sites if "encoder" in site.module.split(".")]
         elif self.positions == "ends" and self.last and backbone.get_output_embeddings() is not None:
             raise UsageError(
                 "LoReFT cannot edit the last tokens of a prompt here, for in training the answer follows in the same "

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from red_lightning.backbones.decoder_start import decoder_inputs
 from red_lightning.backbones.loading import load_generator
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.packed_loss import packed_losses
@@ -80,7 +81,10 @@ class DataToText(BackboneTask):
             require_sharing(self, data)
         data.shares = shares(self, data.max_source_length + data.max_target_length)
         limit, said = positions_left(self.source.config, self.method)
-        if limit is None or self.encoder_decoder:
+        if limit is None:
+            return
+        if self.encoder_decoder:
+            self._require_positions_apart(data, limit, said)
             return
         wanted = {
             "data.max_target_length": data.max_target_length,
@@ -93,6 +97,17 @@ class DataToText(BackboneTask):
                     f"{data.max_source_length + tokens} tokens together, but the backbone '{self.source.name}' has "
                     f"{said}; lower one of them"
                 )
+
+    def _require_positions_apart(self, data: Any, limit: int, said: str) -> None:
+        """Refuse lengths beyond the positions of the encoder or of the decoder, each of which counts from 0."""
+        wanted = {
+            "data.max_source_length": data.max_source_length,
+            "data.max_target_length": data.max_target_length,
+            "model.decoding.max_new_tokens": self.decoding.max_new_tokens,
+        }
+        for option, tokens in wanted.items():
+            if tokens > limit:
+                raise UsageError(f"{option} is {tokens}, but the backbone '{self.source.name}' has {said}; lower it")
 
     def record(self) -> dict[str, Any]:
         """The base's, and how texts are decoded."""
@@ -127,7 +142,7 @@ class DataToText(BackboneTask):
         known["use_cache"] = False
         if not self.encoder_decoder:
             return label_losses(self.backbone, labels, **known)
-        known["decoder_input_ids"] = self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
+        known["decoder_input_ids"] = decoder_inputs(self.backbone.config, labels)
         if "distinct" in batch and encodes_once(self.backbone, batch["input_ids"], batch["attention_mask"]):
             with encoded_once(self.backbone, batch["distinct"], batch["source_of"]):
                 return label_losses(self.backbone, labels, **known)

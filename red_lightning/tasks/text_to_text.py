@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
+from red_lightning.backbones.decoder_start import decoder_inputs
 from red_lightning.backbones.loading import load_generator
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.data.collation import IGNORED, label_places, pad
@@ -190,7 +191,7 @@ class TextToTextClassification(ClassifierTask):
         device = attention_mask.device
         places = label_places(targets).to(device, non_blocking=True)
         targets = targets.to(device, non_blocking=True)
-        shifted = self.backbone.prepare_decoder_input_ids_from_labels(labels=targets)
+        shifted = decoder_inputs(self.backbone.config, targets)
         return label_losses(
             self.backbone,
             targets,

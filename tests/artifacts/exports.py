@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from red_lightning.artifacts import Merged, save_edits
 from red_lightning.backbones import loading
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.head import ClassificationHead, HeadOptions
 from red_lightning.methods import Method
-from tests.backbones_zoo import MASKED
 
 TOKENS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17, 18, 19, 20]])
 PROGRAM = Path(__file__).with_name("plain_transformers.py")
@@ -34,7 +34,9 @@ def trained(
     """Leave random edits of a backbone's folder behind, and return the edited model and its head."""
     options = loading.BackboneOptions(quantization=quantization)
     source = loading.find(str(backbone), options)
-    is_encoder = head is not None or source.config.model_type.replace("-", "_") in {*MASKED, "deberta_v2"}
+    is_encoder = head is not None or (
+        source.config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not source.config.is_encoder_decoder
+    )
     if is_encoder:
         model = loading.load_encoder(source, options, head is not None and head.pooling == "pooler")
     else:
