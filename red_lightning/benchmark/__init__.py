@@ -10,7 +10,6 @@ CASES = {
     "load_time": "loading a backbone with its edits, against plain from_pretrained",
     "checkpoint_bytes": "the files that a run leaves, against a checkpoint of the whole model",
     "many_edits": "decoding with another edit in each row, against one edit for all rows",
-    "many_trainings": "8 runs trained in passes that they share, against one run after another",
     "loss_head": "the loss of a frozen head from a few logits at a time, against all logits at once",
     "e2e_training": "E2E rows packed, and with shared sources, against rows padded to 164 tokens and all logits",
     "e2e_evaluation": "E2E's validation loss with each source read once, against rows padded to 164 tokens",

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -52,25 +52,6 @@ class Preemption(Callback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-    @contextmanager
-    def passing_on(self) -> Iterator[Callable[[], int | None]]:
-        """Only note a signal while trainings run in other threads, which must be told; end at the end of the block.
-
-        Yields:
-            What returns the signal's number, or None.
-        """
-        self._training = True
-        try:
-            yield lambda: self._received
-        finally:
-            self._training = False
-        if self._received is not None:
-            self._stop()
-
-    def tell(self) -> None:
-        """End the run as SIGTERM does, because a thread that hears signals has got one."""
-        self._received = signal.SIGTERM
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep Lightning from saving in the middle of a step."""

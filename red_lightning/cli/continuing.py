@@ -80,7 +80,12 @@ def refuse_changes(path: Path, text: str) -> None:
     if not (path / "config.yaml").is_file():
         return
     before, now = (_settings(yaml.safe_load(t)) for t in ((path / "config.yaml").read_text(encoding="utf-8"), text))
-    for key in {*before, *now} - {"data.num_workers", "model.method.replicas"}:  # of more replicas, some are done
+    if before.pop("model.method.replicas", 1) != 1:  # 0.1.0 wrote 1 for an ordinary run
+        raise UsageError(
+            f"'{path}' is the folder of replicas, which were removed; continue each of its runs by itself: "
+            f"fit --config {path}/NAME/config.yaml --run.name NAME --ckpt_path auto"
+        )
+    for key in {*before, *now} - {"data.num_workers"}:
         if before.get(key) != now.get(key):
             raise UsageError(
                 f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "

@@ -7,7 +7,6 @@ from red_lightning.cli.launch import launch
 from red_lightning.cli.parameters import ParametersCLI
 from red_lightning.errors import usage_error_in
 from red_lightning.reproduction.cells import Cell, setting
-from red_lightning.reproduction.groups import fit
 
 DECIDING = ("model.class_path", "model.backbone", "model.backbone_options", "model.method")
 """The settings on which the count depends."""
@@ -46,7 +45,7 @@ class Counter:
                 found.append(sum(parameter.numel() for parameter in cli.model.method.apply(loaded).values()))
 
         try:
-            launch(Count, fit(cell.config, {**cell.settings, "seed_everything": False}))
+            launch(Count, ["fit", *cell.options(), "--seed_everything=false"])
         except Exception as error:  # jsonargparse wraps what the task's own checks raise
             if (reason := usage_error_in(error)) is None:
                 raise

@@ -25,8 +25,6 @@ class ParametersCLI(RedCLI):
         parts = config.__class__(model=config.model, data=config.data)
         built = self._parser(self.subcommand).instantiate_classes(parts)
         self.model, self.datamodule = built.model, built.data
-        if self.model.method.replicas != 1:
-            self.model.method.replicas = 1  # each trains as much
 
     def _run_subcommand(self, subcommand: str) -> None:
         backbone = self.model.load_backbone(meta=True)

@@ -23,6 +23,19 @@ GROUPS = {
 }
 """Where the classes are that an option of this name may be."""
 
+REPLICAS = (
+    "model.method.replicas was removed; make the seeds or settings an axis of a study, and run several of its cells at "
+    "once: study run FILE --jobs N"
+)
+REMOVED = {
+    "model.method has no option 'replicas'": REPLICAS,
+    "unknown option '--together'": "--together was removed; several cells run at once with: study run FILE --jobs N",
+}
+"""How the complaint about an option of 0.1.0 begins -> what to say instead."""
+
+SINGLE_REPLICA = re.compile(r"(class_path: red_lightning(?:\.\w+)*\.RED\n(?: .*\n)*?) +replicas: 1\n")
+"""What 0.1.0 wrote into the ``config.yaml`` of each ordinary run of RED; without its last line, it means the same."""
+
 INNERMOST = re.compile(r"Subtypes: \[(.+)\]\s+Errors:(?:(?!Subtypes:)[\s\S])*?Given value: (.*)")
 """What a value may be and what it is, in the innermost of jsonargparse's nested complaints."""
 
@@ -36,6 +49,10 @@ class RedParser(LightningArgumentParser):
             args = [f"{arg[:-4]}null" if arg.endswith("=None") else arg for arg in args]
         return super().parse_args(args, *rest, **kwargs)
 
+    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Parse a config, also that of a run of 0.1.0."""
+        return super().parse_string(SINGLE_REPLICA.sub(r"\1", content), *rest, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Complain.
 
@@ -45,7 +62,9 @@ class RedParser(LightningArgumentParser):
         if not self.exit_on_error:  # an attempt of the outer parser, which complains itself
             super().error(message, ex)
         cause = usage_error_in(ex) if ex else None
-        raise cause or UsageError(explain(message, self._options())) from ex
+        sentence = explain(message, self._options())
+        sentence = next((instead for begin, instead in REMOVED.items() if sentence.startswith(begin)), sentence)
+        raise cause or UsageError(sentence) from ex
 
     def _options(self) -> list[str]:
         return [option for action in self._actions for option in action.option_strings]

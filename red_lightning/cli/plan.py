@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from red_lightning.cli import configs
+from red_lightning.cli.parser import REPLICAS
 from red_lightning.errors import UsageError, nearest
-from red_lightning.reproduction.cells import Cell, Files, expand, pick
+from red_lightning.reproduction.cells import Cell, Files, expand, pick, setting
 from red_lightning.reproduction.runs import StudyFolder
 from red_lightning.reproduction.selection import Choice, Group, choose, trials, with_choice
 from red_lightning.reproduction.study import Study, read_study
@@ -34,6 +35,8 @@ class Plan:
         files = files_beside(study.path)
         changes = pairs(options.set, "--set")
         cells = pick(expand(study, files, changes), study.axes, options.only)
+        if any(setting(cell.experiment, "model.method.replicas") not in (None, 1) for cell in cells):
+            raise UsageError(f"{study.path}: {REPLICAS}")
         folder = StudyFolder(Path(options.folder) / study.name)
         folder.require(study)
         return cls(study, files, folder, changes, cells, trials(study, cells, files, changes) if study.select else [])

@@ -79,8 +79,7 @@ def discard() -> None:
     """Remove the folder of a run that was refused before it had anything to keep; what it replaced comes back."""
     path = Path(os.environ.get(CHOSEN, ""))
     if CHOSEN in os.environ and is_first_process() and path.is_dir():
-        what = ("checkpoints/*.ckpt", "results.json", "*predictions.jsonl")
-        kept = [file for name in what for place in ("", "*/") for file in path.glob(place + name)]  # of replicas too
+        kept = [*path.rglob("*.ckpt"), *path.rglob("results.json"), *path.rglob("*predictions.jsonl")]
         if not any(not file.name.startswith("baseline") for file in kept):
             shutil.rmtree(path, ignore_errors=True)
             if _replaced(path).is_dir():
@@ -153,21 +152,18 @@ def _job_name(experiment: str) -> str | None:
 
 
 def _newest_unfinished(root: Path, experiment: str) -> str | None:
-    checkpoints = _checkpoints(root, experiment, "*/checkpoints/last.ckpt", "*/*/checkpoints/last.ckpt")  # of replicas
-    runs = [root / path.relative_to(root).parts[0] for path in checkpoints]
-    found = [run for run in runs if not (run / "results.json").exists()]
-    return found[-1].name if found else None
+    found = [path for path in _checkpoints(root, experiment, "last") if not (path.parents[1] / "results.json").exists()]
+    return found[-1].parents[1].name if found else None
 
 
 def newest_best(root: Path, experiment: str) -> Path | None:
     """The best checkpoint of the newest run of an experiment, among those that have no name of their own."""
-    found = _checkpoints(root.expanduser().absolute(), experiment, "*/checkpoints/best.ckpt")
+    found = _checkpoints(root.expanduser().absolute(), experiment, "best")
     return found[-1] if found else None
 
 
-def _checkpoints(root: Path, experiment: str, *patterns: str) -> list[Path]:
-    """The checkpoints in every run that was named after the experiment and the time or the job, the newest last."""
+def _checkpoints(root: Path, experiment: str, name: str) -> list[Path]:
+    """A checkpoint of every run that was named after the experiment and the time or the job, the newest last."""
     ours = re.compile(re.escape(experiment) + r"-(\d{8}-\d{6}(-\d+)?|slurm\w+)")
-    every = [path for pattern in patterns for path in root.glob(pattern)]
-    found = [path for path in every if ours.fullmatch(path.relative_to(root).parts[0])]
+    found = [path for path in root.glob(f"*/checkpoints/{name}.ckpt") if ours.fullmatch(path.parents[1].name)]
     return sorted(found, key=lambda path: path.stat().st_mtime_ns)

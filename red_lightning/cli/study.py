@@ -18,16 +18,12 @@ from red_lightning.cli.plan import Plan, pairs
 from red_lightning.errors import UsageError, require_range
 from red_lightning.reproduction.cells import Cell
 from red_lightning.reproduction.collect import collect
-from red_lightning.reproduction.groups import grouped
 from red_lightning.reproduction.launchers import note_lost_jobs, run_here, submit, visible_devices
 from red_lightning.reproduction.pictures import draw_results
 from red_lightning.reproduction.runs import State
 from red_lightning.reproduction.tables import as_csv, latex, markdown
 
 KINDS = ("done", "running", "queued", "failed", "stale", "waiting")
-LEFT_ALONE = ("done", "running", "queued")
-TOGETHER = """Cells that one command computes in one pass of a frozen backbone, as --model.method.replicas does it:
-those of RED that differ in seed, learning rate, data and the like alone. On a CPU this hardly pays."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -61,7 +57,6 @@ def _parser() -> RedParser:
         if name == "run":
             command.add_argument("--dry_run", action="store_true", help="Show the commands, and run nothing.")
             command.add_argument("--jobs", type=int, default=None, help="Runs at once; by default one for each GPU.")
-            command.add_argument("--together", type=int, default=1, help=TOGETHER)
             command.add_argument("--launcher", choices=["local", "slurm"], default="local", help="Where the runs run.")
             command.add_argument(
                 "--slurm",
@@ -78,9 +73,8 @@ def _parser() -> RedParser:
 
 def _run(plan: Plan, options: Any) -> None:
     require_range("--jobs", 1 if options.jobs is None else options.jobs, 1)
-    require_range("--together", options.together, 1)
     if options.dry_run:
-        _show(plan, options.together)
+        _show(plan)
         return
     plan.folder.claim(plan.study)
     if plan.trials:
@@ -109,14 +103,13 @@ def _launch(plan: Plan, cells: list[Cell], options: Any) -> bool:
     """Run what is not done; whether some of it is still to come."""
     note_lost_jobs(cells, plan.folder)
     states = {cell.name: plan.folder.state(cell) for cell in cells}
-    todo = [cell for cell in cells if states[cell.name].kind not in LEFT_ALONE]
+    todo = [cell for cell in cells if states[cell.name].kind not in ("done", "running", "queued")]
     counts = ", ".join(f"{n} {kind}" for kind in KINDS if (n := sum(s.kind == kind for s in states.values())))
     print(f"{len(cells)} runs: {counts or 'none'}", flush=True)
     if stale := [cell.name for cell in todo if states[cell.name].kind == "stale"]:
         print(f"their settings have changed, so these are run anew and replaced: {', '.join(stale)}", flush=True)
-    groups = grouped(todo, options.together)
     if options.launcher == "slurm" and todo:
-        jobs = submit(groups, plan.folder, options.jobs, pairs(options.slurm, "--slurm"))
+        jobs = submit(todo, plan.folder, options.jobs, pairs(options.slurm, "--slurm"))
         print(f"submitted {len(jobs)} jobs: {jobs[0]} to {jobs[-1]}")
         return True
     ended = 0
@@ -130,7 +123,7 @@ def _launch(plan: Plan, cells: list[Cell], options: Any) -> bool:
     devices = visible_devices()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the runs in order, as Ctrl-C does
     try:
-        run_here(groups, plan.folder, options.jobs or len(devices) or 1, devices, told)
+        run_here(todo, plan.folder, options.jobs or len(devices) or 1, devices, told)
     finally:
         signal.signal(signal.SIGTERM, before)
     return any(plan.folder.state(cell).kind in ("running", "queued") for cell in cells)
@@ -145,26 +138,19 @@ def _found(state: State) -> str:
     return "" if score is None else f", {name} {score:.4f}"
 
 
-def _show(plan: Plan, together: int) -> None:
+def _show(plan: Plan) -> None:
     """List the commands of all runs, how many numbers each trains, and how many there are."""
     counter = Counter()
     ready = {cell.name: cell for cell in plan.ready()}
-    cells = [ready.get(cell.name, cell) for cell in plan.cells]
-    for group in [*_groups(plan, plan.trials, together), *_groups(plan, cells, together)]:
-        for cell in group:
-            count = counter.count(cell)
-            trained = "?" if count is None else f"{count:,}"
-            print(f"# {cell.name}: {plan.folder.state(cell).kind}, trains {trained} parameters")
-        print(shlex.join(["python", *plan.folder.command(group)[1:]]))
+    cells = [*plan.trials, *(ready.get(cell.name, cell) for cell in plan.cells)]
+    for cell in cells:
+        count = counter.count(cell)
+        trained = "?" if count is None else f"{count:,}"
+        print(f"# {cell.name}: {plan.folder.state(cell).kind}, trains {trained} parameters")
+        print(shlex.join(["python", *plan.folder.command(cell)[1:]]))
     for reason in counter.reasons:
         print(f"# not counted: {reason}")
     print(f"{len(plan.trials)} runs choose, {len(plan.cells)} are tested" if plan.trials else f"{len(cells)} runs")
-
-
-def _groups(plan: Plan, cells: Sequence[Cell], together: int) -> list[list[Cell]]:
-    """The cells that are left alone one by one, and those to be run as one command takes them."""
-    left_alone = [cell for cell in cells if plan.folder.state(cell).kind in LEFT_ALONE]
-    return [*grouped(left_alone, 1), *grouped([cell for cell in cells if cell not in left_alone], together)]
 
 
 def _status(plan: Plan, options: Any) -> None:

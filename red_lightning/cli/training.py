@@ -19,9 +19,7 @@ from red_lightning.callbacks import (
 )
 from red_lightning.cli import continuing, report, result, run_folder
 from red_lightning.cli.launch import launch
-from red_lightning.cli.replicas import Replica, replicas_of
 from red_lightning.cli.report import shown
-from red_lightning.cli.together import fit_together
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.paper import unresolved
 from red_lightning.strategies.allocation import share_freed_memory
@@ -37,8 +35,6 @@ class RedCLI(LightningCLI):
     run_path: Path
     config_file: str | None = None
     """The last ``--config`` of the command line."""
-    replicas: list[Replica]
-    """Those that a fit runs at once; none for an ordinary run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups ``checkpoint``, ``finite_steps`` and ``run``."""
@@ -52,7 +48,6 @@ class RedCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning that the arguments came from a list."""
-        self.args = args
         try:
             self.config = parser.parse_args(args)
         except OmegaConfBaseException as error:
@@ -61,7 +56,6 @@ class RedCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and the checkpoint before anything is loaded."""
         config = self.config[self.subcommand]
-        self.replicas = replicas_of(config, self.subcommand)
         settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
         experiment = self._experiment(config)
         given = config.get("ckpt_path")
@@ -70,7 +64,7 @@ class RedCLI(LightningCLI):
         self.run_path = run_folder.choose(settings, label, resume)
         self.settings = settings
         text = self._dump(config)  # before this run's own paths are in it
-        config["ckpt_path"] = given if self.replicas else self._checkpoint(given, experiment)
+        config["ckpt_path"] = self._checkpoint(given, experiment)
         config.trainer.default_root_dir = str(self.run_path)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
@@ -90,18 +84,10 @@ class RedCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything; the task learns from the checkpoint what it was trained for."""
-        if self.replicas:  # each builds its own
-            return
         super().instantiate_classes()
         checkpoint = self.config[self.subcommand].get("ckpt_path")
         if checkpoint is not None and self.subcommand != "fit":
             self.model.recall(read_checkpoint(checkpoint).get(RECORD, {}))
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        if self.replicas:
-            fit_together(self, self.args, self.config[subcommand], self.run_path, self.replicas)
-        else:
-            super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
         """Say what runs; test the unedited backbone if asked."""

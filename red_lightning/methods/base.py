@@ -22,8 +22,6 @@ class Method(ABC):
 
     packs = True
     """Whether several texts packed into one row stay apart."""
-    replicas: int | list[dict[str, Any]] = 1
-    """How many runs the command ``fit`` makes at once, or the settings of each."""
     computed = False
     """Whether what the method adds is computed (:meth:`compute`) and not trained."""
 

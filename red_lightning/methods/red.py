@@ -1,7 +1,7 @@
 """RED, Representation Editing: ``h2 = scaling * h1 + bias`` (arXiv 2402.15179, section 3.2, equation 3)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,10 +93,6 @@ class RED(Method):
             for a model of an unknown family. The key's bias cannot change anything: the softmax ignores it.
         vectors: Which vectors to learn: ``both``, ``scaling`` or ``bias`` (the ablation of Table 6).
         layers: The layers to edit, counted from 0 (negative: from the last); null for all.
-        replicas: How many editors ``fit`` trains at once, on one device and in one pass of the backbone: each is a run
-            of its own, with its own seed (the run's and those after it), data order, head, optimizer and folder. Or the
-            settings of each by full names, such as ``[{model.learning_rate: 1e-3}, {model.learning_rate: 3e-3}]``.
-            Equal to each by itself to rounding without dropout; with it, what is drawn depends on the others.
     """
 
     def __init__(
@@ -104,14 +100,12 @@ class RED(Method):
         sites: list[str] = ["ffn"],  # noqa: B006 - never changed; a literal default shows in --help
         vectors: Literal["both", "scaling", "bias"] = "both",
         layers: list[int] | None = None,
-        replicas: int | list[dict[str, Any]] = 1,
     ) -> None:
         if vectors not in ("both", "scaling", "bias"):
             raise UsageError(f"unknown vectors '{vectors}': choose both, scaling or bias")
         self.sites = list(sites)
         self.vectors = vectors
         self.layers = None if layers is None else list(layers)
-        self.replicas = replicas
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Freeze the backbone and attach an editor to each site; the output is at first bit for bit unchanged.
@@ -123,13 +117,8 @@ class RED(Method):
             The vectors by name, such as ``transformer.h.0.mlp.c_proj.editor.scaling``: float32, shape (width,).
 
         Raises:
-            UsageError: A site is unknown, matches nothing or is edited already, or a layer does not exist; or several
-                replicas are asked for, which ``fit`` alone trains.
+            UsageError: A site is unknown, matches nothing or is edited already, or a layer does not exist.
         """
-        if self.replicas != 1:
-            raise UsageError(
-                "model.method.replicas is for the command fit, which makes a run of each; leave it out here"
-            )
         require_unedited(backbone)
         chosen = find_sites(backbone, self.sites, self.layers)
         freeze(backbone)
@@ -137,10 +126,6 @@ class RED(Method):
             editor = RepresentationEditor(site.width, self.vectors != "bias", self.vectors != "scaling", site.columns)
             attach(backbone, site, editor)
         return trainable(backbone)
-
-    def describe(self) -> dict[str, Any]:
-        """The method's name and options, without the number of runs that were made at once."""
-        return {name: value for name, value in super().describe().items() if name != "replicas"}
 
     def fold(self, backbone: nn.Module) -> None:
         """Merge every edit into the linear before it (``W' = diag(s) W``, ``c' = s * c + b``), and detach.

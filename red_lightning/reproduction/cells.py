@@ -69,6 +69,10 @@ class Cell:
         text = json.dumps([relevant, self.tried], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def options(self) -> list[str]:
+        """The options of ``fit`` that make this run what it is."""
+        return [f"--config={self.config}", *(f"--{key}={written(value)}" for key, value in self.settings.items())]
+
 
 def expand(study: Study, files: Files, changes: Mapping[str, Any] | None = None) -> list[Cell]:
     """Make the cells of a study; a setting that is still to be chosen is :data:`OPEN`.

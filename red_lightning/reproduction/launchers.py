@@ -20,16 +20,14 @@ JOBS = "slurm_jobs.json"
 Told = Callable[[Cell, State], None]
 
 
-def run_here(
-    groups: Sequence[Sequence[Cell]], folder: StudyFolder, jobs: int, devices: Sequence[str], told: Told
-) -> None:
-    """Run cells on this machine, several commands at a time.
+def run_here(cells: Sequence[Cell], folder: StudyFolder, jobs: int, devices: Sequence[str], told: Told) -> None:
+    """Run cells on this machine, several at a time.
 
     Args:
-        groups: Those to run.
+        cells: Those to run.
         folder: The study's folder.
-        jobs: How many commands run at once.
-        devices: The GPUs, as ``CUDA_VISIBLE_DEVICES`` names them: each command sees one of them alone.
+        jobs: How many run at once.
+        devices: The GPUs, as ``CUDA_VISIBLE_DEVICES`` names them: each run sees one of them alone.
         told: Called with each cell that has ended.
     """
     free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -38,20 +36,19 @@ def run_here(
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     stop = threading.Event()
 
-    def run(group: Sequence[Cell]) -> list[State]:
+    def run(cell: Cell) -> State:
         device = free.get()
         try:
             env = {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})
-            return folder.execute(group, env, stop)
+            return folder.execute(cell, env, stop)
         finally:
             free.put(device)
 
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(run, group): group for group in groups}
+        futures = {pool.submit(run, cell): cell for cell in cells}
         try:
             for future in as_completed(futures):
-                for cell, state in zip(futures[future], future.result(), strict=True):
-                    told(cell, state)
+                told(futures[future], future.result())
         except BaseException:
             stop.set()  # each run is interrupted, and can go on later
             pool.shutdown(cancel_futures=True)
@@ -68,16 +65,12 @@ def visible_devices() -> list[str]:
 
 
 def submit(
-    groups: Sequence[Sequence[Cell]],
-    folder: StudyFolder,
-    jobs: int | None,
-    options: Mapping[str, Any],
-    cluster: str = "slurm",
+    cells: Sequence[Cell], folder: StudyFolder, jobs: int | None, options: Mapping[str, Any], cluster: str = "slurm"
 ) -> list[str]:
-    """Hand cells to SLURM as one job array: a group to each job.
+    """Hand cells to SLURM as one job array.
 
     Args:
-        groups: Those to run.
+        cells: Those to run.
         folder: The study's folder, which all nodes see.
         jobs: How many run at once; None leaves that to SLURM.
         options: Those of submitit's ``AutoExecutor.update_parameters``, such as ``slurm_partition``, ``timeout_min``.
@@ -90,7 +83,6 @@ def submit(
         UsageError: submitit is missing, an option is unknown, or SLURM refuses the jobs.
     """
     submitit = _submitit()
-    cells = [cell for group in groups for cell in group]
     try:
         executor = submitit.AutoExecutor(folder.path / "slurm", cluster=cluster)
         given = {"name": folder.path.name, "gpus_per_node": 1, **({"slurm_array_parallelism": jobs} if jobs else {})}
@@ -98,16 +90,14 @@ def submit(
         for cell in cells:  # a job may begin before its number is known here
             folder.set_aside(cell)
             folder.note(cell, status="queued")
-        tasks = executor.map_array(
-            _run_there, [folder.path.resolve()] * len(groups), groups, [Path.cwd()] * len(groups)
-        )
+        tasks = executor.map_array(_run_there, [folder.path.resolve()] * len(cells), cells, [Path.cwd()] * len(cells))
     except (RuntimeError, NameError, TypeError, ValueError, OSError, submitit.core.utils.FailedJobError) as error:
         for cell in cells:
             folder.note(cell, status="failed", reason="SLURM did not take it", killed=True)
         raise UsageError(f"SLURM did not take the jobs: {' '.join(str(error).split())}") from error
-    numbers = {cell.name: task.job_id for group, task in zip(groups, tasks, strict=True) for cell in group}
+    numbers = {cell.name: task.job_id for cell, task in zip(cells, tasks, strict=True)}
     write_whole(folder.path / JOBS, json.dumps({**_jobs(folder), **numbers}, indent=2) + "\n")
-    return [task.job_id for task in tasks]
+    return list(numbers.values())
 
 
 def note_lost_jobs(cells: Sequence[Cell], folder: StudyFolder) -> None:
@@ -136,8 +126,8 @@ def _jobs(folder: StudyFolder) -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _run_there(path: Path, group: Sequence[Cell], working: Path) -> str:
-    """Run cells in a job."""
+def _run_there(path: Path, cell: Cell, working: Path) -> str:
+    """Run a cell in a job."""
     os.chdir(working)
-    states = zip(group, StudyFolder(path).execute(group, {}), strict=True)
-    return "\n".join(f"{cell.name}: {state.kind} {state.reason}" for cell, state in states)
+    state = StudyFolder(path).execute(cell, {})
+    return f"{cell.name}: {state.kind} {state.reason}"

@@ -1,11 +1,11 @@
-"""A process that runs cells: how it is begun, told to stop, and why it ended."""
+"""A process that runs a cell: how it is started, stopped, and why it ended."""
 
 import os
 import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from red_lightning.reproduction.locks import Lock
@@ -22,15 +22,15 @@ PROGRESS = re.compile(r"\d%\||it/s|━")
 
 
 def run_process(
-    command: Sequence[str], log: Path, env: Mapping[str, str], locks: Iterable[Lock], stop: threading.Event | None
+    command: Sequence[str], log: Path, env: Mapping[str, str], held: Lock, stop: threading.Event | None
 ) -> int:
-    """Run a command, and hold locks as long as it lives.
+    """Run a command, and hold a lock as long as it lives.
 
     Args:
         command: It.
         log: Where it writes.
         env: Variables beside those of this process.
-        locks: The locks.
+        held: The lock.
         stop: Interrupts it when it is set.
 
     Returns:
@@ -41,8 +41,7 @@ def run_process(
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=_environment(env)
         )
-        for held in locks:
-            held.name_child(process.pid)
+        held.name_child(process.pid)
         while process.poll() is None:
             if stop is not None and stop.is_set() and not told:
                 process.terminate()  # SIGINT is ignored in what a shell runs with &
@@ -50,30 +49,20 @@ def run_process(
             try:
                 process.wait(1)
             except subprocess.TimeoutExpired:
-                for held in locks:
-                    held.renew()
+                held.renew()
     return -signal.SIGINT if stop is not None and stop.is_set() else process.returncode
 
 
 def why(log: Path, status: int) -> tuple[str, bool]:
-    """Why a process failed: the sentence that it ended with, and whether the settings of its runs are not to blame."""
+    """Return the sentence with which a process failed, and whether its settings are not to blame."""
     if status < 0:
         reason = f"killed by signal {-status}" + (" (out of memory?)" if status == -signal.SIGKILL else "")
     else:
-        lines = [line for line in _lines(log) if not PROGRESS.search(line)]
-        reason = complaint(log) or (lines[-1] if lines else f"ended with status {status}")
-    return reason, status not in (1, 2) or is_outside(reason)
-
-
-def complaint(log: Path) -> str | None:
-    """The last complaint in a log; None if there is none."""
-    said = [found[1] for line in _lines(log) if (found := SAID.search(line))]
-    return said[-1] if said else None
-
-
-def is_outside(reason: str) -> bool:
-    """Whether a run failed for something other than its settings, such as a full disk."""
-    return OUTSIDE.search(reason) is not None
+        lines = _lines(log)
+        said = [found[1] for line in lines if (found := SAID.search(line))]
+        said = said or [line for line in lines if not PROGRESS.search(line)]
+        reason = said[-1] if said else f"ended with status {status}"
+    return reason, status not in (1, 2) or OUTSIDE.search(reason) is not None
 
 
 def _lines(log: Path) -> list[str]:

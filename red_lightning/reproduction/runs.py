@@ -1,16 +1,15 @@
-"""The folder of a study: what became of each cell, and how they are run, one or several by a command.
+"""The folder of a study: what became of each cell, and how one is run.
 
 ``study.json`` says whose folder it is, ``runs/CELL`` is a run's own folder, ``cells/`` holds a record, a log and (while
-it runs) a lock of each cell, ``earlier/CELL`` is the run that another one is to replace, until that has ended, and
-``together/`` holds what the commands write that run several cells, each under the name of its first.
+it runs) a lock of each cell, and ``earlier/CELL`` is the run that another one is to replace, until that has ended.
 """
 
 import json
 import shutil
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +17,8 @@ from typing import Any, Literal
 from red_lightning.artifacts.files import write_whole
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.cells import Cell
-from red_lightning.reproduction.groups import command
 from red_lightning.reproduction.locks import HeldError, Lock, lock, owner_of
-from red_lightning.reproduction.processes import INTERRUPTED, complaint, is_outside, run_process, why
+from red_lightning.reproduction.processes import INTERRUPTED, run_process, why
 from red_lightning.reproduction.study import Study
 
 Kind = Literal["done", "running", "queued", "failed", "stale", "waiting"]
@@ -54,8 +52,7 @@ class StudyFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.runs, self.cells = path, path / "runs", path / "cells"
-        self.earlier, self.together = path / "earlier", path / "together"
+        self.path, self.runs, self.cells, self.earlier = path, path / "runs", path / "cells", path / "earlier"
 
     def claim(self, study: Study) -> None:
         """Create the folder, or see that it is the study's own.
@@ -122,87 +119,49 @@ class StudyFolder:
             return State("failed", f"'{results}' is missing or half-written", killed=True)
         return State("done", seconds=record.get("seconds"), result=result)
 
-    def command(self, cells: Sequence[Cell]) -> list[str]:
-        """The command line that runs the cells of a group, each from the beginning or from where it was interrupted."""
-        return command(cells, [self._own(cell) for cell in cells], self.together, self.cells)
-
-    def _own(self, cell: Cell) -> dict[str, Any]:
-        """The settings that say where a run writes, whether it tests, and where it begins."""
-        test = {"run.test": False} if cell.tried is not None else {}
-        begin = {"run.overwrite": True} if self._is_replaced(cell) else {"ckpt_path": "auto"}
-        return {"run.folder": str(self.runs), "run.name": cell.name, **test, **begin}
+    def command(self, cell: Cell) -> list[str]:
+        """The command line that runs a cell: from the beginning, or from where it was interrupted."""
+        place = [f"--run.folder={self.runs}", f"--run.name={cell.name}"]
+        test = ["--run.test=false"] if cell.tried is not None else []
+        begin = "--run.overwrite=true" if self._is_replaced(cell) else "--ckpt_path=auto"
+        return [sys.executable, "-m", "red_lightning", "fit", *cell.options(), *place, *test, begin]
 
     def _is_replaced(self, cell: Cell) -> bool:
         """Whether what is in a run's folder cannot be continued."""
         return self.record(cell).get("digest", cell.digest) != cell.digest or self._result(cell).exists()
 
-    def execute(
-        self, cells: Sequence[Cell], env: Mapping[str, str], stop: threading.Event | None = None
-    ) -> list[State]:
-        """Run the cells of a group in a process of its own, but for those that are done or that another process runs.
+    def execute(self, cell: Cell, env: Mapping[str, str], stop: threading.Event | None = None) -> State:
+        """Run a cell in a process, unless it is done or another process runs it.
 
         Args:
-            cells: They.
+            cell: The cell.
             env: Variables beside those of this process.
-            stop: Interrupts the runs when it is set.
-
-        Returns:
-            What became of each.
+            stop: Interrupts the run when it is set.
         """
-        states: dict[str, State] = {}
-        with ExitStack() as stack:
-            locks: dict[str, Lock] = {}
-            for cell in cells:
-                try:
-                    locks[cell.name] = stack.enter_context(lock(self.cells / f"{cell.name}.lock"))
-                except HeldError as owner:
-                    states[cell.name] = State("running", str(owner))
-            left = [cell for cell in cells if cell.name in locks and self._left(cell).kind != "done"]
-            while left:
-                left = self._run(left, [locks[cell.name] for cell in left], env, stop)
-            states.update({cell.name: self._left(cell) for cell in cells if cell.name in locks})
-        return [states[cell.name] for cell in cells]
+        try:
+            with lock(self.cells / f"{cell.name}.lock") as held:
+                if self._left(cell).kind != "done":
+                    self._run(cell, held, env, stop)
+                return self._left(cell)
+        except HeldError as owner:
+            return State("running", str(owner))
 
-    def _run(
-        self, cells: Sequence[Cell], locks: Sequence[Lock], env: Mapping[str, str], stop: threading.Event | None
-    ) -> list[Cell]:
-        """Run cells whose locks are held.
-
-        Returns:
-            Those to be run again without the others: one that failed before anything was trained has ended them.
-        """
-        started = time.time()
-        for cell in cells:
-            self.set_aside(cell)
-            self.note(cell, status="running", started=started, reason="")  # from here on, what is there goes on
-            self._take_over(cell)
-            self._log(cell).write_bytes(b"")
-        log = self._log(cells[0])
-        if len(cells) > 1:
-            self.together.mkdir(exist_ok=True)
-            log = self.together / log.name
-        status = run_process(self.command(cells), log, env, locks, stop)
-        self._note_ends(cells, status, log, round(time.time() - started, 1))
-        return [cell for cell in cells if self.record(cell)["status"] == "running"]
-
-    def _note_ends(self, cells: Sequence[Cell], status: int, log: Path, seconds: float) -> None:
-        """Write down how a command's runs have ended; not of one that was ended because another one failed."""
-        complaints = {cell.name: said for cell in cells if len(cells) > 1 and (said := complaint(self._log(cell)))}
-        for cell in cells:
-            if status == 0 or self._result(cell).exists():
-                self.note(cell, status="done", seconds=seconds)
-                if self._left(cell).kind == "done":
-                    shutil.rmtree(self.earlier / cell.name, ignore_errors=True)
-            elif reason := complaints.get(cell.name):
-                self.note(cell, status="failed", reason=reason, killed=is_outside(reason))
-            elif status in INTERRUPTED:
-                self.note(cell, status="interrupted", reason="interrupted")
-            elif not complaints:
-                reason, killed = why(log, status)
-                self.note(cell, status="failed", reason=reason, killed=killed)
-
-    def _log(self, cell: Cell) -> Path:
-        return self.cells / f"{cell.name}.log"
+    def _run(self, cell: Cell, held: Lock, env: Mapping[str, str], stop: threading.Event | None) -> None:
+        """Run a cell whose lock is held, and write down how it ended."""
+        started, log = time.time(), self.cells / f"{cell.name}.log"
+        self.set_aside(cell)
+        self.note(cell, status="running", started=started, reason="")  # from here on, what is there goes on
+        self._take_over(cell)
+        status = run_process(self.command(cell), log, env, held, stop)
+        if status == 0 or self._result(cell).exists():
+            self.note(cell, status="done", seconds=round(time.time() - started, 1))
+            if self._left(cell).kind == "done":
+                shutil.rmtree(self.earlier / cell.name, ignore_errors=True)
+        elif status in INTERRUPTED:
+            self.note(cell, status="interrupted", reason="interrupted")
+        else:
+            reason, killed = why(log, status)
+            self.note(cell, status="failed", reason=reason, killed=killed)
 
     def _result(self, cell: Cell) -> Path:
         return self.runs / cell.name / "results.json"

@@ -1,11 +1,13 @@
 """The cells of a study: their settings, commands and digests."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.cells import Files, expand, folder_name, pick, setting
+from red_lightning.reproduction.runs import StudyFolder
 from tests.reproduction.study_files import EXPERIMENT, FILES, cells_of, study_of
 
 
@@ -47,6 +49,18 @@ def test_a_part_stands_for_a_method(tmp_path: Path) -> None:
     axes = {"method": {"x": {"model.method": "methods/lora.yaml", "model.method.alpha": 2}}, "seed": {"1": {}}}
     (cell,) = cells_of(study_of(tmp_path, axes=axes, report={"rows": "method"})).values()
     assert setting(cell.experiment, "model.method")["init_args"] == {"rank": 3, "alpha": 2}
+
+
+def test_the_command_line_says_all(tmp_path: Path) -> None:
+    cell = cells_of(study_of(tmp_path, set={"trainer.max_epochs": 2, "model.head": {"dropout": 0.1}}))["LoRA-mrpc-42"]
+    folder = StudyFolder(Path("s"))
+    assert folder.command(cell)[1:] == [
+        *("-m", "red_lightning", "fit", "--config=base", "--seed_everything=42", "--trainer.max_epochs=2"),
+        *('--model.head={"dropout": 0.1}', "--model.method=LoRA", "--data.task=mrpc"),
+        *('--model.method.sites=["query", "value"]', "--model.method.rank=8", "--model.method.alpha=8"),
+        *("--run.folder=s/runs", "--run.name=LoRA-mrpc-42", "--ckpt_path=auto"),
+    ]
+    assert "--run.test=false" in folder.command(replace(cell, tried=0.1))
 
 
 def test_the_digest_follows_what_the_result_depends_on(tmp_path: Path) -> None:

@@ -44,10 +44,10 @@ def gone() -> int:
 
 def test_what_becomes_of_a_cell(cell: Cell, folder: StudyFolder) -> None:
     assert folder.state(cell).kind == "waiting"
-    assert folder.command([cell])[-1] == "--ckpt_path=auto"
+    assert folder.command(cell)[-1] == "--ckpt_path=auto"
     folder.note(cell, status="failed", reason="no rows")
     assert folder.state(cell) == State("failed", "no rows")
-    assert folder.command([cell])[-1] == "--ckpt_path=auto"  # what is there goes on
+    assert folder.command(cell)[-1] == "--ckpt_path=auto"  # what is there goes on
     finish(folder, cell, scores={"accuracy": 0.5})
     found = folder.state(cell)
     assert (found.kind, found.seconds) == ("done", 60)
@@ -55,7 +55,7 @@ def test_what_becomes_of_a_cell(cell: Cell, folder: StudyFolder) -> None:
     assert found.result["scores"] == {"accuracy": 0.5}
     changed = replace(cell, experiment={**cell.experiment, "seed_everything": 5})
     assert folder.state(changed).kind == "stale"
-    assert folder.command([changed])[-1] == "--run.overwrite=true"
+    assert folder.command(changed)[-1] == "--run.overwrite=true"
 
 
 @pytest.mark.parametrize("text", ["", '{"scores": {', "[]", '{"scores": {}}'])
@@ -65,7 +65,7 @@ def test_a_half_written_result_is_no_result(text: str, cell: Cell, folder: Study
     state = folder.state(cell)
     assert state.kind == "failed"
     assert "missing or half-written" in state.reason
-    assert folder.command([cell])[-1] == "--run.overwrite=true"
+    assert folder.command(cell)[-1] == "--run.overwrite=true"
 
 
 def test_a_run_whose_parent_was_killed_counts_if_it_finished(cell: Cell, folder: StudyFolder) -> None:
@@ -153,7 +153,7 @@ def script(text: str) -> list[str]:
 def run_as(cell: Cell, folder: StudyFolder, text: str, stop: threading.Event | None = None) -> State:
     """Execute a cell whose command is another program."""
     with patch.object(StudyFolder, "command", lambda *_: script(text)):
-        return folder.execute([cell], {"MINE": "3"}, stop)[0]
+        return folder.execute(cell, {"MINE": "3"}, stop)
 
 
 def test_a_failed_run_says_why(cell: Cell, folder: StudyFolder) -> None:
@@ -223,14 +223,14 @@ def test_a_stale_run_is_kept_until_the_new_one_has_ended(cell: Cell, folder: Stu
     def execute(text: str) -> State:
         command = StudyFolder.command
         with patch.object(StudyFolder, "command", lambda *a: begun.append(command(*a)[-1]) or script(text)):
-            return folder.execute([changed], {})[0]
+            return folder.execute(changed, {})
 
     assert execute("raise SystemExit(143)").kind == "waiting"  # before it has a folder
     assert execute(f"import os; os.mkdir({str(run)!r}); raise SystemExit(143)").kind == "waiting"
     assert json.loads((earlier / "results.json").read_text())["scores"] == {"accuracy": 0.5}
     again = replace(cell, experiment={**cell.experiment, "seed_everything": 6})
     with patch.object(StudyFolder, "command", lambda *_: script("raise SystemExit(143)")):
-        folder.execute([again], {})  # what was broken off is worth less than what had ended
+        folder.execute(again, {})  # what was broken off is worth less than what had ended
     assert (earlier / "results.json").exists()
     assert not run.exists()
     assert folder.state(changed).kind == "stale"
@@ -252,7 +252,7 @@ def test_what_was_trained_to_choose_is_taken_over(cell: Cell, folder: StudyFolde
     run_as(replace(cell, trained=tried.name), folder, "raise SystemExit(1)")
     assert (run / "checkpoints/last.ckpt").read_text() == "weights"
     assert not (run / "results.json").exists()
-    assert folder.command([cell])[-1] == "--ckpt_path=auto"
+    assert folder.command(cell)[-1] == "--ckpt_path=auto"
     (run / "config.yaml").write_text("mine")
     run_as(replace(cell, trained=tried.name), folder, "raise SystemExit(1)")  # once is enough
     assert (run / "config.yaml").read_text() == "mine"
@@ -264,13 +264,7 @@ def test_several_run_at_once_each_on_a_device(tmp_path: Path, folder: StudyFolde
     seen: dict[str, str] = {}
     said = script("import os, sys; sys.exit(os.environ['CUDA_VISIBLE_DEVICES'] + os.environ['OMP_NUM_THREADS'])")
     with patch.object(StudyFolder, "command", lambda *_: said), patch.dict(os.environ, {"OMP_NUM_THREADS": "5"}):
-        run_here(
-            [[cell] for cell in cells],
-            folder,
-            3,
-            ["GPU-a", "GPU-b"],
-            lambda cell, state: seen.update({cell.name: state.reason}),
-        )
+        run_here(cells, folder, 3, ["GPU-a", "GPU-b"], lambda cell, state: seen.update({cell.name: state.reason}))
     assert set(seen) == {cell.name for cell in cells}
     assert set(seen.values()) <= {"GPU-a5", "GPU-b5"}
 
@@ -280,7 +274,7 @@ def test_a_job_array_runs_the_cells(tmp_path: Path, folder: StudyFolder) -> None
     pytest.importorskip("submitit")
     cell = cells_of(study_of(tmp_path))["RED-mrpc-42"]
     with patch.object(StudyFolder, "command", lambda *_: script("raise SystemExit('ran')")):
-        jobs = submit([[cell]], folder, None, {"gpus_per_node": 0}, cluster="debug")
+        jobs = submit([cell], folder, None, {"gpus_per_node": 0}, cluster="debug")
         assert len(jobs) == 1
         assert folder.state(cell) == State("queued", "waits in SLURM")
         assert json.loads((folder.path / "slurm_jobs.json").read_text()) == {cell.name: jobs[0]}
@@ -288,11 +282,11 @@ def test_a_job_array_runs_the_cells(tmp_path: Path, folder: StudyFolder) -> None
     (begun / "checkpoints").mkdir(parents=True)
     changed = replace(cell, experiment={**cell.experiment, "seed_everything": 5})
     with patch.object(StudyFolder, "command", lambda *_: script("raise SystemExit('ran')")):
-        submit([[changed]], folder, None, {"gpus_per_node": 0}, cluster="debug")
+        submit([changed], folder, None, {"gpus_per_node": 0}, cluster="debug")
     assert not begun.exists()  # other settings cannot go on with it
     assert (folder.earlier / cell.name / "checkpoints").is_dir()
     with pytest.raises(UsageError, match="SLURM did not take the jobs"):
-        submit([[cell]], folder, None, {"slurm_partitoin": "x"}, cluster="debug")
+        submit([cell], folder, None, {"slurm_partitoin": "x"}, cluster="debug")
     assert folder.state(cell) == State("failed", "SLURM did not take it", killed=True)
 
 
@@ -301,8 +295,8 @@ def test_a_job_runs_its_cell_where_it_was_submitted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    sent = pickle.loads(pickle.dumps((launchers._run_there, folder.path, [cell], tmp_path / "data")))
-    assert sent[2] == [cell]
+    sent = pickle.loads(pickle.dumps((launchers._run_there, folder.path, cell, tmp_path / "data")))
+    assert sent[2] == cell
     with patch.object(StudyFolder, "command", lambda *_: script("import os, sys; sys.exit(os.getcwd())")):
         assert sent[0](*sent[1:]) == f"{cell.name}: failed {tmp_path / 'data'}"
 
@@ -318,124 +312,3 @@ def test_a_cancelled_job_is_noticed(tmp_path: Path, folder: StudyFolder) -> None
         note_lost_jobs([lost, pending], folder)
     assert folder.state(lost) == State("failed", "SLURM job 7_0 ended as CANCELLED", killed=True)
     assert folder.state(pending).kind == "queued"
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> list[Cell]:
-    """Three cells that one command computes."""
-    cells = cells_of(study_of(tmp_path))
-    return [cells[f"RED-mrpc-{seed}"] for seed in (42, 43, 44)]
-
-
-COMMAND = """
-import json, os, sys
-names, what = json.loads(sys.argv[1]), {what}
-for name in names:
-    said, result = what.get(name, ("", False))
-    open(f"{folder}/cells/{{name}}.log", "a").write(said)
-    if result:
-        os.makedirs(f"{folder}/runs/{{name}}")
-        json.dump({{"scores": {{}}, "selection": {{}}}}, open(f"{folder}/runs/{{name}}/results.json", "w"))
-print("error: so it ended")
-{end}
-"""
-
-
-def run_together(
-    group: list[Cell],
-    folder: StudyFolder,
-    what: dict[str, tuple[str, bool]],
-    end: str,
-    stop: threading.Event | None = None,
-) -> tuple[list[State], list[list[str]]]:
-    """Execute a group by a program in which each cell says something and leaves a result, or does not.
-
-    Returns:
-        The states, and the names of the cells of each command.
-    """
-    begun: list[list[str]] = []
-
-    def command(_: StudyFolder, cells: list[Cell]) -> list[str]:
-        begun.append([cell.name for cell in cells])
-        return [*script(COMMAND.format(what=what, folder=folder.path, end=end)), json.dumps(begun[-1])]
-
-    with patch.object(StudyFolder, "command", command):
-        return folder.execute(group, {}, stop), begun
-
-
-def test_each_cell_of_a_group_ends_in_its_own_way(group: list[Cell], folder: StudyFolder) -> None:
-    what = {"RED-mrpc-42": ("done\n", True), "RED-mrpc-43": ("error: it diverged\n", False)}
-    states, begun = run_together(group, folder, what, "sys.exit(2 if len(names) > 1 else 0)")
-    assert [state.kind for state in states] == ["done", "failed", "failed"]
-    assert states[1] == State("failed", "it diverged")
-    assert "missing or half-written" in states[2].reason  # ended because the second did, and ran again alone
-    assert begun == [[cell.name for cell in group], ["RED-mrpc-44"]]
-    assert (folder.path / "together/RED-mrpc-42.log").read_text() == "error: so it ended\n"
-    assert [folder.state(cell) for cell in group] == states
-    again, begun = run_together(group, folder, {}, "sys.exit(2)")
-    assert begun == [["RED-mrpc-43", "RED-mrpc-44"]]
-    assert again[1:] == [State("failed", "so it ended")] * 2  # neither says a reason of its own
-    assert again[0] == states[0]
-
-
-@pytest.mark.parametrize(
-    ("end", "state"),
-    [
-        ("sys.exit(143)", State("waiting", "interrupted")),
-        ("os.kill(os.getpid(), 15)", State("waiting", "interrupted")),
-        ("os.kill(os.getpid(), 9)", State("failed", "killed by signal 9 (out of memory?)", killed=True)),
-        ("sys.exit(2)", State("failed", "so it ended")),
-    ],
-    ids=str,
-)
-def test_what_ends_a_group_ends_what_had_not(end: str, state: State, group: list[Cell], folder: StudyFolder) -> None:
-    states, begun = run_together(group, folder, {"RED-mrpc-43": ("", True)}, f"sys.stdout.flush(); {end}")
-    assert [states[0], states[2]] == [state, state]
-    assert states[1].kind == "done"
-    assert len(begun) == 1
-
-
-def test_a_full_memory_says_nothing_of_a_groups_settings(group: list[Cell], folder: StudyFolder) -> None:
-    said = ("error: RuntimeError: CUDA out of memory\n", False)
-    states, _ = run_together(group, folder, {cell.name: said for cell in group}, "sys.exit(1)")
-    assert states == [State("failed", "RuntimeError: CUDA out of memory", killed=True)] * 3
-
-
-def test_a_group_that_is_stopped_waits(group: list[Cell], folder: StudyFolder) -> None:
-    stop = threading.Event()
-    stop.set()
-    states, begun = run_together(group, folder, {}, "import time; time.sleep(20)", stop)
-    assert states == [State("waiting", "interrupted")] * 3
-    assert len(begun) == 1
-
-
-def test_a_group_leaves_out_what_is_done_or_runs_elsewhere(group: list[Cell], folder: StudyFolder) -> None:
-    finish(folder, group[0])
-    with lock(folder.cells / "RED-mrpc-43.lock"):
-        states, begun = run_together(group, folder, {"RED-mrpc-44": ("", True)}, "")
-        assert [state.kind for state in states] == ["done", "running", "done"]
-    assert begun == [["RED-mrpc-44"]]
-    assert not (folder.path / "together").exists()
-
-
-def test_all_cells_of_a_group_are_locked_while_it_runs(group: list[Cell], folder: StudyFolder) -> None:
-    seen: list[str] = []
-
-    def command(_: StudyFolder, cells: list[Cell]) -> list[str]:
-        seen.extend(folder.state(cell).kind for cell in cells)
-        return script("")
-
-    with patch.object(StudyFolder, "command", command):
-        folder.execute(group, {})
-    assert seen == ["running"] * 3
-    assert not list(folder.cells.glob("?*.lock"))
-
-
-def test_a_group_is_one_job(group: list[Cell], folder: StudyFolder) -> None:
-    pytest.importorskip("submitit")
-    with patch.object(StudyFolder, "command", lambda *_: script("raise SystemExit('ran')")):
-        jobs = submit([group[:2], group[2:]], folder, None, {"gpus_per_node": 0}, cluster="debug")
-    assert len(jobs) == 2
-    numbers = json.loads((folder.path / "slurm_jobs.json").read_text())
-    assert numbers == dict(zip([cell.name for cell in group], [jobs[0], jobs[0], jobs[1]], strict=True))
-    assert [folder.state(cell).kind for cell in group] == ["queued"] * 3

@@ -39,7 +39,7 @@ def test_each_row_tries_as_many_and_never_tests(tmp_path: Path) -> None:
     assert tried[0].name == "FT-mrpc-42-learning_rate=0.001"
     for cell in tried:
         assert setting(cell.experiment, "model.learning_rate") == cell.tried
-        assert "--run.test=false" in StudyFolder(Path("x")).command([cell])
+        assert "--run.test=false" in StudyFolder(Path("x")).command(cell)
         assert cell.labels["seed"] in ("42", "43")
 
 
@@ -52,7 +52,7 @@ def test_the_best_of_validation_is_run_with_all_seeds(tmp_path: Path) -> None:
     assert [cell.name for cell in ready] == [cell.name for cell in cells]
     chosen = {cell.labels["method"]: setting(cell.experiment, "model.learning_rate") for cell in ready}
     assert chosen == {"FT": 1e-1, "LoRA": 1e-3, "RED": 1e-2}
-    assert all("--run.test=false" not in StudyFolder(Path("x")).command([cell]) for cell in ready)
+    assert all("--run.test=false" not in StudyFolder(Path("x")).command(cell) for cell in ready)
     begun = {cell.name: cell.trained for cell in ready if cell.trained}
     assert len(begun) == 3 * 2  # what was chosen with seed 42 is trained already
     assert begun["RED-cola-42"] == "RED-cola-42-learning_rate=0.01"
