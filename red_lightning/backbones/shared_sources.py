@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.virtual_tokens import arguments
+from red_lightning.compat.attention import attention_of
 from red_lightning.families import can_pack
 
 MASKED = (None, "sdpa", "eager")
@@ -44,7 +45,7 @@ def shared_mask(backbone: Any, sources: Tensor, targets: Tensor) -> Tensor:
     own_source = sources[:, :, None] == sources[:, None, :]
     own_target = (targets[:, None, :] == 0) | (targets[:, :, None] == targets[:, None, :])
     sees = (own_source & own_target).tril()[:, None]
-    if backbone.config._attn_implementation == "sdpa":
+    if attention_of(backbone) == "sdpa":
         return sees
     blocked = torch.finfo(backbone.dtype).min
     return torch.zeros(sees.shape, dtype=backbone.dtype, device=sees.device).masked_fill(~sees, blocked)

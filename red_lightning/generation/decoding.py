@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
+from red_lightning.backbones.sharding import needs_every_process
 from red_lightning.errors import UsageError, require_range
 from red_lightning.generation.beam_search import beam_search
 from red_lightning.generation.greedy import greedy
@@ -225,7 +226,13 @@ def _generate(
     published = backbone.generation_config
     backbone.generation_config = GenerationConfig()  # generate takes from here whatever is not set above
     try:
-        tokens = backbone.generate(**inputs, generation_config=settings, logits_processor=processors, streamer=stream)
+        tokens = backbone.generate(
+            **inputs,
+            generation_config=settings,
+            logits_processor=processors,
+            streamer=stream,
+            synced_gpus=needs_every_process(backbone) or None,  # None: as transformers sees fit
+        )
     finally:
         backbone.generation_config = published
     return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
