@@ -63,14 +63,15 @@ class Folding:
                 yield from ((n, self.learned[n] if n in self.learned else self.weights.read(n)) for n in names)
                 continue
             linear: Any = getattr(self.edited[owner], "base_layer", self.edited[owner])
-            without = dict(linear._parameters)
+            without = _own(linear)
             for name in names:
                 values = self.weights.read(name).to(torch.float32, copy=True)
                 setattr(linear, name.rpartition(".")[2], nn.Parameter(values, requires_grad=False))
             alone = nn.ModuleDict({"site": self.edited[owner]})
             self.method.fold(alone)
             yield from ((f"{owner}.{leaf}", p.data) for leaf, p in alone["site"].named_parameters(recurse=False))
-            linear._parameters.update(without)
+            for leaf in _own(linear):
+                setattr(linear, leaf, without.get(leaf))
 
 
 def open_folding(
@@ -105,6 +106,11 @@ def open_folding(
     edited = dict([*surgery.edited_modules(backbone), *adapted(backbone)])
     _require_foldable(applied, edited, tied)
     return Folding(backbone, applied, weights, stored, edited, learned)
+
+
+def _own(module: nn.Module) -> dict[str, nn.Parameter]:
+    """A module's own parameters, by name."""
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False))
 
 
 def _tied(backbone: nn.Module) -> set[str]:

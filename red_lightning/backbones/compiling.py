@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from red_lightning.compat.compiler import allow_variants, guard_hooks
 from red_lightning.compat.key_value_cache import cache_among
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
@@ -86,20 +87,20 @@ def compile_blocks(backbone: Any) -> None:
             f"model.backbone_options.compile: the model family '{backbone.config.model_type}' has no record of what "
             "its blocks are called; leave compile out"
         )
-    settings: Any = torch._dynamo.config
-    settings.skip_nnmodule_hook_guards = False  # else a block whose hooks have changed would do what they did before
-    settings.cache_size_limit = max(MOST_VARIANTS, settings.cache_size_limit)
+    guard_hooks()
+    allow_variants(MOST_VARIANTS)
     pattern = record.block_pattern()
     for name, module in backbone.named_modules():
         if pattern.fullmatch(name):
             module.compile(dynamic=True, backend=BACKEND)
     backbone.register_forward_pre_hook(_begin, with_kwargs=True)
+    backbone.blocks_are_compiled = True
     backbone.register_forward_hook(_end, always_call=True)
 
 
 def is_compiled(backbone: nn.Module) -> bool:
     """Whether :func:`compile_blocks` was called."""
-    return _begin in backbone._forward_pre_hooks.values()
+    return getattr(backbone, "blocks_are_compiled", False) is True
 
 
 def refuse_compiled(backbone_is_compiled: bool) -> None:

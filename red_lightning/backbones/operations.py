@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, silu
 
+from red_lightning.compat.autograd_graph import output_of, saved
+
 _EPSILON = "epsilon"
 """Where a LayerNorm's node notes it."""
 
@@ -18,7 +20,7 @@ class Rule(NamedTuple):
 
     Attributes:
         function: What computes it from the operands, given the operation's node; None if that is not known.
-        saved: For each operand, where the node has it if it needs no gradient; None where it has not.
+        saved: For each operand, the name under which the node has it if it needs no gradient; None where it has not.
     """
 
     function: Callable[[Any], Callable[..., Tensor] | None]
@@ -34,39 +36,50 @@ def note_epsilon(norm: Any, args: Any, output: Tensor) -> None:
         node.metadata[_EPSILON] = norm.eps
 
 
-def convert(node: Any) -> Callable[..., Tensor]:
+def convert(node: Any) -> Callable[..., Tensor] | None:
     """Converts a tensor as a ``ToCopyBackward0`` did."""
-    made = node._input_metadata[0]
-    return methodcaller("to", made.device, made.dtype)
+    made = output_of(node)
+    return made and methodcaller("to", made.device, made.dtype)
 
 
 def _layer_norm(node: Any) -> Callable[..., Tensor] | None:
-    if (epsilon := node.metadata.get(_EPSILON)) is None:
+    epsilon, shape = node.metadata.get(_EPSILON), saved(node, "normalized_shape")
+    if epsilon is None or shape is None:
         return None
-    shape = node._saved_normalized_shape
     return lambda hidden, weight, bias: layer_norm(hidden, shape, weight, bias, epsilon)
 
 
-def _dropout(node: Any) -> Callable[..., Tensor]:
-    mask = node._saved_result1
-    keep = torch.tensor(1 - node._saved_p, dtype=torch.float32).item()
+def _dropout(node: Any) -> Callable[..., Tensor] | None:
+    mask, dropped = saved(node, "result1"), saved(node, "p")
+    if mask is None or dropped is None:
+        return None
+    keep = torch.tensor(1 - dropped, dtype=torch.float32).item()
     scale = torch.tensor(1 / keep, dtype=torch.float32).item()  # the CUDA kernel's, to the last bit
     return lambda hidden: hidden * mask * scale
 
 
-def _view(node: Any) -> Callable[..., Tensor]:
-    return methodcaller("reshape", node._input_metadata[0].shape)
+def _view(node: Any) -> Callable[..., Tensor] | None:
+    made = output_of(node)
+    return made and methodcaller("reshape", made.shape)
+
+
+def _with(function: Callable[..., Tensor], option: str) -> Callable[[Any], Callable[..., Tensor] | None]:
+    """A rule's function: one that is called with an option, which the node has saved under its name."""
+
+    def fill(node: Any) -> Callable[..., Tensor] | None:
+        value = saved(node, option)
+        return None if value is None else partial(function, **{option: value})
+
+    return fill
 
 
 RULES = {
-    "AddBackward0": Rule(lambda node: partial(torch.add, alpha=node._saved_alpha), (None, None)),
-    "MulBackward0": Rule(lambda _: torch.mul, ("_saved_self", "_saved_other")),
-    "AddcmulBackward0": Rule(
-        lambda node: partial(torch.addcmul, value=node._saved_value), (None, "_saved_tensor1", "_saved_tensor2")
-    ),
+    "AddBackward0": Rule(_with(torch.add, "alpha"), (None, None)),
+    "MulBackward0": Rule(lambda _: torch.mul, ("self", "other")),
+    "AddcmulBackward0": Rule(_with(torch.addcmul, "value"), (None, "tensor1", "tensor2")),
     "SiluBackward0": Rule(lambda _: silu),
-    "GeluBackward0": Rule(lambda node: partial(gelu, approximate=node._saved_approximate)),
-    "NativeLayerNormBackward0": Rule(_layer_norm, (None, "_saved_weight", "_saved_bias")),
+    "GeluBackward0": Rule(_with(gelu, "approximate")),
+    "NativeLayerNormBackward0": Rule(_layer_norm, (None, "weight", "bias")),
     "NativeDropoutBackward0": Rule(_dropout),
     "ToCopyBackward0": Rule(convert),
     "ViewBackward0": Rule(_view),

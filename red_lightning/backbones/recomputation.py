@@ -22,6 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from red_lightning.backbones.activations import replace_activations
 from red_lightning.backbones.operations import RULES, convert, note_epsilon
+from red_lightning.compat.autograd_graph import output_of, saved, version_of
 
 MOST_OPERATIONS = 6
 """By how many operations one tensor may be computed again, so that no chain of residuals grows with the depth."""
@@ -59,7 +60,7 @@ class Kept:
     def __init__(self, tensor: Tensor) -> None:
         # detached: the graph holds what is kept, and would never be freed if that held the graph
         self.tensor = tensor if tensor.grad_fn is None else tensor.detach()
-        self.version = tensor._version
+        self.version = version_of(tensor)
 
     def unpack(self) -> Tensor:
         """The tensor.
@@ -67,10 +68,10 @@ class Kept:
         Raises:
             RuntimeError: It was changed in place, which autograd itself does not look for where there are hooks.
         """
-        if self.tensor._version != self.version:
+        if (version := version_of(self.tensor)) != self.version:
             raise RuntimeError(
                 f"a tensor of shape {tuple(self.tensor.shape)} that the backward pass needs was changed in place: it "
-                f"is at version {self.tensor._version} instead of {self.version}"
+                f"is at version {version} instead of {self.version}"
             )
         return self.tensor
 
@@ -162,33 +163,34 @@ class ForwardPass:
         if rule is None or number or not deep or len(node.next_functions) != len(rule.saved):
             return None
         edges = list(zip(node.next_functions, rule.saved, strict=True))
-        if any(source is None and saved is None for (source, _), saved in edges):
+        if any(source is None and name is None for (source, _), name in edges):
             return None
         operands: list[Any] = []
-        for (source, output), saved in edges:
-            operands.append(saved if source is None else self.find(source, output, deep - 1))
+        for (source, output), name in edges:
+            operands.append(name if source is None else self.find(source, output, deep - 1))
             if operands[-1] is None:
                 return None
         operations = 1
         for place, operand in enumerate(operands):
             if isinstance(operand, str):  # last: to read it in a block with gradient checkpointing computes that again
-                operand = operands[place] = _constant(getattr(node, operand))
+                operand = operands[place] = _constant(saved(node, operand))
                 if operand is None:
                     return None
             operations += operand.operations
         function = rule.function(node) if operations <= MOST_OPERATIONS else None
-        return function and Rebuilt(function, operands, operations, node._input_metadata[0].dtype)
+        made = output_of(node)
+        return Rebuilt(function, operands, operations, made.dtype) if function and made else None
 
     def narrow(self, tensor: Tensor, node: Any) -> Rebuilt | None:
         """Keep the 16-bit numbers that a float32 tensor was converted from: converted back, they are the same."""
         if node.name() != "ToCopyBackward0" or tensor.dtype != torch.float32:
             return None
         source, output = node.next_functions[0]
-        dtype = source._input_metadata[output].dtype
-        if dtype not in (torch.bfloat16, torch.float16):
+        made, function = output_of(source, output), convert(node)
+        if made is None or made.dtype not in (torch.bfloat16, torch.float16) or function is None:
             return None
-        self.known[source, output] = Kept(tensor.detach().to(dtype))
-        return Rebuilt(convert(node), [self.known[source, output]], 1, tensor.dtype)
+        self.known[source, output] = Kept(tensor.detach().to(made.dtype))
+        return Rebuilt(function, [self.known[source, output]], 1, tensor.dtype)
 
 
 def _constant(tensor: Tensor | None) -> Kept | None:

@@ -12,6 +12,7 @@ from red_lightning.backbones.compiling import refuse_compiled
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import refuse_division
 from red_lightning.backbones.weight_files import Place, find_places
+from red_lightning.compat.weight_initialization import can_compute_buffers, compute_buffers, keeps_some_in_float32
 
 
 def load_sharded(
@@ -24,7 +25,7 @@ def load_sharded(
     """Load a backbone and divide it, so that all processes together hold its weights about once.
 
     Where the files are not safetensors, or their tensors do not fit the model name by name, each process loads the
-    whole backbone before it is divided.
+    whole backbone before it is divided. So it does where transformers does not tell how buffers are computed.
 
     Args:
         load: Loads the backbone whole, or with ``meta=True`` builds it without weights.
@@ -42,22 +43,23 @@ def load_sharded(
     refuse_division(options.quantization is not None)
     refuse_compiled(options.compile)
     backbone = load(meta=True)
-    places = find_places(source, backbone) if _one_dtype(backbone, options) else None
+    in_parts = _one_dtype(backbone, options) and can_compute_buffers(backbone)
+    places = find_places(source, backbone) if in_parts else None
     if places is None:
         backbone = load()
         shard(backbone)
         return backbone
     shard(backbone)
     _allocate(backbone, device)
-    _compute_buffers(backbone)
+    _allocate_buffers(backbone)
+    compute_buffers(backbone)
     _fill(backbone, places)
     return backbone.train()
 
 
 def _one_dtype(backbone: Any, options: BackboneOptions) -> bool:
     """Whether every weight gets the dtype of the options; T5 keeps some in float32."""
-    kept = backbone._keep_in_fp32_modules or getattr(backbone, "_keep_in_fp32_modules_strict", None)
-    return options.number_format == "float32" or not kept
+    return options.number_format == "float32" or not keeps_some_in_float32(backbone)
 
 
 def _allocate(backbone: nn.Module, device: torch.device) -> None:
@@ -70,16 +72,11 @@ def _allocate(backbone: nn.Module, device: torch.device) -> None:
             setattr(module, name, made[parameter])
 
 
-def _compute_buffers(backbone: Any) -> None:
-    """Fill the buffers, such as rotary frequencies; no file holds most of them, and ``_init_weights`` computes them."""
-    for tensor in backbone.parameters():
-        tensor._is_hf_initialized = True  # so that it is left as it is
+def _allocate_buffers(backbone: nn.Module) -> None:
+    """Give each buffer memory on the CPU."""
     for module in backbone.modules():
-        buffers = dict(module.named_buffers(recurse=False))
-        for name, buffer in buffers.items():
-            module._buffers[name] = torch.empty_like(buffer, device="cpu")
-        if buffers:
-            backbone._init_weights(module)
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(module, name, torch.empty_like(buffer, device="cpu"))
 
 
 @torch.no_grad()

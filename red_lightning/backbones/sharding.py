@@ -1,20 +1,21 @@
 """A backbone whose weights are divided over processes: how it is divided, and its tensors made whole again."""
 
-import re
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from red_lightning.backbones.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.quantization import is_quantized, refuse_division
+from red_lightning.compat.wrapped_names import unwrapped
 from red_lightning.families import architecture_of
 
-_WRAPPERS = re.compile(r"_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.|_orig_mod\.")
+_IN_STEP = "generates_in_step"
+"""The attribute of a backbone that says so."""
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that train, by the names that they had before anything was wrapped around their modules."""
-    return {_WRAPPERS.sub("", name): p for name, p in module.named_parameters() if p.requires_grad}
+    return {unwrapped(name): p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
@@ -30,13 +31,21 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 def generate_in_step(backbone: nn.Module) -> None:
-    """Let ``generate`` go on in each process until the last is done: a forward pass needs them all."""
-    backbone._is_fsdp_managed_module = True  # type: ignore[assignment]  # the mark that transformers looks for
+    """Let decoding go on in each process until the last is done: a forward pass needs them all.
+
+    A call of the backbone's own ``generate`` from elsewhere has to pass ``synced_gpus=True``.
+    """
+    setattr(backbone, _IN_STEP, True)
 
 
 def generates_in_step(backbone: nn.Module) -> bool:
     """Whether :func:`generate_in_step` was asked for."""
-    return getattr(backbone, "_is_fsdp_managed_module", False) is True
+    return getattr(backbone, _IN_STEP, False) is True
+
+
+def needs_every_process(backbone: nn.Module) -> bool:
+    """Whether a forward pass of the backbone needs other processes, which have to call it as often."""
+    return generates_in_step(backbone) and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def is_divided(value: Any) -> bool:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.verification import verified
 from red_lightning.backbones.virtual_tokens import arguments
+from red_lightning.compat.attention import attention_of
 from red_lightning.families import can_pack
 
 FEW = 10
@@ -50,7 +51,7 @@ def shared_mask(backbone: Any, sources: Tensor, targets: Tensor) -> Tensor:
     own_source = sources[:, :, None] == sources[:, None, :]
     own_target = (targets[:, None, :] == 0) | (targets[:, :, None] == targets[:, None, :])
     sees = (own_source & own_target).tril()[:, None]
-    if backbone.config._attn_implementation == "sdpa":
+    if attention_of(backbone) == "sdpa":
         return sees
     blocked = torch.finfo(backbone.dtype).min
     return torch.zeros(sees.shape, dtype=backbone.dtype, device=sees.device).masked_fill(~sees, blocked)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from red_lightning.backbones.hooks import add_hook, has_hook, remove_hooks
 from red_lightning.backbones.quantization import in_fewer_bits
 from red_lightning.backbones.sites import Site
 from red_lightning.backbones.verification import structure_changed
@@ -34,7 +35,7 @@ def attach(backbone: nn.Module, site: Site, editor: nn.Module) -> None:
         raise UsageError(f"'{site.module}' is edited already; detach its edit first")
     structure_changed()
     module.add_module(EDITOR, editor.to(next(module.parameters()).device))
-    module.register_forward_hook(_edit_output)
+    add_hook(module, _edit_output)
 
 
 def detach(backbone: nn.Module) -> None:
@@ -42,14 +43,12 @@ def detach(backbone: nn.Module) -> None:
     structure_changed()
     for _, module in edited_modules(backbone):
         delattr(module, EDITOR)
-        for key, hook in list(module._forward_hooks.items()):
-            if hook is _edit_output:
-                del module._forward_hooks[key]
+        remove_hooks(module, _edit_output)
 
 
 def edited_modules(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules whose output an editor edits, with their names."""
-    return [(name, m) for name, m in backbone.named_modules() if _edit_output in m._forward_hooks.values()]
+    return [(name, m) for name, m in backbone.named_modules() if has_hook(m, _edit_output)]
 
 
 def shared_copy(backbone: Any) -> Any:

@@ -23,7 +23,8 @@ import transformers
 from torch import Tensor, distributed, nn
 
 from red_lightning.backbones.quantization import is_quantized
-from red_lightning.backbones.sharding import generates_in_step
+from red_lightning.backbones.sharding import needs_every_process
+from red_lightning.compat.attention import attention_of
 from red_lightning.errors import UsageError, first_line
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -159,7 +160,7 @@ def _compare(path: str, backbone: Any, fast: Callable[[], Tensor], plain: Callab
                 largest, cause = float("inf"), f"{type(error).__name__}: {first_line(error)}"
     finally:
         _comparing.discard(path)
-    if generates_in_step(backbone) and distributed.is_initialized():  # all processes must go the same way
+    if needs_every_process(backbone):  # all processes must go the same way
         shared = torch.tensor(largest, device=right.device)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX)
         largest = float(shared)
@@ -201,7 +202,7 @@ def _kind(backbone: Any) -> str:
     """A digest of what a model computes: its class, configuration, modules, dtype and device."""
     weight = next(backbone.parameters(), None)
     autocast = weight is not None and torch.is_autocast_enabled(weight.device.type)
-    parts = [backbone.config.to_json_string(), backbone.config._attn_implementation, str(autocast)]
+    parts = [backbone.config.to_json_string(), attention_of(backbone), str(autocast)]
     parts += [] if weight is None else [str(weight.dtype), weight.device.type]
     parts += [f"{name} {type(m).__module__}.{type(m).__qualname__}" for name, m in backbone.named_modules()]
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()

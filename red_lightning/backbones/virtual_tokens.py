@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
+from red_lightning.backbones.hooks import add_hook, remove_hooks
 from red_lightning.backbones.verification import structure_changed
 from red_lightning.compat.key_value_cache import cache_among, cache_argument, rename_cache
 from red_lightning.errors import UsageError
@@ -41,12 +42,12 @@ def attach_embeddings(backbone: Any, tokens: nn.Module) -> None:
     """
     stack, count = stack_of(backbone), tokens().shape[1]
     _add(stack, tokens)
-    stack.register_forward_pre_hook(_prepend_embeddings, with_kwargs=True)
+    add_hook(stack, _prepend_embeddings, before=True, with_kwargs=True)
     if backbone.config.is_encoder_decoder:  # the decoder attends to the virtual tokens, too
-        backbone.get_decoder().register_forward_pre_hook(_show_to_decoder, with_kwargs=True)
+        add_hook(backbone.get_decoder(), _show_to_decoder, before=True, with_kwargs=True)
         return
     blocks = stack.encoder if getattr(stack, "pooler", None) is not None else stack  # a pooler reads the first token
-    blocks.register_forward_hook(partial(_strip, count), with_kwargs=True)
+    add_hook(blocks, partial(_strip, count), with_kwargs=True)
 
 
 def attach_cache(backbone: Any, tokens: nn.Module) -> None:
@@ -75,8 +76,8 @@ def attach_cache(backbone: Any, tokens: nn.Module) -> None:
             "turn model.backbone_options.gradient_checkpointing off, or use PromptTuning"
         )
     _add(stack, tokens)
-    stack.register_forward_pre_hook(_fill_cache, with_kwargs=True)
-    stack.register_forward_hook(_withhold_cache, with_kwargs=True)
+    add_hook(stack, _fill_cache, before=True, with_kwargs=True)
+    add_hook(stack, _withhold_cache, with_kwargs=True)
 
 
 def cache_shape(config: Any) -> tuple[int, int, int]:
@@ -95,20 +96,9 @@ def detach(backbone: nn.Module) -> None:
     """Remove what was attached; the backbone is bit for bit what it was."""
     structure_changed()
     for module in backbone.modules():
-        if TOKENS in module._modules:
+        if TOKENS in dict(module.named_children()):
             delattr(module, TOKENS)
         remove_hooks(module, _prepend_embeddings, _show_to_decoder, _strip, _fill_cache, _withhold_cache)
-
-
-def remove_hooks(module: nn.Module, *functions: Any) -> None:
-    """Remove the forward hooks and pre-hooks that are one of some functions, or that function with arguments filled."""
-    of_inputs = (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs)
-    of_outputs = (module._forward_hooks, module._forward_hooks_with_kwargs)
-    for hooks, flags in (of_inputs, of_outputs):
-        for key, hook in list(hooks.items()):
-            if getattr(hook, "func", hook) in functions:
-                del hooks[key]
-                flags.pop(key, None)
 
 
 def arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

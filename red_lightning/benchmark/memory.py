@@ -1,16 +1,16 @@
 """How much memory a run takes, exactly: what autograd keeps, and the most that is held at once."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from red_lightning.benchmark.quiet import without_lines
+from red_lightning.compat.new_tensors import tensors_in, watch_tensors
 
 
 def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
@@ -23,11 +23,10 @@ def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
     Returns:
         The size of the distinct storages that were made by the forward pass and are still there after it.
     """
-    with NewStorages() as made:
+    with new_storages() as made:
         loss = forward()
-    given = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers(), *tree_leaves(loss))}
-    there = {key: size for key, (storage, size) in made.storages.items() if not storage.expired()}
-    return sum(size for key, size in there.items() if key not in given)
+    given = _storages((*model.parameters(), *model.buffers(), *tensors_in(loss)))
+    return sum(size for storage, size in made.items() if not storage.expired() and storage not in given)
 
 
 def peak_bytes(run: Callable[[], Any], device: str) -> int:
@@ -59,8 +58,13 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
 
 def held_bytes(tensors: Iterable[Tensor]) -> int:
     """The bytes of the distinct storages of some tensors; those of torchao, which have several parts, with each."""
-    storages = {part.untyped_storage()._cdata: part.untyped_storage() for tensor in tensors for part in _parts(tensor)}
-    return sum(storage.nbytes() for storage in storages.values())
+    return sum(_storages(part for tensor in tensors for part in _parts(tensor)).values())
+
+
+def _storages(tensors: Iterable[Tensor]) -> dict[StorageWeakRef, int]:
+    """The distinct storages of some tensors, none of which is kept alive, with their bytes."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {StorageWeakRef(storage): storage.nbytes() for storage in storages}
 
 
 def _parts(tensor: Any) -> list[Tensor]:
@@ -71,17 +75,9 @@ def _parts(tensor: Any) -> list[Tensor]:
     return [part for name in names for part in _parts(getattr(tensor, name))]
 
 
-class NewStorages(TorchDispatchMode):
-    """Notes the storages of the tensors that are made, and keeps none of them alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self.storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        return output
+@contextmanager
+def new_storages() -> Iterator[dict[StorageWeakRef, int]]:
+    """Note the storages of the tensors that are made within, with their bytes, and keep none of them alive."""
+    storages: dict[StorageWeakRef, int] = {}
+    with watch_tensors(lambda tensor: storages.update(_storages([tensor]))):
+        yield storages

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 
 from red_lightning.callbacks.best_checkpoint import kept_checkpoints, not_finite
 from red_lightning.callbacks.prediction_writer import of_all_ranks
+from red_lightning.compat.norms import largest_magnitude
 from red_lightning.errors import require_range
 
 SHOWN = 20
@@ -100,7 +100,7 @@ class FiniteSteps(Callback):
         """Whether any of the values, on any process, is NaN or infinite."""
         local = [value for value in map(_local, values) if value.numel()]  # a shard may be empty, no loss is
         # The largest absolute value rather than the norm, whose square overflows where the gradients do not.
-        largest = torch.stack(torch._foreach_norm(local, math.inf)).max().float()
+        largest = largest_magnitude(local).float()
         nothing = largest - largest  # 0, or NaN where it is no number; so is the sum over the processes
         return math.isnan(trainer.strategy.reduce(nothing, reduce_op="sum"))
 

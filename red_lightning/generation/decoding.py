@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from red_lightning.backbones.decoder_start import start_token
+from red_lightning.backbones.sharding import needs_every_process
 from red_lightning.generation.beam_search import beam_search
 from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.greedy import greedy
@@ -144,7 +145,13 @@ def _generate(
     known = {} if encoder_outputs is None else {"encoder_outputs": encoder_outputs}
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **known}
     with without_published_settings(backbone):
-        tokens = backbone.generate(**inputs, generation_config=settings, logits_processor=processors, streamer=stream)
+        tokens = backbone.generate(
+            **inputs,
+            generation_config=settings,
+            logits_processor=processors,
+            streamer=stream,
+            synced_gpus=needs_every_process(backbone) or None,  # None: as transformers sees fit
+        )
     return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from red_lightning.backbones.decoder_start import start_token
+from red_lightning.backbones.sharding import needs_every_process
 from red_lightning.backbones.verification import verified
 from red_lightning.generation.reader import Reader
 from red_lightning.generation.stacked import BATCH
@@ -155,7 +156,10 @@ class _Few:
         )
         with self.chosen(0, 1), without_published_settings(self.backbone):
             found = self.backbone.generate(
-                **self.batch(), generation_config=settings, logits_processor=LogitsProcessorList([_Forced(forced)])
+                **self.batch(),
+                generation_config=settings,
+                logits_processor=LogitsProcessorList([_Forced(forced)]),
+                synced_gpus=needs_every_process(self.backbone) or None,
             )
         return torch.cat(found.logits)
 

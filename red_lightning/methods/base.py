@@ -1,15 +1,15 @@
 """What every way of adapting a frozen backbone can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, MutableMapping
-from typing import Any, TypeVar
+from collections.abc import MutableMapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from red_lightning.backbones import surgery
+from red_lightning.compat.module_dtype import KeepsDtype
 from red_lightning.errors import UsageError
 
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
 State = MutableMapping[Tensor, dict[str, Any]]
 
 
@@ -101,16 +101,9 @@ class Method(ABC):
         return {"name": type(self).__name__, **vars(self)}
 
 
-class Learned(nn.Module):
+class Learned(KeepsDtype):
     """A module that is learned: it follows the backbone to another device, but never to another dtype.
 
     In bfloat16 a scaling would never leave 1 (its neighbour there is 1.0078), and small steps of any other number
     would be lost too.
     """
-
-    def _apply(self: AnyModule, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnyModule:
-        def keep_dtype(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return nn.Module._apply(self, keep_dtype, recurse)

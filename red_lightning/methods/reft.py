@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from red_lightning.backbones.hooks import add_hook, remove_hooks
 from red_lightning.backbones.sites import find_sites
 from red_lightning.backbones.surgery import attach, detach, freeze, require_unedited, trainable
-from red_lightning.backbones.virtual_tokens import arguments, remove_hooks, seen_tokens, stack_of
+from red_lightning.backbones.virtual_tokens import arguments, seen_tokens, stack_of
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods.base import Learned, Method
 
@@ -124,7 +125,7 @@ class LoReFT(Method):
             attach(backbone, site, SubspaceEditor(site.width, self.rank))
         if self.positions == "ends":
             choose = partial(_choose_ends, self.first, self.last)
-            stack_of(backbone).register_forward_pre_hook(choose, with_kwargs=True)
+            add_hook(stack_of(backbone), choose, before=True, with_kwargs=True)
         return trainable(backbone)
 
     def detach(self, backbone: nn.Module) -> None:

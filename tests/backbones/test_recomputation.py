@@ -2,19 +2,20 @@
 
 import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator
 from red_lightning.backbones.operations import RULES, note_epsilon
 from red_lightning.backbones.recomputation import MOST_OPERATIONS, ForwardPass, Kept, Rebuilt, recompute_selectively
-from red_lightning.benchmark.memory import NewStorages, saved_bytes
+from red_lightning.benchmark.memory import new_storages, saved_bytes
+from red_lightning.compat.new_tensors import tensors_in
 from red_lightning.methods import (
     IA3,
     RED,
@@ -221,21 +222,21 @@ def test_nothing_is_rebuilt_from_weights_that_were_taken_away() -> None:
     assert isinstance(packed, Kept)
 
 
-def alive(made: NewStorages, model: nn.Module, given: Any = ()) -> int:
+def alive(made: Iterable[StorageWeakRef], model: nn.Module, given: Any = ()) -> int:
     gc.collect()
-    owned = [IDS, *model.parameters(), *model.buffers(), *tree_leaves(given)]
-    known = {tensor.untyped_storage()._cdata for tensor in owned}
-    return sum(not storage.expired() for key, (storage, _) in made.storages.items() if key not in known)
+    owned = [IDS, *model.parameters(), *model.buffers(), *tensors_in(given)]
+    known = {StorageWeakRef(tensor.untyped_storage()) for tensor in owned}
+    return sum(not storage.expired() for storage in made if storage not in known)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "roberta"])
 def test_nothing_stays_after_the_step(family: str) -> None:
     model, _ = pair(family)
     loss(model)  # buffers that are made once
-    with NewStorages() as made:
+    with new_storages() as made:
         gradients = step(model)
     assert alive(made, model, gradients) == 0
-    with NewStorages() as made:
+    with new_storages() as made:
         loss(model)  # never differentiated
     assert alive(made, model) == 0
 
@@ -250,7 +251,7 @@ def test_nothing_stays_after_an_error(error: type[BaseException]) -> None:
         raise error
 
     handle = model.get_submodule("transformer.h.2").register_forward_hook(fail)
-    with NewStorages() as made, pytest.raises(error):
+    with new_storages() as made, pytest.raises(error):
         loss(model)
     handle.remove()
     found = step(model)  # ends what a KeyboardInterrupt, which forward hooks do not see, has left
