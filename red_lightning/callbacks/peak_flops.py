@@ -20,8 +20,8 @@ OTHERWISE = {
     "RTX 3090": 71,
 }
 """The GPUs that Lightning (2.6) does not know by the name that the driver gives, or knows wrongly: 10^12 dense 16-bit
-operations per second by NVIDIA's data sheets. Lightning has the H100 NVL at more than twice
-its rate, takes an L40 for an L4, and has the last four without tensor cores. A test finds those that a release of Lightning has put right."""
+operations per second by NVIDIA's data sheets. Lightning has the H100 NVL at more than twice its rate, takes an L40 for
+an L4, and has the last four without tensor cores. A test finds those that a release of Lightning has put right."""
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:

@@ -161,10 +161,9 @@ class BackboneTask(TaskModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over what trains, and the schedule, whose warm-up is resolved here."""
-        trainable = self.trainable_parameters()
+        trainable, rate = self.trainable_parameters(), self.learning_rate
         if not trainable:
             raise UsageError(f"model.method {type(self.method).__name__} trains nothing, and there is no head to train")
-        rate = self.learning_rate
         if self.method.computed:  # the head alone is trained; without one, the one step that a run takes does nothing
             head = {name: p for name, p in trainable.items() if not name.startswith("backbone.")}
             trainable, rate = (head, rate) if head else (trainable, 0.0)
