@@ -35,10 +35,8 @@ class RedCLI(LightningCLI):
     """LightningCLI in which one experiment is one YAML file, and ``fit`` ends with its result."""
 
     run_path: Path
-    parsers: list[LightningArgumentParser]
-    """That of each command, in the order of ``subcommands``."""
-    given_checkpoint: str | None
-    """The value of ``--ckpt_path``."""
+    parsers: list[LightningArgumentParser]  # one for each command, in the order of `subcommands`
+    given_checkpoint: str | None  # the value of `--ckpt_path`
     config_file: str | None = None
     """The last ``--config`` of the command line."""
     replicas: list[Replica]
