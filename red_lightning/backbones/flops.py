@@ -1,4 +1,9 @@
-"""How much arithmetic a training step needs: multiplications and additions, two for each weight that a token meets."""
+"""How much arithmetic a training step needs: multiplications and additions, two for each weight that a token meets.
+
+Lightning's ``measure_flops`` counts the operations of one forward and backward pass; the tests compare with it. It is
+not used in a run: it needs a second model on the meta device and a pass for each shape of batch, and counts attention
+whole rather than causal, padding, logits that no label needs, and what gradient checkpointing repeats.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -27,7 +27,7 @@ from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, c
 from red_lightning.benchmark.quantized_models import quantized, written_out
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import Shape, build, config_of, shape_of
-from red_lightning.callbacks.throughput import peak_of
+from red_lightning.callbacks.peak_flops import peak_flops
 from red_lightning.errors import UsageError
 
 PLAIN, OURS, COMPILED, KERNELS = "the authors' way", "RED", "RED, compile", "RED, kernels: liger"
@@ -164,7 +164,7 @@ def _operations(way: Way) -> float:
 def _peak(settings: Settings) -> tuple[str, float]:
     """The most operations per second of a device, by its maker or else by a product of matrices; and by which."""
     on_gpu = settings.device == "cuda"
-    known = peak_of(torch.cuda.get_device_name()) if on_gpu and settings.dtype == "bfloat16" else None
+    known = peak_flops(torch.device("cuda"), torch.bfloat16) if on_gpu and settings.dtype == "bfloat16" else None
     if known is not None:
         return "the GPU's 16-bit peak, by its data sheet", known
     side, clock = SIDES[settings.size], on_cuda if on_gpu else on_cpu

@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from red_lightning.callbacks.checkpoint_files import flush
+from red_lightning.compat.fit_loop import is_accumulating, validates_next
 from red_lightning.errors import UsageError, cannot_write, nearest
 
 
@@ -92,7 +93,7 @@ class BestCheckpoint(Checkpoint):
         if self._is_better(score):
             self.best_score, self.best_step = score, trainer.global_step
             self._save(trainer, self.best_path)
-        if whole_step(trainer):
+        if not is_accumulating(trainer):  # half-gathered gradients cannot be resumed
             self._save(trainer, self.last_path)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,16 +198,9 @@ def _newest(checkpoints: Sequence[Path]) -> str:
     return f"the last good checkpoint is '{kept}'" if kept else "there is no checkpoint yet"
 
 
-def whole_step(trainer: Trainer) -> bool:
-    """Whether no accumulation is under way; half-gathered gradients cannot be resumed."""
-    return not trainer.fit_loop.epoch_loop._should_accumulate()
-
-
 def between_steps(trainer: Trainer) -> bool:
-    """Whether a run can go on from the state after this training batch.
+    """Return whether a run can resume from the state after this training batch.
 
-    Not if Lightning validates right after it: a resumed run would skip that validation.
+    It cannot within an accumulation, nor if Lightning validates right after the batch, which a resumed run would skip.
     """
-    fetcher = trainer.fit_loop._data_fetcher
-    validates = fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
-    return whole_step(trainer) and not validates
+    return not is_accumulating(trainer) and not validates_next(trainer)

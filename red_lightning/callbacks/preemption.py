@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from red_lightning.callbacks.best_checkpoint import BestCheckpoint, between_steps, whole_step
+from red_lightning.callbacks.best_checkpoint import BestCheckpoint, between_steps
+from red_lightning.compat.cluster import leave_requeueing
+from red_lightning.compat.fit_loop import is_accumulating, repeat_validation
 
 
 class Preemption(Callback):
@@ -56,9 +57,7 @@ class Preemption(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep Lightning from saving in the middle of a step."""
         self._received, self._training, self._stopping = None, False, False
-        environment = trainer._accelerator_connector.cluster_environment
-        if isinstance(environment, SLURMEnvironment):
-            environment.auto_requeue = False
+        leave_requeueing(trainer)
 
     # Lightning sets its own handlers before each stage (its SIGTERM handler waits for the other processes, wherever
     # they are) and brings back those of before at its end, so ours are set in the first hooks after that.
@@ -69,7 +68,7 @@ class Preemption(Callback):
         self._listen()
         if self._validation_due:
             self._validation_due = False
-            _validate(trainer)
+            repeat_validation(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen; stop before the validation if told so."""
@@ -133,7 +132,7 @@ class Preemption(Callback):
         if self._training:
             last_step = trainer.global_step == trainer.max_steps  # Lightning would not come back to this validation
             self._validation_due = True
-            self._stop_if_told(trainer, save=whole_step(trainer) and not last_step)
+            self._stop_if_told(trainer, save=not is_accumulating(trainer) and not last_step)
             self._validation_due = False
 
     def _stop_if_told(self, trainer: Trainer, save: bool = True) -> None:
@@ -165,16 +164,6 @@ class Preemption(Callback):
         text = f"stopped by {signal.Signals(self._received).name}{what}; {end}\n"
         os.write(2, text.encode())  # print could be what the signal has interrupted
         raise SystemExit(128 + self._received)
-
-
-def _validate(trainer: Trainer) -> None:
-    """Run the validation of a fit, before Lightning goes on as if it had been run before the checkpoint was written."""
-    validation = trainer.fit_loop.epoch_loop.val_loop
-    validation.restarting = False
-    trainer.validating = True
-    validation.run()
-    trainer.training = True
-    validation._has_run = False
 
 
 def _signals() -> list[signal.Signals]:

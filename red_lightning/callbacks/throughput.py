@@ -1,6 +1,5 @@
 """Say how fast a model trains, how well that uses the hardware, and how long it still takes."""
 
-import re
 import resource
 import sys
 import time
@@ -17,27 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from red_lightning.backbones.flops import StepFlops, step_flops
-
-PEAK_TFLOPS = {
-    "B200": 2250,
-    "GH200": 989,
-    "H200 NVL": 835,
-    "H200": 989,
-    "H100 PCIe": 756,
-    "H100 NVL": 835,
-    "H100": 989,
-    "A100": 312,
-    "L40S": 362,
-    "L40": 181,
-    "L4": 121,
-    "A40": 150,
-    "RTX A6000": 155,
-    "RTX 4090": 165,
-    "RTX 3090": 71,
-    "V100": 125,
-    "T4": 65,
-}
-"""A GPU's 16-bit dense matrix operations per second in 10^12, by a word of its name (NVIDIA's data sheets)."""
+from red_lightning.callbacks.peak_flops import peak_flops
 
 
 class Unprofiled(PassThroughProfiler):
@@ -65,6 +44,11 @@ class Throughput(Callback):
 
     Between these points nothing waits for the device.
 
+    Lightning's ThroughputMonitor measures something else: it waits for the GPU after each micro-batch, counts on the
+    first process alone and takes all others to do as much, counts padding, and wants one number of operations for each
+    batch, whatever its lengths. Of its parts the GPUs' peaks are used here
+    (:func:`peak_flops`).
+
     Args:
         clock: Tells the time in seconds.
     """
@@ -91,7 +75,7 @@ class Throughput(Callback):
         """Start the clock."""
         backbone = getattr(pl_module, "backbone", None)
         self._flops = step_flops(backbone) if backbone is not None else None
-        self._peak = _peak_flops(pl_module.device, _computes_in(trainer, backbone))
+        self._peak = peak_flops(pl_module.device, _computes_in(trainer, backbone))
         self._counts, self._totals, self._seconds, self._paused = [], torch.zeros(4, dtype=torch.float64), 0.0, None
         self._first_step = self._reported = trainer.global_step
         self._begin = self._since = self.clock()
@@ -191,20 +175,8 @@ def _count(batch: Mapping[str, Any], operations: bool = True) -> list[Tensor | i
 def _computes_in(trainer: Trainer, backbone: Any) -> torch.dtype | None:
     """The type in which matrices are multiplied."""
     if "mixed" in str(trainer.precision):
-        return torch.bfloat16
+        return torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float16
     return next((p.dtype for p in backbone.parameters() if p.is_floating_point()), None) if backbone else None
-
-
-def _peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
-    """A device's operations per second; None if they are not known."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
-        return None
-    return peak_of(torch.cuda.get_device_name(device))
-
-
-def peak_of(name: str) -> float | None:
-    """The 16-bit operations per second of a GPU by the name that its driver gives; None if they are not known."""
-    return next((peak * 1e12 for word, peak in PEAK_TFLOPS.items() if re.search(rf"\b{word}\b", name)), None)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -38,7 +38,7 @@ class Counter:
         found: list[int] = []
 
         class Count(ParametersCLI):
-            def _run_subcommand(cli, subcommand: str) -> None:  # noqa: N805 - `self` is the counter
+            def look(cli) -> None:  # noqa: N805 - `self` is the counter
                 self._unknown.add(backbone)
                 loaded: Any = cli.model.load_backbone(meta=True)
                 self._unknown.discard(backbone)

@@ -18,6 +18,7 @@ import red_lightning.evaluation  # noqa: F401 - a config names its callback
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.cli import configs, run_folder
 from red_lightning.cli.parser import RedParser
+from red_lightning.compat.argument_parser import missing_package
 from red_lightning.errors import UsageError, cannot_write
 from red_lightning.reproduction import register_resolvers
 from red_lightning.tasks import BackboneTask
@@ -37,9 +38,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 NAMES_METHOD = re.compile(r"--model(\.init_args)?\.method(\.class_path)?(=|$)")
 """An option that names a method, in each of its spellings."""
-
-MISSING = re.compile(r"class_path '(?:\w+\.)*(\w+)':\s+(?:Requirement '([^']+)' not met|Neither `(\w+)`)")
-"""How jsonargparse passes on that a logger of Lightning lacks its package."""
 
 
 def launch(cli: Any, args: Sequence[str]) -> None:
@@ -148,7 +146,7 @@ def _misconfigured(error: BaseException) -> UsageError | None:
 
 def _missing_package(error: BaseException) -> UsageError | None:
     """The complaint, if a logger needs a package that is not installed."""
-    found = MISSING.search(str(error))
+    found = missing_package(error)
     if found is None:
         return None
-    return UsageError(f"{found[1]} needs a package that is not installed: pip install '{found[2] or found[3]}'")
+    return UsageError(f"{found[0]} needs a package that is not installed: pip install '{found[1]}'")

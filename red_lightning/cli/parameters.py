@@ -23,10 +23,16 @@ class ParametersCLI(RedCLI):
         """Build the task and the data module, of which nothing is read but the labels."""
         config = self.config[self.subcommand]
         parts = config.__class__(model=config.model, data=config.data)
-        built = self._parser(self.subcommand).instantiate_classes(parts)
+        built = self.command_parser.instantiate(parts)
         self.model, self.datamodule = built.model, built.data
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def after_instantiate_classes(self) -> None:
+        """Look at the task; nothing is run after it."""
+        self.look()
+        self.subcommand = None
+
+    def look(self) -> None:
+        """Print what the task trains."""
         backbone = self.model.load_backbone(meta=True)
         whole = sum(parameter.numel() for parameter in backbone.parameters())
         trains = self.model.method.apply(backbone)

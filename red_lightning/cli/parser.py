@@ -1,9 +1,9 @@
 """The argument parser, whose complaints are one sentence each: it names the wrong thing and the way out."""
 
-import importlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -14,6 +14,7 @@ import red_lightning.data
 import red_lightning.methods
 import red_lightning.quickstart
 import red_lightning.tasks
+from red_lightning.compat.argument_parser import read
 from red_lightning.errors import UsageError, closest, nearest, usage_error_in
 
 GROUPS = {
@@ -36,9 +37,6 @@ REMOVED = {
 SINGLE_REPLICA = re.compile(r"(class_path: red_lightning(?:\.\w+)*\.RED\n(?: .*\n)*?) +replicas: 1\n")
 """What 0.1.0 wrote into the ``config.yaml`` of each ordinary run of RED; without its last line, it means the same."""
 
-INNERMOST = re.compile(r"Subtypes: \[(.+)\]\s+Errors:(?:(?!Subtypes:)[\s\S])*?Given value: (.*)")
-"""What a value may be and what it is, in the innermost of jsonargparse's nested complaints."""
-
 
 class RedParser(LightningArgumentParser):
     """LightningCLI's parser with complaints that a user can act on."""
@@ -49,7 +47,7 @@ class RedParser(LightningArgumentParser):
             args = [f"{arg[:-4]}null" if arg.endswith("=None") else arg for arg in args]
         return super().parse_args(args, *rest, **kwargs)
 
-    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:
         """Parse a config, also that of a run of 0.1.0."""
         return super().parse_string(SINGLE_REPLICA.sub(r"\1", content), *rest, **kwargs)
 
@@ -62,12 +60,13 @@ class RedParser(LightningArgumentParser):
         if not self.exit_on_error:  # an attempt of the outer parser, which complains itself
             super().error(message, ex)
         cause = usage_error_in(ex) if ex else None
-        sentence = explain(message, self._options())
+        sentence = explain(message, self.options(), ex)
         sentence = next((instead for begin, instead in REMOVED.items() if sentence.startswith(begin)), sentence)
         raise cause or UsageError(sentence) from ex
 
-    def _options(self) -> list[str]:
-        return [option for action in self._actions for option in action.option_strings]
+    def options(self) -> list[str]:
+        """The options, as on the command line; those of a task, a data module or a method are not among them."""
+        return [f"--{key}" for key in (*self.get_defaults().keys(), "help", "print_config")]
 
 
 def run(function: Callable[..., None], args: Sequence[str], command: str | None = None) -> None:
@@ -121,42 +120,56 @@ def gathered(args: Sequence[str], option: str) -> list[str]:
     return [*others, f"{option}={whole}"]
 
 
-def explain(message: str, options: list[str]) -> str:
-    """Turn a complaint of jsonargparse into one sentence.
+def explain(message: str, options: list[str], error: Exception | None = None) -> str:
+    """Turn a complaint of jsonargparse into one sentence; one in words that are not known is shown as it is.
 
     Args:
         message: Its message.
         options: The options that the command line knows.
+        error: The exception that the message was made of.
     """
-    keys = [key.removeprefix("fit.") for key in re.findall(r'Parser key "([^"]+)"', message)]
-    place = ".".join(keys)
-    if names := re.findall(r"Expected a dot import path string: (\S+)", message):
-        return _unknown_class(names[-1], place, keys[-1] if keys else "")
-    if found := re.search(r"class_path '([^']+)':\s+Option '([^']+)' is not accepted", message):
-        known = _parameters(found[1])
-        return f"{place} has no option '{found[2]}': {nearest(found[2], known)}"
-    if found := re.search(r"Expected (?:a|an) (.+?)\. Got value: (.*)", message):
-        return f"{place} cannot be '{found[2]}': it takes {_type(found[1])}"
-    if found := re.search(r"class_path '([^']+)':\s+unrecognized arguments: --([\w.]+)", message):
-        name = found[1].rsplit(".", 1)[-1]
-        return f"{place} has no option '{found[2]}'; --{place}.help {name} lists those that exist"
-    if found := INNERMOST.search(message):
-        kinds = [_type(kind) for kind in re.findall(r"[\w.]+\[[^\]]*\]|<class '[^']+'>|\w+", found[1])]
-        return f"{place} cannot be '{found[2]}': it takes {' or '.join(kinds)}"
-    if message.startswith("unrecognized arguments: "):
-        option = message.split()[2].split("=")[0]
-        if not option.startswith("-"):
-            return f"'{option}' belongs to no option; a model comes right after the command, all else after its option"
-        near = closest(option, options)
-        return f"unknown option '{option}'" + (f": did you mean '{near}'?" if near else "; see --help")
-    if found := re.match(r"the following arguments are required: (.+)", message):
-        missing = found[1].split(", ")
-        if any(name.endswith((".model", ".data")) for name in missing):  # of a training command
-            return "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)"
-        return "give " + " and ".join(f"--{name}" for name in missing)
-    if found := re.search(r"Interpolation key '([^']+)' not found", message):
-        return f"the config refers to '{found[1]}', which is not set"
-    return " ".join(message.split())[:500]
+    complaint = read(message, error)
+    place, found = complaint.place, complaint.found
+    match complaint.kind:
+        case "class":
+            return _unknown_class(found[0], place, complaint.keys[-1])
+        case "option of a class":
+            return _unknown_option(found[0], found[1], place)
+        case "value":
+            return f"{place} cannot be '{found[1]}': it takes {_type(found[0])}"
+        case "other class":
+            return f"{place} cannot be '{found[0]}': it takes a {found[1]}"
+        case "union":
+            kinds = [_type(kind) for kind in re.findall(r"[\w.]+\[[^\]]*\]|<class '[^']+'>|\w+", found[0])]
+            return f"{place} cannot be '{found[1]}': it takes {' or '.join(kinds)}"
+        case "option":
+            return _unknown(found[0], options)
+        case "required":
+            return _missing(found[0].split(", "))
+        case "reference":
+            return f"the config refers to '{found[0]}', which is not set"
+    text = complaint.text or "the command line could not be read"
+    return f"{place}: {text}" if place and "Parser key" not in text else text
+
+
+def _unknown(option: str, options: list[str]) -> str:
+    if not option.startswith("-"):
+        return f"'{option}' belongs to no option; a model comes right after the command, all else after its option"
+    near = closest(option, options)
+    return f"unknown option '{option}'" + (f": did you mean '{near}'?" if near else "; see --help")
+
+
+def _missing(options: list[str]) -> str:
+    if any(name.endswith((".model", ".data")) for name in options):  # of a training command
+        return "no experiment is given: add --config NAME (python -m red_lightning configs lists those that ship)"
+    return "give " + " and ".join(f"--{name}" for name in options)
+
+
+def _unknown_option(class_path: str, option: str, place: str) -> str:
+    known = _parameters(class_path)
+    name = class_path.rsplit(".", 1)[-1]
+    listed = f": {nearest(option, known)}" if known else f"; --{place}.help {name} lists those that exist"
+    return f"{place} has no option '{option}'{listed}"
 
 
 def _unknown_class(name: str, place: str, group: str) -> str:
@@ -182,10 +195,12 @@ def _is_base(klass: type) -> bool:
 
 def _parameters(class_path: str) -> set[str]:
     """The options of a class: the parameters of its ``__init__`` and of those that it passes options on to."""
-    module, name = class_path.rsplit(".", 1)
-    klass: Any = getattr(importlib.import_module(module), name)
+    module, _, name = class_path.rpartition(".")
+    klass: Any = getattr(sys.modules.get(module), name, None)  # jsonargparse has imported it
     inits = [
-        c.__init__ for c in klass.__mro__ if c.__module__.split(".")[0] == "red_lightning" and "__init__" in vars(c)
+        vars(base)["__init__"]
+        for base in getattr(klass, "__mro__", ())
+        if base.__module__.split(".")[0] == "red_lightning" and "__init__" in vars(base)
     ]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name for init in inits for p in inspect.signature(init).parameters.values() if p.kind in kinds} - {"self"}

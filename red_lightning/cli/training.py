@@ -33,32 +33,42 @@ class RedCLI(LightningCLI):
     """LightningCLI in which one experiment is one YAML file, and ``fit`` ends with its result."""
 
     run_path: Path
+    parsers: list[LightningArgumentParser]  # one for each command, in the order of `subcommands`
+    given_checkpoint: str | None  # the value of `--ckpt_path`
     config_file: str | None = None
     """The last ``--config`` of the command line."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups ``checkpoint``, ``finite_steps`` and ``run``."""
+        self.parsers = [*getattr(self, "parsers", []), parser]
         parser.epilog = EPILOG
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(FiniteSteps, "finite_steps")
         parser.add_argument("--run", type=run_folder.Run, default=run_folder.Run(), help="Where the run writes.")
 
-    def _parse_ckpt_path(self) -> None:
-        """Leave the settings as given: LightningCLI would let those stored in a checkpoint win."""
+    @property
+    def command_parser(self) -> LightningArgumentParser:
+        """The parser of the command that runs."""
+        return self.parsers[list(self.subcommands()).index(str(self.config.subcommand))]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, without LightningCLI's warning that the arguments came from a list."""
+        """Parse, without LightningCLI's warning that the arguments came from a list.
+
+        The checkpoint is held back: LightningCLI would read it here, and let the settings stored in it win.
+        """
         try:
             self.config = parser.parse_args(args)
         except OmegaConfBaseException as error:
             raise unresolved(error) from error
+        command = self.config[self.config.subcommand]
+        self.given_checkpoint, command["ckpt_path"] = command.get("ckpt_path"), None
 
     def before_instantiate_classes(self) -> None:
         """Choose the run's folder and the checkpoint before anything is loaded."""
         config = self.config[self.subcommand]
+        given = config["ckpt_path"] = self.given_checkpoint
         settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
         experiment = self._experiment(config)
-        given = config.get("ckpt_path")
         resume = continuing.way(given, self.subcommand)
         label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
         self.run_path = run_folder.choose(settings, label, resume)
@@ -80,7 +90,7 @@ class RedCLI(LightningCLI):
         """The settings, so that they run again as they are, in a folder of their own."""
         again = config.clone()
         again.run.name, again.run.overwrite, again["ckpt_path"] = None, False, None
-        return self._parser(self.subcommand).dump(again, skip_none=False)
+        return self.command_parser.dump(again, skip_none=False)
 
     def instantiate_classes(self) -> None:
         """Build everything; the task learns from the checkpoint what it was trained for."""
@@ -120,7 +130,7 @@ class RedCLI(LightningCLI):
         """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
         if self.trainer.interrupted:
             return
-        if self._get(self.config, "trainer").fast_dev_run:
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             run_folder.discard()
             return
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))

@@ -16,6 +16,13 @@ from torch.optim import Optimizer
 
 from red_lightning.backbones.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.sharding import generate_in_step, trained
+from red_lightning.compat.zero_optimizer import (
+    fill_state,
+    has_step_hooks,
+    read_settings_again,
+    size_of_part,
+    start_engine,
+)
 from red_lightning.errors import UsageError
 from red_lightning.strategies.one_file import OneFile
 
@@ -31,6 +38,8 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
         process_group_backend: ``nccl`` or ``gloo``; null for what suits the device.
     """
 
+    _given_precision: Any = None
+
     def __init__(self, stage: Literal[2, 3] = 2, process_group_backend: str | None = None) -> None:
         if find_spec("deepspeed") is None:
             raise UsageError("the strategy DeepSpeed needs a package: pip install 'red-lightning[deepspeed]'")
@@ -40,11 +49,11 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
     @property
     def precision_plugin(self) -> Precision:
         """Lightning's, which leaves each weight its dtype here."""
-        return self._precision_plugin or _Precision("32-true")
+        return self._given_precision or _Precision("32-true")
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Any) -> None:
-        self._precision_plugin = None if plugin is None else _Precision(plugin.precision)
+        self._given_precision = None if plugin is None else _Precision(plugin.precision)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
@@ -70,10 +79,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
 
     def setup(self, trainer: Trainer) -> None:
         """Start DeepSpeed with this run's accumulation and clipping (a test before the fit knew neither)."""
-        assert isinstance(self.config, dict)
-        for key in ("gradient_accumulation_steps", "gradient_clipping"):
-            self.config.pop(key, None)
-        self._config_initialized = False
+        read_settings_again(self)
         super().setup(trainer)
         if self.zero_stage_3:
             refuse_compiled(is_compiled(self._task.backbone))
@@ -84,7 +90,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
             self._engine.destroy()
         super()._initialize_deepspeed_train(model)
         self._engine = self.model
-        if self._engine.optimizer.optimizer._optimizer_step_post_hooks:
+        if has_step_hooks(self._engine.optimizer.optimizer):
             raise UsageError(
                 "DeepSpeed allows nothing after an optimizer step, so model.decay_towards identity and model.method "
                 "AdaLoRA do not work with it; choose another trainer.strategy"
@@ -93,7 +99,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
     def _initialize_deepspeed_inference(self, model: nn.Module) -> None:
         """Evaluate with the engine there is; Lightning's own way removes all hooks, those of the edits too."""
         if self._engine is None and self.zero_stage_3:
-            self._engine, _ = self._setup_model_and_optimizer(model, None)
+            self._engine = start_engine(self, model)
         if self._engine is None:
             self.model_to_device()
         else:
@@ -117,7 +123,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
         """The state, by parameter name, as the plain optimizer would have it."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        zero: Any = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        zero: Any = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         parameters = trained(self._task)
         (group,) = zero.optimizer.param_groups
         kept: dict[str, Tensor] = next(iter(zero.optimizer.state.values()), {})
@@ -140,11 +146,11 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
         if not saved["state"]:
             return
         like = next(iter(saved["state"].values()))
-        for flat in zero.fp32_partitioned_groups_flat if self.zero_stage_3 else zero.single_partition_of_fp32_groups:
-            empty = {key: torch.zeros_like(flat) if value.dim() else value.clone() for key, value in like.items()}
-            zero.optimizer.state[flat] = empty
-        if not self.zero_stage_3:
-            zero._lazy_init_hp_params_optimizer_state()
+
+        def empty(flat: Tensor) -> dict[str, Any]:
+            return {key: torch.zeros_like(flat) if value.dim() else value.clone() for key, value in like.items()}
+
+        fill_state(zero, self.zero_stage_3, empty)
         for name, parameter in trained(self._task).items():
             for key, value in saved["state"][name].items():
                 if value.dim():
@@ -156,7 +162,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
         if not self.zero_stage_3:
             safe_set_full_optimizer_state(parameter, value, key)
             return
-        size = parameter.ds_tensor.numel()  # the last part is padded
+        size = size_of_part(parameter)
         padded = nn.functional.pad(value.flatten(), (0, size * self.world_size - value.numel()))
         safe_set_local_optimizer_state(parameter, padded.split(size)[self.global_rank], key)
 

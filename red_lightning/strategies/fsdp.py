@@ -23,6 +23,8 @@ class FSDP(OneFile, MeanGradients, FSDPStrategy):
         process_group_backend: ``nccl`` or ``gloo``; null for what suits the device.
     """
 
+    _given_precision: Any = None
+
     def __init__(self, process_group_backend: str | None = None) -> None:
         super().__init__(process_group_backend=process_group_backend)
         self._wrapped: FullyShardedDataParallel | None = None
@@ -35,11 +37,11 @@ class FSDP(OneFile, MeanGradients, FSDPStrategy):
     @property
     def precision_plugin(self) -> FSDPPrecision:
         """Lightning's, which leaves each weight its dtype here, and can clip by norm: what is clipped is whole."""
-        return self._precision_plugin if isinstance(self._precision_plugin, _Precision) else _Precision("32-true")
+        return self._given_precision if isinstance(self._given_precision, _Precision) else _Precision("32-true")
 
     @precision_plugin.setter
     def precision_plugin(self, plugin: Any) -> None:
-        self._precision_plugin = None if plugin is None else _Precision(plugin.precision)
+        self._given_precision = None if plugin is None else _Precision(plugin.precision)
 
     def _setup_model(self, model: Any) -> nn.Module:
         """Wrap the task, once: a test after the fit finds it wrapped."""

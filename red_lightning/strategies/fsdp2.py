@@ -9,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from red_lightning.backbones.sharded_loading import load_sharded
 from red_lightning.backbones.sharding import blocks, generate_in_step, is_divided, trained
+from red_lightning.compat.device_mesh import divide_over_all
 from red_lightning.errors import UsageError
 from red_lightning.strategies.one_file import MeanGradients, OneFile
 
@@ -30,7 +31,7 @@ class FSDP2(OneFile, MeanGradients, ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Start the processes' communication; all of them work on different rows."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        divide_over_all(self)
         super().setup_environment()
 
     def load_backbone(self, task: Any) -> nn.Module:

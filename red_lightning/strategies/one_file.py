@@ -43,7 +43,7 @@ class OneFile(Strategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The state, by parameter name, of whole tensors."""
-        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         return _changed(plain.state_dict(), lambda _, value: whole(value))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

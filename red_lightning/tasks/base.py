@@ -12,6 +12,7 @@ from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.backbones.sharding import trained
 from red_lightning.backbones.surgery import edited_columns
 from red_lightning.backbones.tokenizer import load_tokenizer
+from red_lightning.compat.fit_loop import is_accumulating
 from red_lightning.data import RowsDataModule
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
@@ -125,7 +126,7 @@ class BackboneTask(TaskModule):
     def configure_model(self) -> None:
         """Load the backbone, apply the method and make the head, once."""
         if self.backbone is None:
-            divide = getattr(getattr(self._trainer, "strategy", None), "load_backbone", None)  # FSDP2 loads in parts
+            divide = getattr(getattr(self.attached, "strategy", None), "load_backbone", None)  # FSDP2 loads in parts
             self.backbone = divide(self) if divide else self.load_backbone()
             self.backbone_fingerprint = fingerprint(self.backbone)
             with first_values():
@@ -160,10 +161,9 @@ class BackboneTask(TaskModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW over what trains, and the schedule, whose warm-up is resolved here."""
-        trainable = self.trainable_parameters()
+        trainable, rate = self.trainable_parameters(), self.learning_rate
         if not trainable:
             raise UsageError(f"model.method {type(self.method).__name__} trains nothing, and there is no head to train")
-        rate = self.learning_rate
         if self.method.computed:  # the head alone is trained; without one, the one step that a run takes does nothing
             head = {name: p for name, p in trainable.items() if not name.startswith("backbone.")}
             trainable, rate = (head, rate) if head else (trainable, 0.0)
@@ -239,7 +239,7 @@ class BackboneTask(TaskModule):
         checkpoint[RECORD] = {
             **self.record(),
             "accumulation": self.trainer.accumulate_grad_batches,
-            "whole_step": not self.trainer.fit_loop.epoch_loop._should_accumulate(),
+            "whole_step": not is_accumulating(self.trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
@@ -251,7 +251,7 @@ class BackboneTask(TaskModule):
         self.configure_model()
         self.restored = True
         record = belonging(checkpoint, self.record())
-        if self._trainer is not None and self.trainer.state.fn == "fit":
+        if self.attached is not None and self.attached.state.fn == "fit":
             if not record["whole_step"]:
                 raise UsageError(
                     "the checkpoint was written by a validation within an accumulation, so that training cannot go on "

@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from torch import Tensor
+
+from red_lightning.compat.logged_results import replace_logged
 
 LOSS = "train_loss"
 
@@ -12,11 +14,22 @@ class TaskModule(LightningModule):
     """Base of :class:`~red_lightning.tasks.base.BackboneTask`: what it does differently, a step does often."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As a module does, at a tenth of the time for what Lightning notes 50 times a step: the hook that it calls."""
-        if name == "_current_fx_name":
+        """As a module does, at a tenth of the time for a text or None that replaces another.
+
+        Lightning notes the hook that it calls as such an attribute, 50 times a step.
+        """
+        if (value is None or type(value) is str) and name in self.__dict__:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    @property
+    def attached(self) -> Trainer | None:
+        """The Trainer that runs the task; None if there is none, where ``trainer`` raises an error."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
 
     def log_train_loss(self, loss: Tensor, rows: int) -> None:
         """Log the loss of a micro-batch as ``train_loss``; call it in ``training_step``.
@@ -29,10 +42,7 @@ class TaskModule(LightningModule):
             loss: A scalar.
             rows: The rows that it is the mean of.
         """
-        results: Any = self._trainer and self._trainer._results
-        key = f"{self._current_fx_name}.{LOSS}"
-        if results and key in results and not results[key].has_reset:
-            results.update_metrics(key, loss.detach(), rows)
-        else:
-            bar = self._trainer and self._trainer.progress_bar_callback
-            self.log(LOSS, loss, prog_bar=bar is not None, batch_size=rows)
+        trainer = self.attached
+        if trainer is None or not replace_logged(trainer, "training_step", LOSS, loss.detach(), rows):
+            bar = trainer is not None and trainer.progress_bar_callback is not None
+            self.log(LOSS, loss, prog_bar=bar, batch_size=rows)

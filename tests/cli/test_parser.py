@@ -96,8 +96,49 @@ def test_unknown_option_of_a_class_knows_those_passed_on() -> None:
     assert "self" not in sentence.split("known: ")[1].split(", ")
 
 
-def test_long_messages_are_cut() -> None:
-    assert len(explain("x " * 1000, OPTIONS)) <= 500
+def chained(*messages: str) -> Exception:
+    """An exception of jsonargparse, the outermost message first."""
+    error: Exception | None = None
+    for message in reversed(messages):
+        outer = ValueError(message)
+        outer.__cause__ = error
+        error = outer
+    assert error is not None
+    return error
+
+
+NEW = "The value <perhaps> was rejected by rule R7 of bool,\n  which accepts yes and no"
+
+
+@pytest.mark.parametrize("message", [NEW, f'Parser key "run.baseline":\n  {NEW}'])
+def test_a_new_wording_is_shown_whole(message: str) -> None:
+    assert explain(message, OPTIONS) == " ".join(message.split())
+
+
+def test_of_nested_new_wordings_the_innermost_is_shown_whole() -> None:
+    outer = f'Parser key "model":\n  No branch took NestedArg(key=...)\n    Parser key "run.baseline":\n {NEW}'
+    sentence = explain(outer, OPTIONS, chained(outer, f'Parser key "run.baseline":\n {NEW}', NEW))
+    assert sentence == f"model.run.baseline: {' '.join(NEW.split())}"
+    assert explain(outer, OPTIONS, chained(outer, "", " ")) == " ".join(outer.split())  # causes without a text
+
+
+@pytest.mark.parametrize(
+    "message", ["Expected a <class 'int'>. Got value: 3", "Expected a dot import path string: x", "", "   "]
+)
+def test_a_wording_without_a_place_is_no_wrong_sentence(message: str) -> None:
+    assert explain(message, OPTIONS) == (" ".join(message.split()) or "the command line could not be read")
+
+
+@pytest.mark.parametrize("path", ["RED", "no.such.module.Method", "os.path"])
+def test_an_option_of_a_class_that_is_not_known(path: str) -> None:
+    message = f"Parser key \"model\":\n Problem with given class_path '{path}':\n  Option 'sits' is not accepted"
+    name = path.rsplit(".", 1)[-1]
+    assert explain(message, OPTIONS) == f"model has no option 'sits'; --model.help {name} lists those that exist"
+
+
+def test_very_long_messages_are_cut_and_say_so() -> None:
+    assert explain("x" * 2000, OPTIONS) == "x" * 2000
+    assert explain("x" * 3234, OPTIONS) == "x" * 2000 + " ... (1,234 characters more)"
 
 
 @pytest.mark.parametrize(
