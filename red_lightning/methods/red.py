@@ -99,6 +99,8 @@ class RED(Method):
             Equal to each by itself to rounding without dropout; with it, what is drawn depends on the others.
     """
 
+    combines = "affine"
+
     def __init__(
         self,
         sites: list[str] = ["ffn"],  # noqa: B006 - never changed; a literal default shows in --help
