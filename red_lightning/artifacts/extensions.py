@@ -7,12 +7,13 @@ Consent is to a package (``my_package``) or a part of one (``my_package.methods`
 
 import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
-from red_lightning.errors import UsageError, first_line, nearest
+from red_lightning.errors import UsageError, closest, first_line, nearest
 from red_lightning.methods import Method
 from red_lightning.methods.options import options_of
 
@@ -106,7 +107,7 @@ def registered() -> list[str]:
     return [name for name in names if name.partition(".")[0] not in sys.stdlib_module_names]
 
 
-def import_class(path: str, kind: Any, word: str, place: str) -> Any:
+def import_class(path: str, kind: Any, word: str, place: str, functions: bool = False) -> Any:
     """Import a class of which the user has said that it may be imported.
 
     Args:
@@ -114,6 +115,7 @@ def import_class(path: str, kind: Any, word: str, place: str) -> Any:
         kind: What it must be a subclass of.
         word: The same in a word, such as ``method``.
         place: What names it, for complaints.
+        functions: Allow a function too, which may return an object of the class.
 
     Raises:
         UsageError: It cannot be imported, or is something else.
@@ -129,9 +131,11 @@ def import_class(path: str, kind: Any, word: str, place: str) -> Any:
         holder, found = found, getattr(found, name, None)
         if found is None:
             where = getattr(holder, "__name__", path)
-            known = [n for n, value in vars(holder).items() if _is_usable(value, kind)] if _has_names(holder) else []
+            known = _names_in(holder, kind)
             advice = nearest(name, known) if known else f"it holds no {word}"
             raise UsageError(f"{said} '{where}' has no '{name}': {advice}")
+    if functions and inspect.isroutine(found):
+        return found
     if not inspect.isclass(found) or not issubclass(found, kind):
         base = "red_lightning.Method" if kind is Method else kind.__name__
         raise UsageError(f"{said} that is no {word}: a {word} is a subclass of {base}")
@@ -170,7 +174,9 @@ def _import_module(names: Sequence[str], said: str) -> tuple[Any, list[str]]:
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             kind = type(error).__name__
             raise UsageError(f"{said} importing '{name}' fails: {kind}: {first_line(error)}") from error
-    raise UsageError(f"{said} there is no module '{names[0]}': install it, or run from the folder that holds it")
+    meant = closest(names[0], [module.name for module in pkgutil.iter_modules()])
+    near = f"did you mean '{meant}'? or " if meant else ""
+    raise UsageError(f"{said} there is no module '{names[0]}': {near}install it, or run from the folder that holds it")
 
 
 def _covers(trusted: str, path: str) -> bool:
@@ -183,8 +189,12 @@ def _named(trust: Sequence[str] | str) -> list[str]:
     return [trust] if isinstance(trust, str) else [str(name) for name in trust]
 
 
-def _has_names(value: Any) -> bool:
-    return inspect.ismodule(value) or inspect.isclass(value)
+def _names_in(holder: Any, kind: Any) -> list[str]:
+    """What an import path may go on with: the classes of a kind in a module or class, and a package's modules."""
+    if not inspect.ismodule(holder) and not inspect.isclass(holder):
+        return []
+    inside = [module.name for module in pkgutil.iter_modules(getattr(holder, "__path__", []))]
+    return [*inside, *(name for name, value in vars(holder).items() if _is_usable(value, kind))]
 
 
 def _is_usable(value: Any, kind: type) -> bool:
