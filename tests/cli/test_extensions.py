@@ -1,6 +1,7 @@
 """A method, a task and a data module of a user's own: trained, loaded with consent, refused without."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import red_lightning
 from red_lightning.errors import UsageError
 from red_lightning.generation import EditBank, Writer
 from tests.backbones_zoo import save_backbone
-from tests.cli.commands import run_apart, write_experiment
+from tests.cli.commands import REPOSITORY, run_apart, write_experiment
 from tests.cli.conftest import CLI
 
 METHODS = '''
@@ -320,3 +321,14 @@ def test_the_card_says_what_to_trust(here: Path, cli: CLI) -> None:
     assert f"generate me/mine --trust {ME} --prompt" in shown.out
     assert f'red_lightning.load("me/mine", trust=["{ME}"])' in shown.out
     assert f"Install the package `{ME}`" in shown.out
+
+
+def test_the_method_of_the_readme(here: Path, cli: CLI) -> None:
+    (example,) = re.findall(r"```py\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (here / "my_method.py").write_text(example, encoding="utf-8")
+    run = ("--run.name", "readme", "--trainer.max_epochs", "1")
+    fitted = cli("fit", "--config", "small.yaml", "--model.method", "my_method.Shift", *run)
+    assert fitted.status == 0, fitted.err
+    assert "give --trust my_method " in cli("generate", "runs/readme", "--prompt", "name[Aromi]").error
+    shown = cli("generate", "runs/readme", "--prompt", "name[Aromi]", "--trust", "my_method")
+    assert shown.status == 0, shown.err
