@@ -4,10 +4,12 @@
 
 A request is {"edit": "thai", "prompt": "..."} (without "edit" the backbone answers), and its answer that of
 `python -m red_lightning generate runs/thai`. A batch mixes all edits with one kind of prompt and one decoding.
+--trust=my_package allows the import of methods that are not part of red_lightning.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from queue import Queue
@@ -28,7 +30,7 @@ Line = dict[str, Any]
 Writers = dict[str | None, Writer]
 
 
-def load(backbone: str, edits: list[str]) -> tuple[EditBank, Writers]:
+def load(backbone: str, edits: list[str], trust: Sequence[str] = ()) -> tuple[EditBank, Writers]:
     """The bank with all edits, and how each of them reads a prompt and decodes; None for the backbone's own way."""
     named = dict(edit.partition("=")[::2] for edit in edits)
     if len(named) < len(edits) or not all((*named, *named.values())):
@@ -40,7 +42,7 @@ def load(backbone: str, edits: list[str]) -> tuple[EditBank, Writers]:
     model = open_model(None, backbone, options=options[0] if options else None)
     bank = EditBank(model.backbone)
     for name, place in named.items():
-        bank.add(name, place)
+        bank.add(name, place, trust)
     writers: Writers = {None: Writer(model, batch_size=ROWS)}
     for name, record in records.items():
         writers[name] = Writer(Edited(bank.backbone, model.tokenizer, None, record), batch_size=ROWS)
@@ -87,9 +89,11 @@ def answer(lines: list[bytes], bank: EditBank, writers: Writers) -> list[Line]:
 
 def main(args: list[str]) -> None:
     """Answer whatever waits, until the input ends."""
+    trust = [arg.removeprefix("--trust=") for arg in args if arg.startswith("--trust=")]
+    args = [arg for arg in args if not arg.startswith("--trust=")]
     if not args:
         raise UsageError("give the backbone and its edits: serve_edits.py BACKBONE thai=runs/thai pub=runs/pub")
-    bank, writers = load(args[0], args[1:])
+    bank, writers = load(args[0], args[1:], trust)
     queue: Queue[bytes] = Queue()
 
     def read() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from red_lightning.errors import UsageError, nearest, usage_error_in
 
@@ -45,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_help())
         return 0
+    _find_own_modules()
     try:
         _run(args)
         sys.stdout.flush()
@@ -81,6 +83,14 @@ def _run(args: list[str]) -> None:
             importlib.import_module("red_lightning.cli.parser").run(getattr(module, name), args[1:])
     else:
         raise UsageError(f"unknown command '{command}': {nearest(command, {**TRAINING, **TOOLS})}")
+
+
+def _find_own_modules() -> None:
+    """Let the installed script find modules in the current folder, as ``python -m`` does, but after those installed."""
+    if getattr(sys.flags, "safe_path", False) or not Path().is_dir():
+        return
+    if not {"", str(Path.cwd())} & {*sys.path}:
+        sys.path.append(str(Path.cwd()))
 
 
 def _help() -> str:

@@ -91,6 +91,6 @@ def usage_error_in(error: BaseException) -> UsageError | None:
     return cause
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What another library's error says, without what it says besides."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -45,6 +45,9 @@ def combine_vectors(
     Raises:
         UsageError: Vectors of one module differ in their shape.
     """
+    for edit, vectors in edits:
+        if odd := [name for name in vectors if name.rpartition(".")[2] not in ("scaling", "bias")]:
+            raise UsageError(f"'{edit}' holds '{odd[0]}', which is no scaling or bias, so it cannot be combined")
     shapes = {name.rpartition(".")[0]: vector.shape for _, vectors in edits for name, vector in vectors.items()}
     kinds = sorted({name.rpartition(".")[2] for _, vectors in edits for name in vectors}, reverse=True)
     combined: dict[str, Tensor] = {}

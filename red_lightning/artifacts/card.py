@@ -71,6 +71,7 @@ def _edited(about: About) -> dict[str, Any]:
         "commit of the backbone": record.get("commit"),
         "quantised to": record.get("quantization"),
         "method": about.method,
+        **{f"class of the {part}": path and f"`{path}`" for part, path in (record.get("classes") or {}).items()},
         "sites": sites,
         "layers": (layers or (f"all {depth}" if depth else "all")) if "layers" in record["method"] else None,
         **{name: value for name, value in options.items() if value is not None},

@@ -1,7 +1,7 @@
 """What the edits on disk may hold, and their backbone; :mod:`red_lightning.artifacts.edits` says what it means."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
+from red_lightning.artifacts.extensions import own_class, own_path, rebuilt, wrong_classes
 from red_lightning.backbones.fingerprint import difference, fingerprint, summary
 from red_lightning.backbones.quantization import Quantization, backbone_of
 from red_lightning.errors import UsageError, nearest
@@ -27,6 +28,8 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "dtype": (str,),
     "quantization": (str, type(None)),
     "method": (dict,),
+    "classes": (dict,),
+    "virtual_tokens": (int,),
     "task": (str, type(None)),
     "labels": (list, type(None)),
     "head": (dict, type(None)),
@@ -45,6 +48,12 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "libraries": (dict,),
 }
 """Every field of format 1, and what it may be once read from JSON."""
+
+UNRECORDED = (
+    '; a method of your own from before import paths were recorded needs "classes": {"method": '
+    '"my_package.module.Name"} in edits.json'
+)
+"""What is said of a method that is not the package's, and whose record does not say where it is."""
 
 KINDS = {int: "a whole number", str: "a text", dict: "an object", list: "a list", type(None): "null"}
 
@@ -73,6 +82,10 @@ def wrong_field(record: Mapping[str, Any]) -> str | None:
             return f"the {name} in edits.json holds a character that cannot be printed"
     if not isinstance(record["method"].get("name"), str):
         return "edits.json names no method"
+    if record.get("virtual_tokens", 0) < 0:
+        return "the virtual_tokens in edits.json must not be negative"
+    if reason := wrong_classes(record.get("classes") or {}):
+        return reason
     if not all(isinstance(label, str) for label in record.get("labels") or ()):
         return "the labels in edits.json must be texts"
     if record.get("quantization") not in (None, *get_args(Quantization)):
@@ -159,27 +172,48 @@ def _other(record: Mapping[str, Any], backbone: nn.Module) -> str:
     return f"{backbone_of(record)}{same}"
 
 
-def method_of(record: Mapping[str, Any], folder: str | Path) -> methods.Method:
-    """The method that edits were learned with.
-
-    Args:
-        record: The contents of ``edits.json``.
-        folder: Where it is from, for complaints.
-
-    Raises:
-        UsageError: There is no such method, or it has no such options.
-    """
+def method_class(record: Mapping[str, Any], folder: str | Path, trust: Sequence[str] = ()) -> type[methods.Method]:
+    """The class of the method that edits were learned with; the arguments are those of :func:`method_of`."""
+    if own := own_class(record, f"{folder}/edits.json", trust):
+        return own
     every = {name: getattr(methods, name) for name in methods.__all__}
     known = {
         name: value
         for name, value in every.items()
         if isinstance(value, type) and issubclass(value, methods.Method) and not isabstract(value)
     }
-    options = dict(record["method"])
-    name = options.pop("name")
+    name = str(record["method"]["name"])
     if name not in known:
-        raise UsageError(f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}")
+        said = f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}"
+        raise UsageError(said if name in every else f"{said}{UNRECORDED}")
+    return known[name]
+
+
+def method_of(record: Mapping[str, Any], folder: str | Path, trust: Sequence[str] = ()) -> methods.Method:
+    """The method that edits were learned with.
+
+    Args:
+        record: The contents of ``edits.json``.
+        folder: Where it is from, for complaints.
+        trust: Packages whose own methods may be imported.
+
+    Raises:
+        UsageError: There is no such method, nobody has consented to import it, or it has no such options.
+    """
+    klass = method_class(record, folder, trust)
+    options = {name: value for name, value in record["method"].items() if name != "name"}
+    if own_path(record, "method"):
+        return rebuilt(klass, options, f"{folder}/edits.json")
     try:
-        return known[name](**options)
+        return klass(**options)
     except (TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"the edits in '{folder}' are damaged: their method has odd options ({error})") from error
+
+
+def virtual_tokens_of(record: Mapping[str, Any], folder: str | Path) -> int:
+    """How many positions the method of edits takes up before each text; a user's own method is not imported for it."""
+    if not record or "method" not in record:
+        return 0
+    if own_path(record, "method"):
+        return int(record.get("virtual_tokens", 0))
+    return method_of(record, folder).virtual_tokens

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from red_lightning.artifacts.affine import AFFINE, How, combine_vectors, union
+from red_lightning.artifacts.checks import method_class
 from red_lightning.artifacts.edits import HEAD, read_edits, save_edits
 from red_lightning.artifacts.files import digest_of, new_folder, require_new
 from red_lightning.artifacts.loading import find_edits
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.errors import UsageError
-from red_lightning.methods import RED
+from red_lightning.methods import RED, Method
 
 AVERAGED = ("FullFineTuning", "LastBlocks", "HeadOnly")
 """The methods that train plain weights: models of one origin can be averaged (model soups, arXiv 2203.05482)."""
@@ -32,6 +33,7 @@ class _Source(NamedTuple):
         head: The head's tensors.
         record: The contents of ``edits.json``.
         digest: The SHA-256 of their file of tensors.
+        kind: The class of their method.
     """
 
     name: str
@@ -40,6 +42,7 @@ class _Source(NamedTuple):
     head: dict[str, Tensor]
     record: dict[str, Any]
     digest: str
+    kind: type[Method]
 
     @property
     def method(self) -> str:
@@ -52,6 +55,7 @@ def combine_edits(
     weights: Sequence[float] | None = None,
     how: How = "sum",
     revision: str | None = None,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Write edits that are made of others of the same backbone.
 
@@ -74,6 +78,7 @@ def combine_edits(
             backbone's own weights were trained.
         how: ``sum``, or ``stack`` in the order of ``edits``.
         revision: Branch, tag or commit of those that are hub repositories.
+        trust: Packages whose own methods may be imported: their code runs.
 
     Returns:
         The folder.
@@ -84,16 +89,16 @@ def combine_edits(
     shares = _shares(len(edits), weights, how)
     folder = Path(output).expanduser()
     require_new(folder, "the combined edits")
-    sources = [_read(name, revision) for name in edits]
+    sources = [_read(name, revision, trust) for name in edits]
     _require_one_kind(sources)
     first = sources[0].record
     head = _averaged("a classification head", [source.head for source in sources], shares, how)
-    if sources[0].method in AFFINE:
+    if sources[0].kind.combines == "affine":
         learned = combine_vectors([(source.name, source.tensors) for source in sources], shares, how)
     else:
         learned = _averaged("the backbone's own weights", [source.tensors for source in sources], shares, how)
     method = first["method"]
-    if sources[0].method == "RED":
+    if sources[0].kind is RED:
         options = [{**RED().describe(), **source.record["method"]} for source in sources]
         method = union(options, [name.rpartition(".")[0] for name in learned])
     record: dict[str, Any] = {
@@ -153,19 +158,19 @@ def _shares(count: int, weights: Sequence[float] | None, how: How) -> list[float
     return [float(weight) for weight in weights]
 
 
-def _read(name: str | Path, revision: str | None) -> _Source:
+def _read(name: str | Path, revision: str | None, trust: Sequence[str]) -> _Source:
     folder = find_edits(name, revision)
     tensors, record = read_edits(folder)
     head = {key: tensors.pop(key) for key in list(tensors) if key.startswith(HEAD)}
     digest = digest_of(folder / "edits.safetensors")
     commit = None if Path(name).expanduser().is_dir() else folder.name  # the hub's cache calls it so
-    return _Source(str(name), commit, tensors, head, record, digest)
+    return _Source(str(name), commit, tensors, head, record, digest, method_class(record, folder, trust))
 
 
 def _require_one_kind(sources: Sequence[_Source]) -> None:
     """Refuse edits that do not belong together."""
     first, *others = sources
-    if first.method not in (*AFFINE, *AVERAGED):
+    if first.kind.combines is None:
         raise UsageError(
             f"edits of {first.method} cannot be combined: the model is not linear in what it learns (LoRA's is a "
             f"product of two factors); those of {', '.join((*AFFINE, *AVERAGED))} can"
@@ -177,9 +182,9 @@ def _require_one_kind(sources: Sequence[_Source]) -> None:
                 f"{both} belong to different backbones, {backbone_of(first.record)} and {backbone_of(other.record)}: "
                 "other weights, or only one of them has its language-model head"
             )
-        if other.method != first.method:
+        if other.method != first.method or other.kind is not first.kind:
             raise UsageError(f"{both} were learned with {first.method} and {other.method}; combine edits of one method")
-        if first.method != "RED" and _shapes(other.tensors) != _shapes(first.tensors):
+        if first.kind is not RED and _shapes(other.tensors) != _shapes(first.tensors):
             raise UsageError(f"{both} have other parameters; edits of {first.method} can be combined if they are alike")
         labels = [source.record.get("labels") for source in (first, other)]
         if (first.head or other.head) and labels[0] != labels[1]:

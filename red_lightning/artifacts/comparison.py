@@ -1,5 +1,6 @@
 """How far a merged checkpoint's outputs are from the edited model's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +33,11 @@ class Difference(NamedTuple):
 
 
 def largest_difference(
-    merged: Merged, edits: str | Path, backbone: str | None = None, revision: str | None = None
+    merged: Merged,
+    edits: str | Path,
+    backbone: str | None = None,
+    revision: str | None = None,
+    trust: Sequence[str] = (),
 ) -> Difference:
     """Compare the logits (without a head, the hidden states) of :data:`PROBE`, both computed in the merged dtype.
 
@@ -43,11 +48,12 @@ def largest_difference(
         edits: Its edits; this and the rest are the arguments of that function.
         backbone: See there.
         revision: See there.
+        trust: See there.
 
     Returns:
         The difference; NaN or infinite where one of the outputs is.
     """
-    edited = load(edits, backbone, revision, BackboneOptions(dtype=merged.dtype))
+    edited = load(edits, backbone, revision, BackboneOptions(dtype=merged.dtype), trust=trust)
     inputs = edited.tokenizer(PROBE, return_tensors="pt")
     plain_config = transformers.AutoConfig.from_pretrained(merged.folder)
     limit = position_limit(plain_config)

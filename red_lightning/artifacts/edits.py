@@ -18,7 +18,11 @@ listed is ignored, and a new one does not raise the format.
                               ``vocab_size``: to say in what another backbone differs.
     ``dtype``                 text; the number format that the backbone was trained in, such as ``bfloat16``.
     ``quantization``          text or null; ``nf4``, ``int8`` and so on if it was quantised: ``load`` does so too.
-    ``task``                  text or null; a class of :mod:`red_lightning.tasks`: how the model is used.
+    ``task``                  text or null; a class of :mod:`red_lightning.tasks`, or the one that a user's own task
+                              extends (its own name if it extends none): how the model is used.
+    ``classes``               object; the import path of a user's own ``method``, ``task`` and ``data`` module. That
+                              of the method is imported, but only with consent (:mod:`.extensions`).
+    ``virtual_tokens``        int; how many positions a user's own method takes up before each text.
     ``labels``                list of texts or null; the classes in the order of their numbers, empty for a number.
     ``head``                  object or null; a classifier's ``pooling``, ``hidden`` and ``dropout``: built again.
     ``targets``               text; what TextToTextClassification writes for a class: its ``number`` or its ``name``.
@@ -39,37 +43,31 @@ listed is ignored, and a new one does not raise the format.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from red_lightning.artifacts.checks import (
     LARGEST_RECORD,
-    method_of,
-    trained_part,
     wrong_field,
     wrong_head,
     wrong_tensor,
 )
 from red_lightning.artifacts.files import write_whole
 from red_lightning.backbones.head import ClassificationHead
-from red_lightning.backbones.surgery import EDITOR, require_unedited
+from red_lightning.backbones.surgery import EDITOR
 from red_lightning.errors import UsageError, first_line
-from red_lightning.methods import Method
 
 FORMAT = 1
 """Version of the format; raised when older readers could misread a file."""
 
 FILES = ("edits.safetensors", "edits.json")
 """What edits are made of."""
-
-SIZES = ("rank", "initial_rank", "length", "projection")
-"""The options of methods that are a size of their tensors."""
 
 HEAD = "head."
 """How the names of a classification head's tensors begin."""
@@ -145,81 +143,6 @@ def _readable(folder: str | Path) -> Iterator[None]:
         raise UsageError(f"the edits in '{folder}' cannot be read: {error.strerror or first_line(error)}") from error
 
 
-def apply_edits(backbone: nn.Module, folder: str | Path) -> dict[str, nn.Parameter]:
-    """Attach edits that a run left behind to the backbone they were learned on; :func:`load_head` has its head.
-
-    Args:
-        backbone: The pretrained model, unedited. A classifier's edits fit the hidden layers: ``AutoModel``, or any
-            model that holds them as its ``base_model``.
-        folder: The ``edits/`` folder of a run.
-
-    Returns:
-        The edited parameters, by their name in the backbone.
-
-    Raises:
-        UsageError: The files cannot be read, or they belong to another backbone.
-    """
-    return place_edits(backbone, *read_edits(folder), folder)
-
-
-def place_edits(
-    backbone: nn.Module, tensors: Mapping[str, Tensor], record: Mapping[str, Any], folder: str | Path
-) -> dict[str, nn.Parameter]:
-    """What :func:`apply_edits` does, with edits that :func:`read_edits` has read from ``folder``."""
-    require_unedited(backbone)
-    _, parameters = attach_edits(trained_part(backbone, record, folder), tensors, record, folder)
-    for key, parameter in parameters.items():
-        parameter.data.copy_(tensors[site_name(key)])
-    return parameters
-
-
-def attach_edits(
-    backbone: nn.Module, tensors: Mapping[str, Tensor], record: Mapping[str, Any], folder: str | Path
-) -> tuple[Method, dict[str, nn.Parameter]]:
-    """Attach edits whose parameters still hold their first values.
-
-    Args:
-        backbone: The pretrained model, unedited.
-        tensors: What was learned, by site name; of a head, nothing is attached.
-        record: The contents of ``edits.json``.
-        folder: Where both are from, for complaints.
-
-    Returns:
-        The method, and the edited parameters by their name in the backbone: each has a tensor of its shape.
-
-    Raises:
-        UsageError: The method cannot be applied, or does not fit the tensors.
-    """
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
-    method = method_of(record, folder)
-    stored = {name: tensor.shape for name, tensor in tensors.items()}
-    for name in SIZES:  # before tensors of a damaged file's size take all memory
-        size = record["method"].get(name)
-        if size is not None and not any(size in shape for shape in stored.values()):
-            raise UsageError(
-                f"the edits in '{folder}' do not fit their method: no tensor has its {name} of {size} as a size"
-            )
-    try:
-        parameters = method.apply(backbone)
-    except UsageError:
-        raise
-    except Exception as error:  # options of a wrong type fail anywhere
-        _detach(method, backbone)
-        raise UsageError(
-            f"the edits in '{folder}' are damaged: their method has odd options ({first_line(error)})"
-        ) from error
-    wanted = {site_name(key): parameter.shape for key, parameter in parameters.items()}
-    if unfit := {name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)}:
-        _detach(method, backbone)
-        name = min(unfit)
-        if name in stored and name in wanted:
-            reason = f"has the shape {tuple(stored[name])}, but must have {tuple(wanted[name])}"
-        else:
-            reason = "is missing" if name in wanted else "is no parameter of it"
-        raise UsageError(f"the edits in '{folder}' do not fit their method: '{name}' {reason}")
-    return method, parameters
-
-
 def head_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a classification head among those of edits, by their name in it; empty if there is none."""
     return {name.removeprefix(HEAD): tensor for name, tensor in tensors.items() if name.startswith(HEAD)}
@@ -249,8 +172,3 @@ def build_head(tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Clas
     head = ClassificationHead(width, outputs, "dense.weight" in weights, record["head"].get("dropout", 0.5))
     head.load_state_dict(weights)
     return head.eval()
-
-
-def _detach(method: Method, backbone: nn.Module) -> None:
-    with suppress(Exception):  # what trains the backbone's own weights has not changed them yet
-        method.detach(backbone)

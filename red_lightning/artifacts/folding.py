@@ -1,6 +1,6 @@
 """Edits folded into a backbone's weights, one module at a time: the folded backbone is never in memory whole."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.artifacts.edits import attach_edits, site_name
+from red_lightning.artifacts.attaching import attach_edits
+from red_lightning.artifacts.edits import site_name
 from red_lightning.artifacts.loading import load_backbone
 from red_lightning.backbones import surgery
 from red_lightning.backbones.loading import BackboneOptions, Source
@@ -75,7 +76,12 @@ class Folding:
 
 
 def open_folding(
-    folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], source: Source, options: BackboneOptions
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    source: Source,
+    options: BackboneOptions,
+    trust: Sequence[str] = (),
 ) -> Folding:
     """Attach edits to a backbone without weights.
 
@@ -85,6 +91,7 @@ def open_folding(
         record: The contents of ``edits.json``.
         source: Where the backbone is.
         options: How it is loaded.
+        trust: Packages whose own methods may be imported: their code runs.
 
     Raises:
         UsageError: The edits belong to another backbone, do not fit their method, or cannot be folded exactly.
@@ -99,18 +106,24 @@ def open_folding(
     method = dict(record["method"])
     if method["name"] == "QLoRA":  # which is LoRA once the weights are unpacked
         method["name"] = "LoRA"
-    applied, parameters = attach_edits(backbone, tensors, {**record, "method": method}, folder)
+    applied, parameters = attach_edits(backbone, tensors, {**record, "method": method}, folder, trust)
     for name, parameter in parameters.items():
         parameter.data = tensors[site_name(name)].float()
     learned = {name: parameter.data for name, parameter in parameters.items() if name in stored}
     edited = dict([*surgery.edited_modules(backbone), *adapted(backbone)])
     _require_foldable(applied, edited, tied)
+    if apart := [name for name in parameters if name not in learned and not _is_inside(name, edited)]:
+        raise UsageError(f"{type(applied).__name__} edits nothing at '{apart[0]}' that can be folded{INSTEAD}")
     return Folding(backbone, applied, weights, stored, edited, learned)
 
 
 def _own(module: nn.Module) -> dict[str, nn.Parameter]:
     """A module's own parameters, by name."""
     return dict(module.named_parameters(recurse=False, remove_duplicate=False))
+
+
+def _is_inside(parameter: str, modules: Mapping[str, nn.Module]) -> bool:
+    return any(parameter.startswith(f"{name}.") for name in modules)
 
 
 def _tied(backbone: nn.Module) -> set[str]:

@@ -1,7 +1,7 @@
 """From what a run left behind to an edited model: :func:`load`."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -12,7 +12,9 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from red_lightning import hub
-from red_lightning.artifacts.edits import FILES, HEAD, build_head, place_edits, read_edits
+from red_lightning.artifacts.attaching import place_edits
+from red_lightning.artifacts.checks import method_class
+from red_lightning.artifacts.edits import FILES, HEAD, build_head, read_edits
 from red_lightning.artifacts.files import new_folder
 from red_lightning.backbones import loading
 from red_lightning.backbones.head import ClassificationHead
@@ -45,6 +47,7 @@ def load(
     revision: str | None = None,
     options: BackboneOptions | None = None,
     device: str = "cpu",
+    trust: Sequence[str] = (),
 ) -> Edited:
     """Load edits and the backbone that they were learned on.
 
@@ -60,21 +63,23 @@ def load(
         options: How the backbone is loaded; the commit, the dtype and the quantisation that they leave open are those
             that it was trained with.
         device: Where the model goes, such as ``cuda``.
+        trust: Packages whose own methods may be imported, such as ``["my_package"]``: their code runs.
 
     Returns:
         The edited model, its tokenizer, its head and its record.
 
     Raises:
-        UsageError: There are no such edits, they are damaged, or they belong to another backbone; or there is no such
-            device.
+        UsageError: There are no such edits, they are damaged, or they belong to another backbone; nobody trusts their
+            method; or there is no such device.
     """
     usable_device(device)
     folder = find_edits(edits, revision)
     tensors, record = read_edits(folder)
     source, options = find_backbone(record, backbone, options)
     require_head_width(tensors, source, folder)
+    method_class(record, folder, trust)  # which may be refused, before the weights are read
     model = load_backbone(source, options, record)
-    place_edits(model, tensors, record, folder)
+    place_edits(model, tensors, record, folder, trust)
     move(model, options, device)
     head = build_head(tensors, record)
     tokenizer = load_tokenizer(source, options, needs_eos=record.get("task") != "Classification" and head is None)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +96,7 @@ def export_merged(
     max_shard_bytes: int = 2 * 10**9,
     for_llama_cpp: bool = False,
     weights: bool = True,
+    trust: Sequence[str] = (),
 ) -> Merged:
     """Write a checkpoint that plain transformers loads, with the outputs of the edited model.
 
@@ -118,6 +119,7 @@ def export_merged(
         max_shard_bytes: Bytes of weights in one file.
         for_llama_cpp: Refuse what llama.cpp's ``convert_hf_to_gguf.py`` or its graphs do not take.
         weights: False writes all but the weights, to see what would be written; their size is then an estimate.
+        trust: Packages whose own methods may be imported: their code runs.
 
     Returns:
         What was written.
@@ -132,7 +134,7 @@ def export_merged(
     source, options = find_backbone(record, backbone)
     require_head_width(tensors, source, folder)
     dtype = dtype or ("bfloat16" if options.quantization else source.dtype)
-    folding = open_folding(folder, tensors, record, source, options)
+    folding = open_folding(folder, tensors, record, source, options, trust)
     target = _target(folding, source.config, record, head_of(tensors))
     if for_llama_cpp:
         _require_llama_cpp(target)

@@ -1,7 +1,7 @@
 """Push edits, or the model that they are merged into, to the hub: files and a model card in one commit."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,6 +64,7 @@ def push(
     overwrite: bool = False,
     scratch: Path | None = None,
     dry_run: bool = False,
+    trust: Sequence[str] = (),
 ) -> Pushed:
     """Push edits or a merged model to the hub, with a model card.
 
@@ -85,6 +86,7 @@ def push(
         overwrite: Replace what the repository holds, whatever it is.
         scratch: A folder with room for the merged model meanwhile; None for that of temporary files.
         dry_run: Push nothing, and look at no repository.
+        trust: Packages whose own methods may be imported: merging runs their code.
 
     Returns:
         What was pushed.
@@ -119,7 +121,7 @@ def push(
         }
         if format == "merged":
             folded = stack.enter_context(_folder_in(scratch)) / "merged"
-            merged = export_merged(folder, folded, place, weights=not dry_run)
+            merged = export_merged(folder, folded, place, weights=not dry_run, trust=trust)
             _forget_places(merged.folder, name)
             files = {path.name: path for path in sorted(merged.folder.iterdir())}
         other = None if branch == "main" else branch
@@ -129,7 +131,7 @@ def push(
         sizes = {key: len(each) if isinstance(each, bytes) else each.stat().st_size for key, each in files.items()}
         if merged and dry_run:
             sizes["model*.safetensors"] = merged.size
-        load = loading_line(to, merged, other)
+        load = loading_line(to, public, merged, other)
         if remote is None:
             if card is not None and own is None:
                 _write_card(card, text)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from red_lightning.artifacts.extensions import own_path, trust_options
 from red_lightning.artifacts.merged import Merged
 
 LOAD = """\
@@ -55,18 +56,24 @@ def how_to_load(name: str, record: Mapping[str, Any], merged: Merged | None, rev
         merged: The merged model, which plain transformers loads; None for edits.
         revision: The branch; None for main.
     """
-    return _merged(name, record, merged, revision) if merged else _edits(name, record, revision)
+    if merged:
+        return _merged(name, record, merged, revision)
+    return _edits(name, record, revision) + (f"\n\n{_consent(record)}" if trust_options(record) else "")
 
 
-def loading_line(name: str, merged: Merged | None, revision: str | None = None) -> str:
+def loading_line(name: str, record: Mapping[str, Any], merged: Merged | None, revision: str | None = None) -> str:
     """The expression that loads what was pushed.
 
     Args:
         name: The hub id.
+        record: The contents of ``edits.json``.
         merged: The merged model; None for edits.
         revision: The branch; None for main.
     """
-    return f"{f'{merged.auto}.from_pretrained' if merged else 'red_lightning.load'}({_arguments(name, revision)})"
+    if merged:
+        return f"{merged.auto}.from_pretrained({_arguments(name, revision)})"
+    trust = "".join(f', trust=["{package}"]' for package in trust_options(record))
+    return f"red_lightning.load({_arguments(name, revision)}{trust})"
 
 
 def _arguments(name: str, revision: str | None) -> str:
@@ -74,9 +81,10 @@ def _arguments(name: str, revision: str | None) -> str:
 
 
 def _edits(name: str, record: Mapping[str, Any], revision: str | None) -> str:
-    expression = loading_line(name, None, revision)
+    expression = loading_line(name, record, None, revision)
     load = LOAD.format(load=expression)
     name += f" --revision {revision}" if revision else ""  # of a command
+    name += "".join(f" --trust {package}" for package in trust_options(record))
     if record.get("head"):
         imports = "import torch\n\nimport red_lightning\nfrom red_lightning.backbones.head import pool\n"
         label = (
@@ -98,6 +106,16 @@ def _edits(name: str, record: Mapping[str, Any], revision: str | None) -> str:
             return _code("python", load)
     shell, python = commands.format(name=name, prompt=prompt), WRITE.format(load=expression, prompt=prompt)
     return f"{_code('bash', shell)}\n\nor in Python:\n\n{_code('python', python)}"
+
+
+def _consent(record: Mapping[str, Any]) -> str:
+    """What a reader needs for a method that is not part of red_lightning."""
+    (package,) = trust_options(record)
+    return (
+        f"The method is `{own_path(record, 'method')}`: Python code that is neither in this repository nor part of "
+        f"red_lightning. Install the package `{package}` from a place that you trust. `--trust {package}` (in Python "
+        "`trust=`) allows red_lightning to import it, which runs its code."
+    )
 
 
 def _merged(name: str, record: Mapping[str, Any], merged: Merged, revision: str | None) -> str:

@@ -37,6 +37,7 @@ def alpaca_eval(
     references_revision: str | None = None,
     backbone_options: BackboneOptions | None = None,
     device: str | None = None,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Answer AlpacaEval's 805 instructions, and let a judge say whose answer is better: these, or reference answers.
 
@@ -75,6 +76,8 @@ def alpaca_eval(
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
             the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model runs, such as cuda:1; null for a GPU if there is one.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: There is no such model or file, the folder holds something else, or the judge gives no judgments.
@@ -101,7 +104,7 @@ def alpaca_eval(
         written = bench.matching(bench.read_outputs(answers), asked, f"'{answers}'")
         claim(folder, {**settings, "answers": judging.digest(answers.read_text(encoding="utf-8"))})
     else:
-        candidate = find_model(str(model), backbone, revision, backbone_options)
+        candidate = find_model(str(model), backbone, revision, backbone_options, trust)
         contestant = Contestant(candidate, decoding, template, batch_size, device)
         claim(folder, {**settings, **contestant.settings})
         with Records(folder / "answers.jsonl", OUTPUT) as records:

@@ -36,6 +36,7 @@ def chat(
     decoding: DecodingChanges = DecodingChanges(),  # noqa: B008 - never changed
     backbone_options: BackboneOptions | None = None,
     device: str | None = None,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Talk with the edits that a run left behind, or with a model without edits.
 
@@ -58,6 +59,8 @@ def chat(
         backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
             and the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model goes, such as cuda:1; null for a GPU if there is one.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: There is no such model, or its edits cannot be switched off.
@@ -66,7 +69,7 @@ def chat(
     from red_lightning.generation.conversation import Conversation
     from red_lightning.generation.models import open_model
 
-    model = open_model(edits, backbone, revision, backbone_options, device, edited)
+    model = open_model(edits, backbone, revision, backbone_options, device, edited, trust=trust)
     writer = Writer(model, None, template)
     writer.decoding = decoding.of(writer.decoding)
     if system and not writer.prompts.converses:

@@ -16,7 +16,7 @@ def main(args: Sequence[str]) -> None:
     from red_lightning.artifacts import combine_edits, read_edits
     from red_lightning.artifacts.combine import differences
 
-    folder = combine_edits(given.edits, given.output, given.weights, given.how, given.revision)
+    folder = combine_edits(given.edits, given.output, given.weights, given.how, given.revision, given.trust)
     print(f"wrote {folder}")
     if differ := differences(read_edits(folder)[1]):
         print(
@@ -47,5 +47,12 @@ def _parser() -> RedParser:
         help="Add the edits up, or stack them in the order given: the second edits what the first has edited.",
     )
     parser.add_argument("--revision", type=str, help="Branch, tag or commit of those that are hub repositories.")
+    parser.add_argument(
+        "--trust",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="Packages whose own methods may be imported, such as my_package: their code runs.",
+    )
     parser.add_argument("--output", type=str, required=True, help="The folder to write, which is new or empty.")
     return parser

@@ -7,7 +7,7 @@ from textwrap import indent
 
 from red_lightning.errors import UsageError, nearest
 
-INCLUDE = re.compile(r"^(?P<space> *)(?P<key>[\w-]+): (?P<file>[\w/]+\.yaml)$", re.MULTILINE)
+INCLUDE = re.compile(r"^(?P<space> *)(?P<key>[\w-]+): (?P<file>[\w./-]+\.ya?ml)(?: *#.*)?$", re.MULTILINE)
 
 
 def folder() -> Path:
@@ -24,6 +24,18 @@ def experiments() -> dict[str, Path]:
 def studies() -> dict[str, Path]:
     """The study files that ship, by name: one for each table of the paper, and one to start from."""
     return {path.stem: path for part in ("paper", "studies") for path in sorted((folder() / part).glob("*.yaml"))}
+
+
+def find_part(name: str, beside: Path) -> Path | None:
+    """The file that an include means: beside the file that includes it, or among the configs that ship.
+
+    Args:
+        name: What the including file says.
+        beside: The folder of that file.
+    """
+    written = Path(name).expanduser()
+    places = [beside / written, folder() / written, folder().parent / written]
+    return next((place for place in places if place.is_file()), None)
 
 
 def find(name: str) -> Path:
@@ -66,14 +78,13 @@ def with_files(args: Sequence[str]) -> list[str]:
 
 def _part(name: str) -> str:
     """The path of a YAML file: as given, or in the shipped configs."""
-    places = [Path(name), folder() / name, folder().parent / name]
-    path = next((place for place in places if place.is_file()), None)
+    path = find_part(name, Path())
     if path is None:
         parts = [str(part.relative_to(folder())) for part in folder().glob("*/*.yaml")]
         raise UsageError(
             f"the file '{name}' does not exist, neither here nor among the shipped parts: {nearest(name, parts)}"
         )
-    return name if path == places[0] else str(path)
+    return name if path == Path(name) else str(path)
 
 
 def about(path: Path) -> str:
@@ -85,10 +96,10 @@ def self_contained(path: Path) -> str:
     """The text of an experiment with the parts that it includes written out."""
 
     def written_out(match: "re.Match[str]") -> str:
-        part = path.parent / match["file"]
-        if not part.is_file():
+        part = find_part(match["file"], path.parent)
+        if part is None or match["key"].endswith("_file"):
             return match[0]
-        text = part.read_text(encoding="utf-8").rstrip()
+        text = self_contained(part).rstrip()
         return f"{match['space']}{match['key']}:\n" + indent(text, match["space"] + "  ")
 
     return INCLUDE.sub(written_out, path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ def export(
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     max_shard_gb: float = 2.0,
     check: bool = True,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Write edits for use elsewhere: a checkpoint that plain transformers loads, or a copy of the edits.
 
@@ -30,6 +31,8 @@ def export(
         max_shard_gb: Size of the largest file of merged weights, in GB; to write them takes about as much memory.
         check: Load both models, one after the other and each of them whole, and say how far the merged outputs are
             from the edited model's; false needs no more memory than the writing.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: The edits cannot be read or folded exactly, or the output holds something or cannot be written.
@@ -46,9 +49,16 @@ def export(
         return
     require_range("max_shard_gb", max_shard_gb, 0.001)
     merged = export_merged(
-        edits, output, backbone, revision, dtype, int(max_shard_gb * 1e9), for_llama_cpp=format == "gguf-ready"
+        edits,
+        output,
+        backbone,
+        revision,
+        dtype,
+        int(max_shard_gb * 1e9),
+        for_llama_cpp=format == "gguf-ready",
+        trust=trust,
     )
-    apart = largest_difference(merged, edits, backbone, revision) if check else None
+    apart = largest_difference(merged, edits, backbone, revision, trust) if check else None
     if apart and not math.isfinite(apart.largest):
         shutil.rmtree(output)
         raise UsageError(

@@ -38,6 +38,7 @@ def generate(
     overwrite: bool = False,
     backbone_options: BackboneOptions | None = None,
     device: str | None = None,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Write texts with the edits that a run left behind, or with a model without edits.
 
@@ -72,6 +73,8 @@ def generate(
         backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
             and the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model goes, such as cuda:1; null for a GPU if there is one.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: There is no such model, no prompt, or an output that exists.
@@ -87,7 +90,7 @@ def generate(
         refuse_existing(output, overwrite)
 
     def open_writer(place: str | None, edited: bool, weights: bool = True) -> Writer:
-        model = open_model(place, backbone, revision, backbone_options, device, edited, weights)
+        model = open_model(place, backbone, revision, backbone_options, device, edited, weights, trust)
         writer = Writer(model, None, template, batch_size, overlong)
         writer.decoding = decoding.of(writer.decoding)
         writer.prompts.advice = "shorten it, or have it cut (--overlong cut)"
@@ -95,7 +98,7 @@ def generate(
 
     def identify(place: str | None, writer: Writer) -> Any:
         base = backbone if writer.edited.record else None  # a model without edits has no other
-        return find_model(place or str(backbone), base, revision, backbone_options).identity
+        return find_model(place or str(backbone), base, revision, backbone_options, None).identity
 
     if compare:
         from red_lightning.cli.side_by_side import write_page

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import red_lightning.evaluation  # noqa: F401 - a config names its callback
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
-from red_lightning.cli import configs, run_folder
+from red_lightning.cli import configs, includes, run_folder
 from red_lightning.cli.parser import RedParser
 from red_lightning.compat.argument_parser import missing_package
 from red_lightning.errors import UsageError, cannot_write
@@ -51,7 +51,7 @@ def launch(cli: Any, args: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it asks for a package that speeds 4 bits up on CPUs
-    args = with_fresh_method(configs.with_files(args))
+    args = with_fresh_method(includes.checked(configs.with_files(args)))
     files = [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
     cli.config_file = files[-1] if files else None
     register_resolvers()

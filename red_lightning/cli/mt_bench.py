@@ -34,6 +34,7 @@ def mt_bench(
     revision: str | None = None,
     backbone_options: BackboneOptions | None = None,
     device: str | None = None,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Answer MT-Bench's 80 questions of two turns, and let a judge grade each answer from 1 to 10.
 
@@ -71,6 +72,8 @@ def mt_bench(
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
             the quantisation of the training, and for a model without edits the dtype of its files.
         device: Where the model runs, such as cuda:1; null for a GPU if there is one.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: There is no such model or data, the folder holds something else, or the judge gives no judgments.
@@ -92,7 +95,7 @@ def mt_bench(
         bench.gradings(benchmark, written, str(judge.model))  # refuses answers that are not there
         claim(folder, {**settings, "answers": judging.digest(answers.read_text(encoding="utf-8"))})
     else:
-        candidate = find_model(str(model), backbone, revision, backbone_options)
+        candidate = find_model(str(model), backbone, revision, backbone_options, trust)
         contestant = Contestant(candidate, decoding, template, batch_size, device)
         claim(folder, {**settings, **contestant.settings, "temperatures": temperatures})
 

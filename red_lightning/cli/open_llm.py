@@ -25,6 +25,7 @@ def open_llm(
     include_path: str | None = None,
     output: Path | None = None,
     name: str | None = None,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Score a model on the six benchmarks of the Open LLM Leaderboard, or on any other task of lm-eval.
 
@@ -51,6 +52,8 @@ def open_llm(
         include_path: A folder of task descriptions of your own, in lm-eval's format.
         output: The folder of open_llm.json; null for one below evaluations that is called like the model.
         name: What the folder and the table call the model; null for the name of its folder or repository.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: There is no such model or task, its questions cannot be read, or the folder holds something else.
@@ -67,7 +70,7 @@ def open_llm(
     names = [task.strip() for task in ",".join(tasks).split(",") if task.strip()]
     if not names:
         raise UsageError("--tasks names no task; leave it out for the six of the leaderboard")
-    candidate = find_model(model, backbone, revision, backbone_options)
+    candidate = find_model(model, backbone, revision, backbone_options, trust)
     name = name_of(model, None, name)
     folder = output or Path("evaluations", name, "open_llm")
     questions = Questions(num_fewshot, limit, include_path)

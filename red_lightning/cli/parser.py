@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import auto_cli
@@ -14,6 +15,7 @@ import red_lightning.data
 import red_lightning.methods
 import red_lightning.quickstart
 import red_lightning.tasks
+from red_lightning.cli.includes import with_parts
 from red_lightning.compat.argument_parser import read
 from red_lightning.errors import UsageError, closest, nearest, usage_error_in
 
@@ -47,9 +49,12 @@ class RedParser(LightningArgumentParser):
             args = [f"{arg[:-4]}null" if arg.endswith("=None") else arg for arg in args]
         return super().parse_args(args, *rest, **kwargs)
 
-    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:
-        """Parse a config, also that of a run of 0.1.0."""
-        return super().parse_string(SINGLE_REPLICA.sub(r"\1", content), *rest, **kwargs)
+    def parse_string(self, content: str, path: Any = "", **kwargs: Any) -> Any:
+        """Parse a config, also that of a run of 0.1.0, with the parts that it includes: those that ship are found from any folder."""
+        if path:  # whose folder is the current one meanwhile
+            content = with_parts(content, Path(path).absolute())
+        content = SINGLE_REPLICA.sub(r"\1", content)
+        return super().parse_string(content, path, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Complain.

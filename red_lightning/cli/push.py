@@ -17,6 +17,7 @@ def push(
     overwrite: bool = False,
     scratch: Path | None = None,
     dry_run: bool = False,
+    trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
     """Push edits or the merged model to the hub, in one commit with a model card that is written from the run.
 
@@ -39,6 +40,8 @@ def push(
         scratch: A folder with room for the merged model, which is written there first and then removed; null for the
             system's folder for temporary files.
         dry_run: Print the card and the files, and push nothing.
+        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
+            that is not part of red_lightning need it.
 
     Raises:
         UsageError: The edits cannot be read or folded, or the hub refuses; the repository is then as it was.
@@ -49,7 +52,9 @@ def push(
 
     if format == "merged" and not dry_run:
         print(f"writing the merged model to {scratch or tempfile.gettempdir()} first; it is removed afterwards")
-    done = push_edits(edits, to, format, backbone, private, branch, message, license, card, overwrite, scratch, dry_run)
+    done = push_edits(
+        edits, to, format, backbone, private, branch, message, license, card, overwrite, scratch, dry_run, trust
+    )
     if dry_run:
         print(done.card if card is None else f"the card is {card}")
     for name, size in done.files.items():

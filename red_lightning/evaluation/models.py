@@ -1,10 +1,12 @@
 """What is scored: a run's edits, or a model without edits (plain, or merged)."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from red_lightning.artifacts import Edited, find_edits
+from red_lightning.artifacts.checks import method_class
 from red_lightning.artifacts.edits import read_record
 from red_lightning.artifacts.files import digest_of
 from red_lightning.artifacts.loading import find_backbone, find_unedited, folder_first, has_edits, trained_options
@@ -23,6 +25,7 @@ class Candidate(NamedTuple):
         backbone: Where the model without edits is, as a folder or hub id; None for where the edits say.
         options: How it is loaded.
         identity: What tells it from others, as plain values: scores are kept for it.
+        trust: Packages whose own methods may be imported.
     """
 
     edits: Path | None
@@ -30,6 +33,7 @@ class Candidate(NamedTuple):
     backbone: str | None
     options: BackboneOptions
     identity: dict[str, Any]
+    trust: Sequence[str] = ()
 
     def load(self, device: str | None = None) -> Edited:
         """Load it.
@@ -37,14 +41,22 @@ class Candidate(NamedTuple):
         Args:
             device: Where it goes; None for a GPU if there is one.
         """
-        return open_model(str(self.edits) if self.edits else None, self.backbone, None, self.options, device)
+        return open_model(
+            str(self.edits) if self.edits else None, self.backbone, None, self.options, device, trust=self.trust
+        )
 
     def tokenizer(self) -> Any:
         """Its tokenizer."""
         return load_tokenizer(*find_backbone(self.record, self.backbone, self.options))
 
 
-def find_model(model: str, backbone: str | None, revision: str | None, options: BackboneOptions | None) -> Candidate:
+def find_model(
+    model: str,
+    backbone: str | None,
+    revision: str | None,
+    options: BackboneOptions | None,
+    trust: Sequence[str] | None = (),
+) -> Candidate:
     """Find a model, and refuse what cannot be scored before anything large is read.
 
     Args:
@@ -53,9 +65,11 @@ def find_model(model: str, backbone: str | None, revision: str | None, options: 
         revision: Branch, tag or commit of the hub repository.
         options: How the model is loaded; the dtype and the quantisation that they leave open are those of the training,
             and for a model without edits the dtype is that of its files.
+        trust: Packages whose own methods may be imported, when it is loaded: their code runs. None for
+            a model that is identified and not loaded.
 
     Raises:
-        UsageError: There is no such model, or it writes no texts.
+        UsageError: There is no such model, it writes no texts, or nobody trusts its method.
     """
     if not has_edits(model, revision):
         if backbone is not None:
@@ -67,11 +81,13 @@ def find_model(model: str, backbone: str | None, revision: str | None, options: 
     record = read_record(folder)
     if record.get("head") or record.get("task") == "Classification":
         raise UsageError(f"the edits in '{folder}' are a classifier's, but tasks are scored with a model that writes")
+    if trust is not None:
+        method_class(record, folder, trust)
     learned = digest_of(folder / "edits.safetensors")
     base = backbone or record["backbone"]
     options = trained_options(record, backbone, options)
     identity = {"model": model, "edits": learned, "backbone": base, "commit": options.revision, **options.format}
-    return Candidate(folder, record, backbone, options, identity)
+    return Candidate(folder, record, backbone, options, identity, trust or ())
 
 
 def _state(folder: Path) -> str:

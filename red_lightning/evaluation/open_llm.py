@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.artifacts import Edited
-from red_lightning.artifacts.checks import method_of
+from red_lightning.artifacts.checks import virtual_tokens_of
 from red_lightning.artifacts.files import require_new, write_whole
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, load_tasks, require_harness
@@ -177,6 +177,6 @@ def language_model(edited: Edited, batch_size: int, progress: bool = False) -> A
     """
     from red_lightning.evaluation.language_model import LanguageModel
 
-    method = method_of(edited.record, "edits") if "method" in edited.record else None
-    limit, _ = positions_left(edited.backbone.config, method)  # virtual tokens take some of them
+    taken = virtual_tokens_of(edited.record, "edits")
+    limit, _ = positions_left(edited.backbone.config, taken)
     return LanguageModel(edited.backbone, edited.tokenizer, batch_size, limit, progress)

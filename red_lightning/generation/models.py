@@ -1,9 +1,12 @@
 """From what a user names to a model that writes: a run's edits, or a model without edits."""
 
+from collections.abc import Sequence
+
 import torch
 
 from red_lightning.artifacts.checks import method_of, trained_part
 from red_lightning.artifacts.edits import read_record
+from red_lightning.artifacts.extensions import own_path
 from red_lightning.artifacts.loading import (
     Edited,
     find_backbone,
@@ -29,6 +32,7 @@ def open_model(
     device: str | None = None,
     edited: bool = True,
     weights: bool = True,
+    trust: Sequence[str] = (),
 ) -> Edited:
     """Load a model that writes texts.
 
@@ -42,6 +46,7 @@ def open_model(
         device: Where the model goes; None for a GPU if there is one.
         edited: Attach the edits; else their backbone is as it was, and its record still says how it is used.
         weights: Load the weights; else the model is unedited and on the meta device: it can read prompts, and no more.
+        trust: Packages whose own methods may be imported, if the edits are attached: their code runs.
 
     Returns:
         The model in evaluation mode; its record is empty where there are no edits.
@@ -52,7 +57,7 @@ def open_model(
     device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     folder = find_edits(edits, revision) if edits is not None and has_edits(edits, revision) else None
     if folder and edited and weights:
-        return load(folder, backbone, None, options, device)
+        return load(folder, backbone, None, options, device, trust)
     record = read_record(folder) if folder else {}
     plain = folder_first(edits) if edits else backbone
     if record:
@@ -64,7 +69,8 @@ def open_model(
     model = loading.load_generator(source, options, meta=not weights)
     if record and weights:
         trained_part(model, record, str(edits))
-        method_of(record, str(edits))
+        if not own_path(record, "method"):  # which need not be imported where it is not attached
+            method_of(record, str(edits))
     if weights:
         move(model, options, device)
     return Edited(model.eval(), load_tokenizer(source, options), None, record)

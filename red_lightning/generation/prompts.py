@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from red_lightning.artifacts import Edited
-from red_lightning.artifacts.checks import method_of
+from red_lightning.artifacts.checks import virtual_tokens_of
+from red_lightning.artifacts.extensions import own_path
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.templates import make_template
@@ -50,8 +51,7 @@ class Prompts:
             raise UsageError(f"unknown template '{style}': {nearest(style, get_args(PromptStyle))}")
         self.tokenizer, self.overlong = edited.tokenizer, overlong
         self.style: PromptStyle = style or trained_style(record, self.tokenizer)
-        method = method_of(record, "this run") if "method" in record else None
-        self.positions, said = positions_left(config, method)
+        self.positions, said = positions_left(config, virtual_tokens_of(record, "this run"))
         self.limit = None if self.positions is None else self.positions - 1  # something must follow
         self.said, self.advice = f"the backbone has {said}", "shorten it"
         self.stop_ids: list[int] = []
@@ -134,7 +134,15 @@ def trained_style(record: Mapping[str, Any], tokenizer: Any) -> PromptStyle:
     Args:
         record: The contents of ``edits.json``; empty for a model without edits.
         tokenizer: The model's tokenizer, which may have a chat template.
+
+    Raises:
+        UsageError: A task of the user's own trained them, and it extends none that writes.
     """
+    if own_path(record, "task") and record.get("task") not in ("InstructionTuning", "DataToText"):
+        raise UsageError(
+            f"the edits were trained by the task '{own_path(record, 'task')}', so how a prompt becomes tokens is not "
+            f"known; give --template {', '.join(get_args(PromptStyle)[:-1])} or plain (in Python template=)"
+        )
     if not record and getattr(tokenizer, "chat_template", None):
         return "chat"
     if record.get("task") == "InstructionTuning":

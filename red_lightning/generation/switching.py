@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.artifacts.affine import AFFINE
-from red_lightning.artifacts.edits import place_edits, read_edits
+from red_lightning.artifacts.attaching import place_edits
+from red_lightning.artifacts.checks import method_class
+from red_lightning.artifacts.edits import read_edits
 from red_lightning.artifacts.loading import find_edits
 from red_lightning.backbones.sites import Site, width_of
 from red_lightning.backbones.surgery import (
@@ -76,7 +78,7 @@ class EditBank:
         """The names of the edits, in the order in which they were added."""
         return [name for name in self._places if name is not None]
 
-    def add(self, name: str, edits: str | Path | Mapping[str, Tensor]) -> None:
+    def add(self, name: str, edits: str | Path | Mapping[str, Tensor], trust: Sequence[str] = ()) -> None:
         """Add an edit.
 
         Args:
@@ -84,6 +86,7 @@ class EditBank:
             edits: A run's folder, its ``edits`` folder or a hub repository of edits, of RED, SSF, BitFit or
                 SteeringVector; or vectors by module, as in ``{"transformer.h.0.mlp.c_proj.scaling": tensor}`` and
                 ``.bias``, each over the module's whole width.
+            trust: Packages whose own methods may be imported: their code runs.
 
         Raises:
             UsageError: The name is None or taken, or the edits are another backbone's or no scalings and biases.
@@ -92,7 +95,7 @@ class EditBank:
         with self._lock:
             if name in self._places:
                 raise UsageError(f"the bank has an edit '{name}' already; remove it first, or give another name")
-            sites = self._given(edits) if isinstance(edits, Mapping) else self._read(edits)
+            sites = self._given(edits) if isinstance(edits, Mapping) else self._read(edits, trust)
             self._require_by_row(sites)
             if not self._free:
                 self._grow()
@@ -161,17 +164,17 @@ class EditBank:
             attach(self.backbone, Site(module, None, len(like)), self._editors[module])
         return self._editors[module]
 
-    def _read(self, edits: str | Path) -> dict[str, Vectors]:
+    def _read(self, edits: str | Path, trust: Sequence[str]) -> dict[str, Vectors]:
         """The vectors of edits on disk, by module and over its whole width: what their own editors compute with."""
         folder = find_edits(edits)
         tensors, record = read_edits(folder)
         method = record["method"]["name"]
-        if method not in AFFINE:
+        if method_class(record, folder, trust).combines != "affine":
             raise UsageError(
                 f"the edits in '{edits}' were learned with {method}, which cannot change from row to row; a bank holds "
                 f"scalings and biases alone, as those of {', '.join(AFFINE)}"
             )
-        place_edits(self._twin, tensors, record, folder)
+        place_edits(self._twin, tensors, record, folder, trust)
         try:
             editors: dict[str, Any] = {name: m.get_submodule(EDITOR) for name, m in edited_modules(self._twin)}
             with torch.no_grad():

@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from red_lightning.backbones import surgery
 from red_lightning.compat.module_dtype import KeepsDtype
 from red_lightning.errors import UsageError
+from red_lightning.methods.options import options_of
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -17,11 +18,14 @@ class Method(ABC):
     """A way to adapt a frozen backbone: one paper, one file, one subclass.
 
     A method holds its options, under the names of its arguments, and no state: what it trains becomes part of the
-    backbone it is applied to.
+    backbone it is applied to. Its adapter keeps those options, and a class of your own also its import path.
     """
 
     packs = True
     """Whether several texts packed into one row stay apart."""
+    combines: Literal["affine", "mean"] | None = None
+    """How adapters are combined: ``affine`` if all that is learned are tensors ``scaling`` and ``bias`` of modules
+    whose output they edit column by column, ``mean`` if it is the backbone's own weights, None if they cannot be."""
     computed = False
     """Whether what the method adds is computed (:meth:`compute`) and not trained."""
 
@@ -98,7 +102,8 @@ class Method(ABC):
 
     def describe(self) -> dict[str, Any]:
         """The method's name and options as plain values, for artefacts and results."""
-        return {"name": type(self).__name__, **vars(self)}
+        options = options_of(type(self))
+        return {"name": type(self).__name__, **{name: value for name, value in vars(self).items() if name in options}}
 
 
 class Learned(KeepsDtype):

@@ -25,6 +25,8 @@ class BitFit(Method):
             the linears of the blocks, 47,616 (62 x 768) in the norms and 32,128 in the head, one for each token.
     """
 
+    combines = "affine"
+
     def __init__(self, add_biases: bool = False) -> None:
         self.add_biases = add_biases
 

@@ -17,6 +17,8 @@ class FullFineTuning(Method):
     They must be float32; with ``trainer.precision`` bf16-mixed, what is computed with them is 16-bit all the same.
     """
 
+    combines = "mean"
+
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Let every parameter train.
 

@@ -9,6 +9,8 @@ from red_lightning.methods.base import Method
 class HeadOnly(Method):
     """Train the task's head on the frozen backbone, and nothing else: the baseline that shows what a method adds."""
 
+    combines = "mean"
+
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Freeze the backbone.
 

@@ -7,6 +7,7 @@ from red_lightning.errors import UsageError
 from red_lightning.families import record_of
 from red_lightning.families.encoder_decoders import ENCODER_DECODERS
 from red_lightning.methods.base import Method
+from red_lightning.methods.options import require_kept
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ def refuse(method: Method, config: Any, task: str) -> None:
         task: Class name of the task.
 
     Raises:
-        UsageError: It does not run; says why, and the way out.
+        UsageError: It does not run, or its adapter could not be loaded; says why, and the way out.
     """
-    name, record = type(method).__name__, record_of(config)
+    record, name = record_of(config), type(method).__name__
     family = record.name if record else None
-    if limit := limit_of(name, family, task):
-        raise UsageError(f"model.method {name} {limit.reason.format(family=family)}")
+    for klass in type(method).__mro__:  # a method of the user's own has the limits of the one that it extends
+        if limit := limit_of(klass.__name__, family, task):
+            raise UsageError(f"model.method {name} {limit.reason.format(family=family)}")
+    require_kept(method, {option: value for option, value in method.describe().items() if option != "name"})

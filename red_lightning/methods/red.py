@@ -95,6 +95,8 @@ class RED(Method):
         layers: The layers to edit, counted from 0 (negative: from the last); null for all.
     """
 
+    combines = "affine"
+
     def __init__(
         self,
         sites: list[str] = ["ffn"],  # noqa: B006 - never changed; a literal default shows in --help

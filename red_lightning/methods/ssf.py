@@ -22,6 +22,8 @@ class SSF(Method):
             the shifts from N(0, init_std) (authors' code: 0.02). With 0 the output is at first unchanged.
     """
 
+    combines = "affine"
+
     def __init__(self, init_std: float = 0.02) -> None:
         require_range("model.method.init_std", init_std, 0)
         self.init_std = init_std

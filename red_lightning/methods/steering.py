@@ -34,6 +34,7 @@ class SteeringVector(Method):
         strength: What the mean difference is multiplied by; a negative number steers away.
     """
 
+    combines = "affine"
     computed = True
 
     def __init__(self, pairs: str, layer: int, strength: float = 1.0) -> None:

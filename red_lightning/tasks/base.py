@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from red_lightning.artifacts.extensions import own_parts, shipped_name
 from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.backbones.sharding import trained
@@ -20,6 +21,7 @@ from red_lightning.methods.limits import refuse
 from red_lightning.tasks.checkpoints import RECORD, belonging, recount, refuse_other_rows
 from red_lightning.tasks.module import TaskModule
 from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
+from red_lightning.tasks.reading import require_readable
 from red_lightning.tasks.seeding import first_values, seed_batch
 
 
@@ -66,7 +68,7 @@ class BackboneTask(TaskModule):
         self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
         self.source = find(backbone, backbone_options)
-        refuse(method, self.source.config, type(self).__name__)
+        refuse(method, self.source.config, shipped_name(type(self)))
         self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
         self.backbone: Any = None
         self.backbone_fingerprint, self.restored = "", False
@@ -112,11 +114,7 @@ class BackboneTask(TaskModule):
             UsageError: Names the data modules that would do, or the option by which other rows are held out.
         """
         data = getattr(self.trainer, "datamodule", None)
-        if data is not None and not isinstance(data, self.data_class):
-            raise UsageError(
-                f"the task {type(self).__name__} cannot read the data module {type(data).__name__}; "
-                f"it reads {self.data_class.examples}"
-            )
+        require_readable(self, data)
         held_out_by = dict(getattr(data, "held_out_by", {}))
         if stage in ("test", "validate") and held_out_by and self.held_out_by:
             refuse_other_rows(self.held_out_by, held_out_by)
@@ -222,7 +220,8 @@ class BackboneTask(TaskModule):
     def record(self) -> dict[str, Any]:
         """What the learned parameters belong to, as plain values."""
         return {
-            "task": type(self).__name__,
+            "task": shipped_name(type(self)),
+            **own_parts(self.method, type(self), getattr(self._trainer, "datamodule", None)),
             "backbone": self.source.name,
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,
