@@ -41,6 +41,9 @@ NAMES_METHOD = re.compile(r"--model(\.init_args)?\.method(\.class_path)?(=|$)")
 MISSING = re.compile(r"class_path '(?:\w+\.)*(\w+)':\s+(?:Requirement '([^']+)' not met|Neither `(\w+)`)")
 """How jsonargparse passes on that a logger of Lightning lacks its package."""
 
+OURS_MISSING = re.compile(r"^ *- (the strategy \w+ needs a package: .+)$", re.MULTILINE)
+"""How it passes on our own complaint, of whose exception it keeps the text alone (seen in 4.53 and later)."""
+
 
 def launch(cli: Any, args: Sequence[str]) -> None:
     """Parse a command line and run it.
@@ -147,7 +150,9 @@ def _misconfigured(error: BaseException) -> UsageError | None:
 
 
 def _missing_package(error: BaseException) -> UsageError | None:
-    """The complaint, if a logger needs a package that is not installed."""
+    """The complaint, if a logger or a strategy needs a package that is not installed."""
+    if found := OURS_MISSING.search(str(error)):
+        return UsageError(found[1])
     found = MISSING.search(str(error))
     if found is None:
         return None
