@@ -24,7 +24,8 @@ BELOW: dict[str, set[str]] = {
     "callbacks": {"families", "backbones", "artifacts"},
     "strategies": {"families", "backbones"},
 }
-BELOW["reproduction"] = {*BELOW["evaluation"], "evaluation", "callbacks"}
+BELOW["evaluation"].add("callbacks")
+BELOW["reproduction"] = {*BELOW["evaluation"], "evaluation"}
 BELOW["quickstart"] = {*BELOW["reproduction"], "reproduction", "quickstart", "benchmark"}
 BELOW["benchmark"] = BELOW["cli"] = {*BELOW["quickstart"], "strategies"}
 BELOW["__main__"] = {"cli"}

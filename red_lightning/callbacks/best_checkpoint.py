@@ -1,15 +1,17 @@
 """Keep the best checkpoint on the validation split, and the last one to resume from."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.callbacks.checkpoint_files import flush
+from red_lightning.callbacks.criterion import Criterion, replacement
 from red_lightning.compat.fit_loop import is_accumulating, validates_next
 from red_lightning.errors import UsageError, cannot_write, nearest
 
@@ -27,6 +29,8 @@ class BestCheckpoint(Checkpoint):
         mode: Whether the smallest (``min``) or the largest (``max``) value is best.
         every_n_steps: Optimizer steps between two writes of ``last.ckpt``; null writes it after validations only.
         folder: Where the files go; null for ``checkpoints`` in the run's folder.
+        fallback: The metric that replaces a benchmark's score where its package or its questions are missing. This is
+            decided once, before training, and reported. null makes it an error.
     """
 
     def __init__(
@@ -35,10 +39,14 @@ class BestCheckpoint(Checkpoint):
         mode: Literal["min", "max"] = "min",
         every_n_steps: int | None = None,
         folder: str | None = None,
+        fallback: Criterion | None = None,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise UsageError(f"checkpoint.every_n_steps is {every_n_steps}, but must be at least 1 or null")
         self.monitor, self.mode, self.every_n_steps, self.folder = monitor, mode, every_n_steps, folder
+        self.wanted, self.fallback = Criterion(monitor, mode), fallback
+        self.reason: str | None = None
+        self.began: Mapping[str, Any] | None = None  # the state of the run that is resumed, if known before the fit
         self.best_score: float | None = None
         self.best_step: int | None = None
         self._saved_step = 0
@@ -105,18 +113,48 @@ class BestCheckpoint(Checkpoint):
         if self._saved_step != trainer.global_step:
             self._save(trainer, self.last_path)
 
+    def settle(self, reason: str | None, way: str = "") -> str | None:
+        """Decide whether ``monitor`` or ``fallback`` chooses; call it on all processes, before training.
+
+        Args:
+            reason: Why ``monitor`` cannot be measured; None if it can.
+            way: What makes it measurable, as an imperative.
+
+        Returns:
+            What to tell the user, if the fallback chooses.
+
+        Raises:
+            UsageError: There is no fallback, or the run that is resumed began with ``monitor``.
+        """
+        found = replacement(self.wanted, self.fallback, self.began or {}, reason, way)
+        if found is None:
+            return None
+        self.monitor, self.mode, self.reason = found.criterion.monitor, found.criterion.mode, found.reason
+        return found.told
+
     def state_dict(self) -> dict[str, Any]:
-        """The best so far (part of each checkpoint)."""
-        return {"best_score": self.best_score, "best_step": self.best_step, "monitor": self.monitor}
+        """The best so far, and what chose it (part of each checkpoint)."""
+        best = {"best_score": self.best_score, "best_step": self.best_step}
+        return {**best, "monitor": self.monitor, "wanted": self.wanted.monitor, "reason": self.reason}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on comparing with the best so far, if it was measured by the same metric."""
-        if state_dict["monitor"] == self.monitor and self.best_path.exists():
+        if not self.best_path.exists():  # the folder of another run
+            return
+        if self.began is None and (state_dict.get("reason") is None) != (self.reason is None):
+            self.began = state_dict
+            if said := self.settle(self.reason, f"make {self.wanted.monitor} measurable"):
+                rank_zero_only(print)(said)
+        if state_dict["monitor"] == self.monitor:
             self.best_score, self.best_step = state_dict["best_score"], state_dict["best_step"]
 
     def selection(self) -> dict[str, Any]:
-        """By what the best checkpoint was chosen, for results.json."""
-        return {"monitor": self.monitor, "mode": self.mode, "score": self.best_score, "step": self.best_step}
+        """By what the best checkpoint was chosen, for results.json.
+
+        ``wanted`` is the metric that was asked for. ``reason`` says why it is not ``monitor``, or is null.
+        """
+        found = {"monitor": self.monitor, "mode": self.mode, "score": self.best_score, "step": self.best_step}
+        return {**found, "wanted": self.wanted.monitor, "reason": self.reason}
 
     def _score(self, trainer: Trainer) -> float:
         metrics = trainer.callback_metrics
@@ -169,9 +207,9 @@ def _without(temporary: Path, error: OSError) -> OSError:
     return error
 
 
-def never_logged(monitor: str, logged: Iterable[str]) -> UsageError:
+def never_logged(monitor: str, logged: Iterable[str], name: str = "checkpoint") -> UsageError:
     """The complaint about a monitored metric that does not exist."""
-    return UsageError(f"checkpoint.monitor is '{monitor}', which validation never logs: {nearest(monitor, logged)}")
+    return UsageError(f"{name}.monitor is '{monitor}', which validation never logs: {nearest(monitor, logged)}")
 
 
 def not_finite(reason: str, checkpoints: Sequence[Path]) -> UsageError:

@@ -5,7 +5,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from red_lightning.callbacks import read_checkpoint
+from red_lightning.callbacks import BestCheckpoint, read_checkpoint
 from red_lightning.errors import UsageError
 from red_lightning.tasks.checkpoints import RECORD
 
@@ -29,8 +29,10 @@ def way(given: str | None, command: str | None) -> Way | None:
     return cast(Way, given)
 
 
-def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str]:
+def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str, dict[str, Any] | None]:
     """The checkpoint from which a run goes on, and what a user is told about it.
+
+    The third value is the state of the callback that chooses the best checkpoint.
 
     Args:
         run: The run's folder.
@@ -48,16 +50,18 @@ def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str]:
     damaged = ""
     for file in filter(Path.exists, files):
         try:
-            whole_step = read_checkpoint(file).get(RECORD, {}).get("whole_step", True)
+            content = read_checkpoint(file)
         except UsageError:
             if way == "last":
                 raise
             damaged += f"{file.name} is damaged; "
         else:
+            whole_step = content.get(RECORD, {}).get("whole_step", True)
             if way == "auto" and not whole_step:  # best.ckpt, if a validation came amid an accumulation
                 continue
-            return file, f"{damaged}continuing from {file.name} of {run.name}"
-    return None, f"{damaged}there is no unfinished run to continue; starting from the beginning"
+            began = content.get("callbacks", {}).get(BestCheckpoint.__qualname__)
+            return file, f"{damaged}continuing from {file.name} of {run.name}", began
+    return None, f"{damaged}there is no unfinished run to continue; starting from the beginning", None
 
 
 def keep_logs(path: Path) -> None:

@@ -18,7 +18,7 @@ import red_lightning.evaluation  # noqa: F401 - a config names its callback
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.cli import configs, includes, run_folder
 from red_lightning.cli.parser import RedParser
-from red_lightning.compat.argument_parser import missing_package
+from red_lightning.compat.argument_parser import missing_package, strategy_without_package
 from red_lightning.errors import UsageError, cannot_write
 from red_lightning.reproduction import register_resolvers
 from red_lightning.tasks import BackboneTask
@@ -145,7 +145,9 @@ def _misconfigured(error: BaseException) -> UsageError | None:
 
 
 def _missing_package(error: BaseException) -> UsageError | None:
-    """The complaint, if a logger needs a package that is not installed."""
+    """The complaint, if a logger or a strategy needs a package that is not installed."""
+    if own := strategy_without_package(error):
+        return UsageError(own)
     found = missing_package(error)
     if found is None:
         return None

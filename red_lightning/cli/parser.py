@@ -50,7 +50,7 @@ class RedParser(LightningArgumentParser):
         return super().parse_args(args, *rest, **kwargs)
 
     def parse_string(self, content: str, path: Any = "", **kwargs: Any) -> Any:
-        """Parse a config, also that of a run of 0.1.0, with the parts that it includes: those that ship are found from any folder."""
+        """Parse a config, also that of a run of 0.1.0, with its parts: those that ship are found from any folder."""
         if path:  # whose folder is the current one meanwhile
             content = with_parts(content, Path(path).absolute())
         content = SINGLE_REPLICA.sub(r"\1", content)

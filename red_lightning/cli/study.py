@@ -91,12 +91,11 @@ def _run(plan: Plan, options: Any) -> None:
         print(f"failed: {name}: {reason}")
     unchosen = [choice for choice in plan.choices().values() if choice.value is None]
     for choice in unchosen:
-        why = f"{choice.missing} runs have not ended" if choice.missing else "no run has a validation score"
-        print(f"nothing could be chosen for {', '.join(choice.labels.values())}: {why}")
+        print(f"nothing could be chosen for {', '.join(choice.labels.values())}: {choice.open}")
     if failed:
         raise UsageError(f"{len(failed)} of {len(cells)} runs failed; the same command tries them again")
-    if any(not choice.missing for choice in unchosen):
-        raise UsageError("not every run that chooses has validated; let them train longer, or validate more often")
+    if ended := [choice for choice in unchosen if not choice.missing]:
+        raise UsageError(ended[0].way)
 
 
 def _launch(plan: Plan, cells: list[Cell], options: Any) -> bool:

@@ -14,11 +14,11 @@ from red_lightning.callbacks import (
     BestCheckpoint,
     FiniteSteps,
     PredictionWriter,
-    never_logged,
     read_checkpoint,
 )
-from red_lightning.cli import continuing, report, result, run_folder
+from red_lightning.cli import continuing, report, result, run_folder, selecting
 from red_lightning.cli.launch import launch
+from red_lightning.cli.missing import report_missing
 from red_lightning.cli.report import shown
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.paper import unresolved
@@ -37,6 +37,8 @@ class RedCLI(LightningCLI):
     given_checkpoint: str | None  # the value of `--ckpt_path`
     config_file: str | None = None
     """The last ``--config`` of the command line."""
+    began: dict[str, Any] | None = None
+    """How the run that is resumed chose its best checkpoint."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the groups ``checkpoint``, ``finite_steps`` and ``run``."""
@@ -102,29 +104,19 @@ class RedCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what runs; test the unedited backbone if asked."""
         config = self.config[self.subcommand]
-        if config.checkpoint.monitor not in self.model.validation_metrics and not config.trainer.callbacks:
-            raise never_logged(config.checkpoint.monitor, self.model.validation_metrics)
-        self._refuse_wrong_direction(config.checkpoint)
+        selecting.refuse_unfit(config.checkpoint, self.model, bool(config.trainer.callbacks))
         if self.trainer.strategy.root_device.type == "cpu":
             share_freed_memory()
         _say(f"run folder: {shown(self.run_path)}")
+        selecting.settle(self.trainer, self.began)
+        if self.settings.test:
+            report_missing(self.model)
         if self.settings.baseline and self.settings.test and not (self.run_path / "baseline.json").exists():
             _say(f"testing the {self.model.unedited} ...")
             scores = self._test(None, "baseline_predictions.jsonl")
             if run_folder.is_first_process():
                 report.write_json(self.run_path / "baseline.json", scores)
         self.started = time.monotonic()
-
-    def _refuse_wrong_direction(self, checkpoint: Any) -> None:
-        """Refuse to keep the worst checkpoint."""
-        if checkpoint.monitor in self.model.validation_metrics:
-            right = "min" if checkpoint.monitor in self.model.smaller_is_better else "max"
-            if checkpoint.mode != right:
-                size = "smallest" if right == "min" else "largest"
-                raise UsageError(
-                    f"checkpoint.mode is {checkpoint.mode}, but {checkpoint.monitor} is best when {size}; "
-                    f"give --checkpoint.mode {right}"
-                )
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
@@ -142,6 +134,7 @@ class RedCLI(LightningCLI):
                 untested = result.of_run(self.run_path, self.model, self.datamodule, {})
                 report.write_json(self.run_path / "results.json", untested | about)
                 _say(f"best {keeper.monitor}: {keeper.best_score}; results: {shown(self.run_path / 'results.json')}")
+                selecting.report(about["selection"])
             return
         best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
         _say(f"testing {shown(best)} ...")
@@ -152,6 +145,7 @@ class RedCLI(LightningCLI):
             result.save_edits_of(self.run_path / "edits", learned, found)
             report.write_json(self.run_path / "results.json", found)
             report.print_result(self.run_path, found, self.settings.beside, self.settings.samples)
+            selecting.report(about["selection"])
             _say(f"results: {shown(self.run_path / 'results.json')}    edits: {shown(self.run_path / 'edits')}/")
 
     def test(self, **options: Any) -> None:
@@ -180,6 +174,10 @@ class RedCLI(LightningCLI):
         """The test scores in the task's order; None where a metric could not be measured."""
         logged = {name.removeprefix("test_"): float(value) for name, value in self.trainer.callback_metrics.items()}
         return {name: logged.get(name) for name in self.model.metric_names}
+
+    def before_test(self) -> None:
+        """Say what cannot be measured."""
+        report_missing(self.model)
 
     def after_test(self) -> None:
         """Print the scores."""
@@ -219,7 +217,7 @@ class RedCLI(LightningCLI):
     def _checkpoint(self, given: str | None, experiment: str) -> str | None:
         """The file that ``--ckpt_path`` means: one of this run's folder, ``best`` of the newest run, or a path."""
         if way := continuing.way(given, self.subcommand):
-            path, told = continuing.checkpoint_of(self.run_path, way)
+            path, told, self.began = continuing.checkpoint_of(self.run_path, way)
             _say(told)
             return str(path) if path else None
         if given == "best":

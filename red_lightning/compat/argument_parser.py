@@ -27,6 +27,9 @@ PLACED = ("class", "option of a class", "value", "other class", "union")
 MISSING = re.compile(r"class_path '(?:\w+\.)*(\w+)':\s+(?:Requirement '([^']+)' not met|Neither `(\w+)`)")
 """How jsonargparse passes on that a class of Lightning lacks its package."""
 
+STRATEGY = re.compile(r"^ *- (the strategy \w+ needs a package: .+)$", re.MULTILINE)
+"""How it passes on our own complaint about a strategy, of whose exception it keeps the text alone."""
+
 LONGEST = 2000
 """Characters of a text that is shown as it is."""
 
@@ -73,6 +76,12 @@ def missing_package(error: BaseException) -> tuple[str, str] | None:
     """Return the class of Lightning that lacks a package and the package, if that is why a command line failed."""
     found = MISSING.search(str(error))
     return (found[1], found[2] or found[3]) if found else None
+
+
+def strategy_without_package(error: BaseException) -> str | None:
+    """Return our own complaint about a strategy that lacks its package, if that is why a command line failed."""
+    found = STRATEGY.search(str(error))
+    return found[1] if found else None
 
 
 def _texts(error: BaseException) -> Iterator[str]:

@@ -11,7 +11,16 @@ from red_lightning.errors import UsageError, first_line, require_range
 
 
 class UnavailableError(UsageError):
-    """What scoring takes is not on this machine: lm-eval, or the questions."""
+    """What scoring takes is not on this machine: lm-eval, or the questions.
+
+    Args:
+        reason: Which of them, and why.
+        way: What to do about it, as an imperative.
+    """
+
+    def __init__(self, reason: str, way: str) -> None:
+        super().__init__(f"{reason}; {way}")
+        self.reason, self.way = reason, way
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,9 @@ def require_harness() -> None:
     try:
         import lm_eval  # noqa: F401
     except ImportError as error:
-        raise UnavailableError("lm-eval is not installed: pip install 'red-lightning[evaluation]'") from error
+        missing = getattr(error, "name", None) in (None, "lm_eval")
+        why = "is not installed" if missing else f"cannot be imported ({first_line(error)})"
+        raise UnavailableError(f"lm-eval {why}", "install it with pip install 'red-lightning[evaluation]'") from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
@@ -114,8 +125,8 @@ def _read(manager: Any, name: str, wanted: list[str]) -> dict[str, Any]:
             return manager.load(wanted)
     except Exception as error:  # of datasets, of the hub's client, or of the task's own code
         raise UnavailableError(
-            f"the questions of '{name}' cannot be read: {first_line(error)}; check the connection, or read them once "
-            "where there is one (they are kept in HF_HOME)"
+            f"the questions of '{name}' cannot be read: {first_line(error).rstrip('.')}",
+            "check that the hub can be reached and serves them, or copy HF_HOME from a machine that has read them",
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Score a model that is being trained on a benchmark, so that the best checkpoint can be chosen by it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from red_lightning.callbacks.best_checkpoint import BestCheckpoint
 from red_lightning.errors import UsageError, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
 from red_lightning.evaluation.scoring import score_tasks
@@ -26,8 +27,9 @@ class TaskScore(Callback):
     A benchmark of the leaderboard is logged as ``val_truthfulqa``, a share between 0 and 1; any other task with each of
     its metrics, as ``val_lambada_openai_acc``. Training is not changed by it. Each process answers all the questions.
 
-    Without lm-eval or the questions, a run whose checkpoint is chosen by the score is refused before it starts; any
-    other says that it goes on without the score.
+    Without lm-eval or the questions, ``checkpoint.fallback`` chooses the checkpoint and nothing is scored. Without a
+    fallback, a run whose checkpoint is chosen by the score is refused before it starts. Any other run says that it goes
+    on without the score.
 
     Args:
         task: ``arc``, ``truthfulqa``, ``winogrande``, ``gsm8k``, ``hellaswag``, ``mmlu``, or a task, group or tag of
@@ -57,47 +59,52 @@ class TaskScore(Callback):
         self.validations = 0
         self.scores: dict[str, float] = {}
         self._loaded: dict[str, Any] | None = None
+        self._missing: UnavailableError | None = None
+        self._ready = self._told = False
 
     @property
     def state_key(self) -> str:
         """What tells the state of several of these apart in a checkpoint."""
         return f"{type(self).__name__}[{self.task}]"
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the questions before anything is trained.
+    def prepare(self, keepers: Iterable[Any]) -> None:
+        """Load the questions, and decide what chooses the checkpoint. Call it before a fit to report that early.
+
+        Args:
+            keepers: The callbacks that keep checkpoints.
 
         Raises:
-            UsageError: There is no such task, or the task in training writes no texts; or the checkpoint is chosen by
-                the score, and it cannot be measured here or is best when it is worst.
+            UsageError: There is no such task; or the checkpoint is chosen by the score, which cannot be measured here
+                and has no fallback, or is best when it is worst.
         """
-        if stage not in ("fit", "validate") or self._loaded is not None:
+        self._load()
+        chosen_by = [keeper for keeper in keepers if self._is_mine(_wanted(keeper))]
+        if self._missing is not None and not chosen_by and not self._told:
+            rank_zero_only(print)(f"TaskScore: {self.task} is not scored, for {self._missing}")
+            self._told = True
+        for keeper in chosen_by:
+            self._settle(keeper)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prepare before anything is trained; what one process cannot read, none scores.
+
+        Raises:
+            UsageError: The task in training writes no texts; or what :meth:`prepare` raises.
+        """
+        if stage not in ("fit", "validate") or self._ready:
             return
         if isinstance(pl_module, Classification):
             raise UsageError("TaskScore scores models that write texts, and Classification trains none; leave it out")
-        keepers: list[Any] = list(trainer.checkpoint_callbacks) if stage == "fit" else []
-        chosen_by = [keeper for keeper in keepers if self._is_mine(getattr(keeper, "monitor", None))]
-        try:
-            self._loaded = load_tasks(self.task, self.num_fewshot, self.include_path)
-        except UnavailableError as error:
-            if chosen_by:
-                raise UsageError(
-                    f"the checkpoint is chosen by {self.task}, but {error}; or choose by another metric, as with "
-                    "--checkpoint.monitor val_loss --checkpoint.mode min"
-                ) from error
-            rank_zero_only(print)(f"TaskScore: {self.task} is not scored, for {error}")
-            return
-        for keeper in chosen_by:
-            right = self._right_modes().get(keeper.monitor, keeper.mode)
-            if keeper.mode != right:
-                size = "smallest" if right == "min" else "largest"
-                raise UsageError(
-                    f"checkpoint.mode is {keeper.mode}, but {keeper.monitor} is best when {size}; "
-                    f"give --checkpoint.mode {right}"
-                )
+        self._load()
+        if not trainer.strategy.reduce_boolean_decision(self._missing is None) and self._missing is None:
+            way = "make lm-eval and its questions readable on every machine"
+            self._loaded, self._missing = None, UnavailableError(f"another process cannot score {self.task}", way)
+        self.prepare(trainer.checkpoint_callbacks if stage == "fit" else [])
+        self._ready = True
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score, and log; the check before training asks a few questions alone."""
-        if self._loaded is None:
+        if self._loaded is None or any(self._is_replaced(keeper) for keeper in trainer.checkpoint_callbacks):
             return
         if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             pl_module.log_dict(self._score(trainer, pl_module, REHEARSED))
@@ -114,6 +121,38 @@ class TaskScore(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting validations."""
         self.validations, self.scores = state_dict["validations"], state_dict["scores"]
+
+    def _load(self) -> None:
+        """Load the questions once, or remember why they cannot be read."""
+        if self._loaded is None and self._missing is None:
+            try:
+                self._loaded = load_tasks(self.task, self.num_fewshot, self.include_path)
+            except UnavailableError as error:
+                self._missing = error
+
+    def _settle(self, keeper: Any) -> None:
+        """Decide what chooses a checkpoint that is to be chosen by the score."""
+        if isinstance(keeper, BestCheckpoint):
+            if keeper.reason is None:
+                missing = self._missing
+                told = keeper.settle(missing.reason, missing.way) if missing else keeper.settle(None)
+                if told:
+                    rank_zero_only(print)(told)
+        elif self._missing is not None:
+            raise UsageError(f"the checkpoint is chosen by {keeper.monitor}, but {self._missing}") from self._missing
+        if self._loaded is None or self._is_replaced(keeper):
+            return
+        right = self._right_modes().get(keeper.monitor, keeper.mode)
+        if keeper.mode != right:
+            size = "smallest" if right == "min" else "largest"
+            raise UsageError(
+                f"checkpoint.mode is {keeper.mode}, but {keeper.monitor} is best when {size}; "
+                f"give --checkpoint.mode {right}"
+            )
+
+    def _is_replaced(self, keeper: Any) -> bool:
+        """Whether the fallback chooses in place of the score, so that nobody needs it."""
+        return isinstance(keeper, BestCheckpoint) and keeper.reason is not None and self._is_mine(_wanted(keeper))
 
     def _score(self, trainer: Trainer, task: Any, limit: int | None) -> dict[str, float]:
         from red_lightning.evaluation.language_model import LanguageModel
@@ -149,6 +188,11 @@ class TaskScore(Callback):
         if self.task in LEADERBOARD:
             return metric == f"val_{self.task}"
         return (metric or "").startswith(f"val_{self.task}_")
+
+
+def _wanted(keeper: Any) -> str | None:
+    """The metric by which a checkpoint is to be chosen."""
+    return keeper.wanted.monitor if isinstance(keeper, BestCheckpoint) else getattr(keeper, "monitor", None)
 
 
 def _gathered(model: Any) -> AbstractContextManager[None]:

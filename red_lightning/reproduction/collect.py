@@ -1,7 +1,8 @@
 """What the runs of a study found, gathered into the entries of its table."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import fmean, stdev
@@ -184,4 +185,15 @@ def _notes(study: Study, states: Iterable[tuple[Cell, State]]) -> list[str]:
         notes += slips(study.report.published[key]) if study.report.published and key in study.report.published else []
     if states and any("head_parameters" in of.result for _, of in states if of.result):
         notes.append("the classification head trains besides, and is not counted")
-    return notes
+    return notes + _selections([of.result.get("selection", {}) for _, of in states if of.result])
+
+
+def _selections(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What chose the best checkpoints, if that differs between runs or is not what was asked for."""
+    chosen = Counter(selection["monitor"] for selection in found if "monitor" in selection)
+    replaced = [selection for selection in found if selection.get("reason")]
+    if not replaced and len(chosen) < 2:
+        return []
+    counts = " and ".join(f"by {monitor} in {count} of {len(found)} runs" for monitor, count in chosen.items())
+    wanted = ", ".join(dict.fromkeys(f"{selection['wanted']} ({selection['reason']})" for selection in replaced))
+    return [f"the best checkpoint was chosen {counts}" + (f"; it was to be {wanted}" if wanted else "")]

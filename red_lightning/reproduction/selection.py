@@ -21,16 +21,32 @@ class Choice:
     Attributes:
         labels: The labels that they share.
         scores: Value, as written on the command line -> mean validation score; None if all its runs failed.
-        monitor: The validation metric.
-        value: The best; None while runs are missing, or if all failed.
+        monitors: The validation metric; several, if a fallback has scored some of the runs.
+        value: The best; None while runs are missing, if all failed, or if their scores cannot be compared.
         missing: Number of runs that have not ended yet.
     """
 
     labels: Labels
     scores: dict[str, float | None]
-    monitor: str
+    monitors: tuple[str, ...]
     value: Any
     missing: int
+
+    @property
+    def open(self) -> str:
+        """Why nothing is chosen."""
+        if self.missing:
+            return f"{self.missing} runs have not ended"
+        if len(self.monitors) > 1:
+            return f"its runs were scored by {' and '.join(self.monitors)}, which cannot be compared"
+        return "no run has a validation score"
+
+    @property
+    def way(self) -> str:
+        """What to do about it, once all runs have ended."""
+        if len(self.monitors) > 1:
+            return f"delete the runs that were scored by {' or by '.join(self.monitors)}, and run the study again"
+        return "not every run that chooses has validated; let them train longer, or validate more often"
 
 
 def trials(study: Study, cells: Iterable[Cell], files: Files, changes: Mapping[str, Any] | None = None) -> list[Cell]:
@@ -121,16 +137,24 @@ def _values(study: Study, labels: Labels) -> list[Any]:
 
 
 def _choice(labels: Labels, cells: Sequence[Cell], states: Sequence[State]) -> Choice:
-    monitor = setting(cells[0].experiment, "checkpoint.monitor") or "val_loss"
-    sign = 1 if setting(cells[0].experiment, "checkpoint.mode") == "max" else -1
     values = {written(cell.tried): cell.tried for cell in cells}
     found: dict[str, list[float]] = {value: [] for value in values}
+    criteria: set[tuple[str, str]] = set()  # a benchmark's fallback may have scored a run
     for cell, state in zip(cells, states, strict=True):
-        score = state.result["selection"]["score"] if state.result else None
-        if score is not None:
-            found[written(cell.tried)].append(score)
+        selection: dict[str, Any] = state.result["selection"] if state.result else {"score": None}
+        if selection["score"] is not None:
+            found[written(cell.tried)].append(selection["score"])
+            criteria.add((selection["monitor"], selection["mode"]))
     scores = {value: fmean(of) if of else None for value, of in found.items()}
     missing = sum(state.kind not in ("done", "failed") or state.killed for state in states)
+    sign = 1 if {mode for _, mode in criteria} == {"max"} else -1
     measured = {value: sign * score for value, score in scores.items() if score is not None}
-    best = values[max(measured, key=measured.__getitem__)] if measured and not missing else None
-    return Choice(labels, scores, monitor, best, missing)
+    comparable = measured and not missing and len(criteria) == 1
+    best = values[max(measured, key=measured.__getitem__)] if comparable else None
+    monitors = sorted({monitor for monitor, _ in criteria}) or [_monitor_of(cells[0])]
+    return Choice(labels, scores, tuple(monitors), best, missing)
+
+
+def _monitor_of(cell: Cell) -> str:
+    """The metric that the settings name."""
+    return setting(cell.experiment, "checkpoint.monitor") or "val_loss"

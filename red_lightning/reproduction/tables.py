@@ -199,8 +199,8 @@ def _choices(choices: Sequence[Choice]) -> tuple[list[str], Lines]:
     lines = []
     for choice in choices:
         tried = "; ".join(f"{v}: {'failed' if s is None else f'{s:.4f}'}" for v, s in choice.scores.items())
-        chosen = written(choice.value) if choice.value is not None else f"open ({choice.missing} runs missing)"
-        lines.append([*choice.labels.values(), chosen, choice.monitor, tried])
+        chosen = written(choice.value) if choice.value is not None else f"open ({choice.open})"
+        lines.append([*choice.labels.values(), chosen, " and ".join(choice.monitors), tried])
     return [*choices[0].labels, "chosen", "by", "tried"], lines
 
 

@@ -83,7 +83,7 @@ def test_a_checkpoint_amid_an_accumulation_is_not_continued(gpt2_folder: Path, t
     folder = tmp_path / "run/checkpoints"
     folder.mkdir(parents=True)
     shutil.copy(tmp_path / "amid.ckpt", folder / "best.ckpt")
-    assert checkpoint_of(tmp_path / "run", "auto") == (None, ANY)
+    assert checkpoint_of(tmp_path / "run", "auto") == (None, ANY, None)
     shutil.copy(tmp_path / "amid/checkpoints/last.ckpt", folder / "last.ckpt")
     os.utime(folder / "last.ckpt", (0, 0))
-    assert checkpoint_of(tmp_path / "run", "auto") == (folder / "last.ckpt", ANY)
+    assert checkpoint_of(tmp_path / "run", "auto") == (folder / "last.ckpt", ANY, ANY)
