@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from red_lightning.backbones.loading import BackboneOptions, keep_less
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.merged_editor import Batch, MergedEditor
 from red_lightning.backbones.merging import parts
@@ -143,8 +144,7 @@ def test_batches_of_one_shape(family: str) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "roberta", "t5"])
 def test_gradient_checkpointing(family: str) -> None:
     backbone: Any = without_dropout(family)
-    backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    backbone.disable_input_require_grads()
+    keep_less(backbone, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
     require_equal(family, backbone, RED())
 
 

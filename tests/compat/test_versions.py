@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ OLD = (
 OURS = ["transformers>=5.0", "torch<3,>=2.4", "datasets!=4.1.0,>=4.0", 'bitsandbytes>=0.46 ; extra == "quantization"']
 
 
-def install(folder: Path, name: str, version: str, requires: list[str] = []) -> None:
+def install(folder: Path, name: str, version: str, requires: Iterable[str] = ()) -> None:
     """Lay down what an index's installer would: the metadata of a distribution, without its modules."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
