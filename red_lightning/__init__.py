@@ -1,7 +1,11 @@
 """Representation Editing (RED, arXiv 2402.15179) on PyTorch Lightning."""
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from red_lightning.compat.versions import VersionError, check_versions
 
 if TYPE_CHECKING:
     from red_lightning.artifacts import Edited, apply_edits, load, load_head, save_edits
@@ -19,6 +23,16 @@ __all__ = [
     "load_head",
     "save_edits",
 ]
+
+try:
+    check_versions()
+except VersionError as error:
+    # Python imports the package before `python -m` or the console script runs `main`, which prints such errors.
+    # sys.argv[0] is "-m" while `python -m` locates its module
+    if sys.argv[:1] != ["-m"] and Path(sys.argv[0] if sys.argv else "").stem != "red-lightning":
+        raise
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from importlib import import_module
 from keyword import iskeyword
 from pathlib import Path
@@ -114,3 +115,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     os.close(writer)
     assert done.returncode == 141  # as a program that SIGPIPE ended
     assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("warning", "module", "fails"),
+    [
+        ("FutureWarning", "transformers.generic", True),
+        ("DeprecationWarning", "red_lightning.cli.fit", True),
+        ("DeprecationWarning", "transformers.generic", False),
+        ("UserWarning", "red_lightning.cli.fit", False),
+    ],
+)
+def test_warnings_that_users_would_see_fail_in_child_processes(warning: str, module: str, fails: bool) -> None:
+    code = f"import warnings; warnings.warn_explicit('old', {warning}, 'file.py', 1, module='{module}')"
+    ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == int(fails), ended.stderr

@@ -80,6 +80,7 @@ def test_framework_tax() -> None:
     assert twenty.ratios == [1.0]
 
 
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
 def test_checkpoint_bytes() -> None:
     shape, case = SHAPES["tiny"]["gpt2"], measured("checkpoint_bytes")
     vectors = 2 * shape.layers * shape.width
@@ -105,6 +106,7 @@ def test_glue_training(shared: Path) -> None:
         assert slots["every row padded to 128"] % 128 == 0
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_instruction_tuning(shared: Path) -> None:
     case = measured("instruction_tuning", with_data(shared))
     slots = [row.amounts[0] for row in case.rows if not row.wall]

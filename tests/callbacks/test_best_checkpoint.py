@@ -122,6 +122,7 @@ class Interrupted(BestCheckpoint):
         super()._save(trainer, path)
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_crash_while_writing_leaves_the_previous_files_whole(gpt2_folder: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, Interrupted(every_n_steps=1))
     with pytest.raises((KeyboardInterrupt, SystemExit)):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ def plain_loop(made: list[Batch], accumulate: int) -> tuple[Tensor, dict[str, An
             for part in parts:
                 (loss_of(scaling, part) / accumulate).backward()
             optimizer.step()
-        schedule.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # a first update may be left out
+            schedule.step()
     return scaling.detach(), optimizer.state[scaling], schedule.get_last_lr()[0]
 
 

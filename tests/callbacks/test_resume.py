@@ -58,6 +58,7 @@ def test_resume_from_every_step_is_bit_identical(name: str, gpt2_folder: Path, t
         assert (keeper.best_score, keeper.best_step) == best, checkpoint.name
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_checkpoint_amid_an_accumulation_is_not_continued(gpt2_folder: Path, tmp_path: Path) -> None:
     """best.ckpt of a validation that came between two micro-batches: what was gathered by then is not in it."""
     data = {"global_batch_size": 2, "micro_batch_size": 1}

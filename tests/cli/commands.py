@@ -12,6 +12,9 @@ from tests.training import write_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+CHILD_PATH = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests/child_processes")])
+"""Where child processes find the package, and the module that turns warnings into errors."""
+
 FIT = ("fit", "--config", "small.yaml")
 """The beginning of a command line that fits the small experiment."""
 
@@ -100,7 +103,7 @@ def environment(**variables: str) -> dict[str, str]:
     """An environment for child processes that holds nothing of another run, with as many threads as the tests have."""
     mine = ("RED_LIGHTNING_RUN", "PL_GLOBAL_SEED", "SLURM_JOB_ID", "WORLD_SIZE")
     kept = {name: value for name, value in os.environ.items() if name not in mine}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **variables}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": CHILD_PATH, **variables}
 
 
 def command_line(*args: str) -> list[str]:

@@ -12,6 +12,7 @@ from peft import AdaLoraConfig, IA3Config, LoraConfig, VeraConfig, get_peft_mode
 from torch import nn
 
 from red_lightning.artifacts import save_edits
+from red_lightning.backbones.loading import BackboneOptions, keep_less
 from red_lightning.errors import UsageError
 from red_lightning.methods import IA3, RED, AdaLoRA, LoRA, VeRA
 from red_lightning.methods.peft_layers import PeftLayers
@@ -93,7 +94,8 @@ DIRECT: dict[str, tuple[PeftLayers, Any, dict[str, dict[str, Any]]]] = {
                 "target_modules": r".*(key|value|\d\.output\.dense)",
                 "feedforward_modules": r".*\d\.output\.dense",
             },
-            **{family: {} for family in ("gpt2", "t5", "llama", "gpt_neox")},  # what peft itself chooses
+            "gpt2": {"fan_in_fan_out": True},
+            **{family: {} for family in ("t5", "llama", "gpt_neox")},  # what peft itself chooses
         },
     ),
     "VeRA": (
@@ -169,8 +171,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
     for checkpointing in (False, True):
         model = build("llama").train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
-            model.disable_input_require_grads()
+            keep_less(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
         torch.manual_seed(1)
         parameters = LoRA().apply(model)
         torch.manual_seed(2)

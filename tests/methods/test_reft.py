@@ -87,7 +87,10 @@ def test_first_and_last_tokens_are_edited(first: int, last: int, edited: list[st
 def test_generates_in_a_batch_what_it_does_alone(family: str, positions: Any, beams: int) -> None:
     model = build(family)
     unedited = generated(model, TEXTS, beams)
-    randomise(LoReFT(2, first=2, positions=positions).apply(model))
+    parameters = LoReFT(2, first=2, positions=positions).apply(model)
+    randomise(parameters)
+    for parameter in parameters.values():
+        parameter.data *= 3  # else torch 2.4 with transformers 5.0 generates the unedited tokens
     rows = generated(model, TEXTS, beams)
     assert rows == [generated(model, [text], beams)[0] for text in TEXTS]
     assert rows != unedited
