@@ -47,7 +47,7 @@ def imports(file: Path) -> Iterator[tuple[int, str]]:
             names = [_text(node)]
         for name in names:
             path = name.split(".")
-            if path[0] == "red_lightning" and len(path) > 1 and not path[1][:1].isupper():
+            if path[0] == "red_lightning" and len(path) > 1 and path[1] and not path[1][:1].isupper():
                 yield node.lineno, path[1]
 
 

@@ -10,12 +10,12 @@ from lightning import Trainer
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from red_lightning.backbones.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.sharding import generate_in_step, trained
+from red_lightning.compat.strategy_hooks import StartsEngine
 from red_lightning.compat.zero_optimizer import (
     fill_state,
     has_step_hooks,
@@ -27,7 +27,7 @@ from red_lightning.errors import UsageError
 from red_lightning.strategies.one_file import OneFile
 
 
-class DeepSpeed(OneFile, DeepSpeedStrategy):
+class DeepSpeed(OneFile, StartsEngine):
     """DeepSpeed's ZeRO. Checkpoints are the single files of the other strategies, not DeepSpeed's directories.
 
     Each process loads the whole backbone into its CPU memory first; :class:`FSDP2` does not.
@@ -85,10 +85,11 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
             refuse_compiled(is_compiled(self._task.backbone))
             generate_in_step(self._task.backbone)
 
-    def _initialize_deepspeed_train(self, model: nn.Module) -> None:
+    def start_training(self, model: nn.Module) -> None:
+        """Start an engine, in the place of an earlier one."""
         if self._engine is not None:
             self._engine.destroy()
-        super()._initialize_deepspeed_train(model)
+        super().start_training(model)
         self._engine = self.model
         if has_step_hooks(self._engine.optimizer.optimizer):
             raise UsageError(
@@ -96,7 +97,7 @@ class DeepSpeed(OneFile, DeepSpeedStrategy):
                 "AdaLoRA do not work with it; choose another trainer.strategy"
             )
 
-    def _initialize_deepspeed_inference(self, model: nn.Module) -> None:
+    def start_evaluation(self, model: nn.Module) -> None:
         """Evaluate with the engine there is; Lightning's own way removes all hooks, those of the edits too."""
         if self._engine is None and self.zero_stage_3:
             self._engine = start_engine(self, model)

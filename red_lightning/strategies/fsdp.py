@@ -3,17 +3,17 @@
 from typing import Any
 
 from lightning.pytorch.plugins.precision import FSDPPrecision, Precision
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
 from torch.distributed.fsdp.wrap import CustomPolicy
 
 from red_lightning.backbones.sharding import blocks, generate_in_step, trained
+from red_lightning.compat.strategy_hooks import WrapsModel
 from red_lightning.errors import UsageError
 from red_lightning.strategies.one_file import MeanGradients, OneFile
 
 
-class FSDP(OneFile, MeanGradients, FSDPStrategy):
+class FSDP(OneFile, MeanGradients, WrapsModel):
     """Divides the frozen weights over all processes, block by block, and gathers one block at a time.
 
     What trains stays whole on each process, so it must be the smaller part of the model. Each process loads the whole
@@ -43,7 +43,7 @@ class FSDP(OneFile, MeanGradients, FSDPStrategy):
     def precision_plugin(self, plugin: Any) -> None:
         self._given_precision = None if plugin is None else _Precision(plugin.precision)
 
-    def _setup_model(self, model: Any) -> nn.Module:
+    def wrap(self, model: Any) -> nn.Module:
         """Wrap the task, once: a test after the fit finds it wrapped."""
         if self._wrapped is None or self._wrapped.module is not model:
             self._wrapped = self._wrap(model)

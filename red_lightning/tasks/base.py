@@ -221,7 +221,7 @@ class BackboneTask(TaskModule):
         """What the learned parameters belong to, as plain values."""
         return {
             "task": shipped_name(type(self)),
-            **own_parts(self.method, type(self), getattr(self._trainer, "datamodule", None)),
+            **own_parts(self.method, type(self), getattr(self.attached, "datamodule", None)),
             "backbone": self.source.name,
             "commit": self.source.commit,
             "fingerprint": self.backbone_fingerprint,

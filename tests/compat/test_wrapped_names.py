@@ -36,6 +36,7 @@ def test_a_checkpointed_module() -> None:
     assert names(whole) == EXPECTED, f"checkpoint_wrapper {OF}"
 
 
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")  # for a single process
 def test_a_sharded_module(tmp_path: pytest.TempPathFactory) -> None:
     init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
