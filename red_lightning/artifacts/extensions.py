@@ -10,10 +10,11 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import Any
 
-from red_lightning.errors import UsageError, closest, first_line, nearest
+from red_lightning.errors import UsageError, first_line, nearest
 from red_lightning.methods import Method
 from red_lightning.methods.options import options_of
 
@@ -69,7 +70,7 @@ def own_path(record: Mapping[str, Any], part: str) -> str | None:
         part: ``method``, ``task`` or ``data``.
     """
     path = (record.get("classes") or {}).get(part)
-    return None if path is None or path.startswith("red_lightning.") else path
+    return None if path is None or path.partition(".")[0] == "red_lightning" else path
 
 
 def trust_options(record: Mapping[str, Any]) -> list[str]:
@@ -174,9 +175,9 @@ def _import_module(names: Sequence[str], said: str) -> tuple[Any, list[str]]:
         except (Exception, SystemExit) as error:  # whatever the user's code raises
             kind = type(error).__name__
             raise UsageError(f"{said} importing '{name}' fails: {kind}: {first_line(error)}") from error
-    meant = closest(names[0], [module.name for module in pkgutil.iter_modules()])
-    near = f"did you mean '{meant}'? or " if meant else ""
-    raise UsageError(f"{said} there is no module '{names[0]}': {near}install it, or run from the folder that holds it")
+    near = get_close_matches(names[0], [module.name for module in pkgutil.iter_modules()], n=1, cutoff=0.8)
+    meant = f"did you mean '{near[0]}'? Else " if near else ""
+    raise UsageError(f"{said} there is no module '{names[0]}': {meant}install it, or run from the folder that holds it")
 
 
 def _covers(trusted: str, path: str) -> bool:

@@ -15,7 +15,7 @@ from red_lightning.backbones import surgery
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.backbones.weights import Weights, hollow, open_weights, stored_tensors
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, first_line
 from red_lightning.methods import Method, RepresentationEditor
 from red_lightning.methods.peft_layers import adapted
 
@@ -57,6 +57,7 @@ class Folding:
         An edited module gets its weights, is folded by itself, and loses them.
         """
         modules: dict[str, list[str]] = {}
+        known = {*self.stored, *self.added()}
         for name in self.stored:
             modules.setdefault(name.rpartition(".")[0], []).append(name)
         for owner, names in modules.items():
@@ -70,7 +71,10 @@ class Folding:
                 setattr(linear, name.rpartition(".")[2], nn.Parameter(values, requires_grad=False))
             alone = nn.ModuleDict({"site": self.edited[owner]})
             self.method.fold(alone)
-            yield from ((f"{owner}.{leaf}", p.data) for leaf, p in alone["site"].named_parameters(recurse=False))
+            folded = {f"{owner}.{leaf}": p.data for leaf, p in alone["site"].named_parameters(recurse=False)}
+            if new := [name for name in folded if name not in known]:
+                raise UsageError(f"{type(self.method).__name__} folds into '{new[0]}', which does not exist{INSTEAD}")
+            yield from folded.items()
             for leaf in _own(linear):
                 setattr(linear, leaf, without.get(leaf))
 
@@ -141,6 +145,11 @@ def _require_foldable(method: Method, edited: Mapping[str, nn.Module], tied: set
             surgery.fold(getattr(module, "base_layer", module), None, None)
     except UsageError as error:
         raise UsageError(f"{str(error).split(';')[0]}{INSTEAD}") from error
+    except Exception as error:  # of a user's own method
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(
+            f"{type(method).__name__} cannot be folded, since its fold fails with {said}{INSTEAD}"
+        ) from error
     if shared := sorted(name for name in edited if f"{name}.weight" in tied):
         raise UsageError(
             f"the weight of '{shared[0]}' is another module's too, so that no edit of one folds into it{INSTEAD}"

@@ -136,7 +136,7 @@ def _read(text: str, file: Path) -> Any:
         return get_loader("yaml")(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1} of '{file}'" if mark else f"'{file}'"
+        where = f"line {min(mark.line + 1, len(text.splitlines()))} of '{file}'" if mark else f"'{file}'"
         problem = getattr(error, "problem", None) or first_line(error)
         raise UsageError(f"{where} is no YAML: {problem}") from error
 

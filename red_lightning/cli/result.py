@@ -66,10 +66,15 @@ def of_run(run: Path, task: BackboneTask, data: Any, scores: Mapping[str, float 
         **task.trainable_counts(),
         **task.details,
         **{key: value for key, value in task.record().items() if key != "shapes"},
-        "data": {**data.provenance(), "rows": getattr(data, "counts", {})},
+        "data": {**_provenance(data), "rows": getattr(data, "counts", {})},
         "libraries": report.libraries(),
         "fast_paths": fast_paths(task.backbone),
     }
+
+
+def _provenance(data: Any) -> dict[str, Any]:
+    """Where the data come from; of a user's own data module that does not say, its class."""
+    return data.provenance() if hasattr(data, "provenance") else {"class": type(data).__name__}
 
 
 def save_edits_of(folder: Path, learned: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import red_lightning
 from red_lightning.errors import UsageError
 from red_lightning.generation import EditBank, Writer
+from red_lightning.generation.prompts import trained_style
 from tests.backbones_zoo import save_backbone
 from tests.cli.commands import REPOSITORY, run_apart, write_experiment
 from tests.cli.conftest import CLI
@@ -205,7 +207,14 @@ def test_predict_and_test_use_the_config(here: Path, cli: CLI) -> None:
     assert json.loads(written.out)["output"] == json.loads(predicted[0])["prediction"]
 
 
-def test_python_loads_what_was_trained(here: Path) -> None:
+def test_a_task_that_extends_none_needs_a_template(place: Path) -> None:
+    record = {**record_of(place), "task": "Solo", "classes": {"task": f"{ME}.tasks.Solo"}}
+    with pytest.raises(UsageError, match=rf"the task '{ME}.tasks.Solo', so how .* give --template"):
+        trained_style(record, None)
+
+
+def test_python_loads_what_was_trained(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(here))
     with pytest.raises(UsageError, match=f"give --trust {ME} "):
         red_lightning.load("runs/own")
     assert ME not in sys.modules
@@ -215,9 +224,14 @@ def test_python_loads_what_was_trained(here: Path) -> None:
         module, _, vector = name.rpartition(".")
         assert torch.equal(model.backbone.get_submodule(f"{module}.editor").get_parameter(vector), tensor)
     assert Writer(model).write(["name[Aromi]"])
-    bank = EditBank(red_lightning.load("runs/own", trust=[ME]).backbone.__class__(model.backbone.config).eval())
+    bank = EditBank(AutoModelForCausalLM.from_pretrained("gpt2").eval())
     with pytest.raises(UsageError, match="give --trust"):
         bank.add("a", "runs/own")
+    bank.add("a", "runs/own", trust=[ME])
+    tokens = model.tokenizer("name[Aromi]", return_tensors="pt")
+    with torch.no_grad(), bank.use(["a"]):
+        banked = bank.backbone(**tokens).logits
+    torch.testing.assert_close(banked, model.backbone(**tokens).logits)
 
 
 def test_an_installed_package_may_consent(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

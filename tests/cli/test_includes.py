@@ -51,7 +51,7 @@ def test_parts_that_ship_are_found_from_any_folder(config: Path, cli: CLI) -> No
     write(config, model__init_args__method="methods/lora.yaml", trainer__logger="trainer/csv.yaml")
     found = printed(cli, config)
     assert found["model"]["init_args"]["method"]["class_path"].endswith("LoRA")
-    assert found["trainer"]["logger"]["class_path"].endswith("CSVLogger")
+    assert found["trainer"]["logger"][0]["class_path"].endswith("CSVLogger")
     write(config, model__init_args__method="configs/methods/ssf.yaml")
     assert printed(cli, config)["model"]["init_args"]["method"]["class_path"].endswith("SSF")
 
