@@ -3,6 +3,8 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,26 +29,43 @@ SHORT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def hub(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a client of the hub's stand-in."""
+@contextmanager
+def client_of(root: Path, shared: Path, home: Path) -> Iterator[dict[str, str]]:
+    """The environment of a client of the hub's stand-in, which serves a folder."""
     sys.path.insert(0, str(shared / "hub_server"))
     try:
         from serve import client_env, serve
     finally:
         sys.path.pop(0)
-    root = write_hub(tmp_path_factory.mktemp("hub"), shared, 4, ["truthfulqa"])
     with serve(root) as endpoint:
-        hub = client_env(endpoint, tmp_path_factory.mktemp("home"))
         mine = environment()
         variables = {name: mine[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH")}
-        yield {**hub, **variables, "HF_TOKEN": "hf_test"}  # Llama is gated
+        yield {**client_env(endpoint, home), **variables, "HF_TOKEN": "hf_test"}  # Llama is gated
+
+
+@pytest.fixture(scope="module")
+def hub(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A hub with all that the experiments read."""
+    root = write_hub(tmp_path_factory.mktemp("hub"), shared, 4, ["truthfulqa"])
+    with client_of(root, shared, tmp_path_factory.mktemp("home")) as client:
+        yield client
+
+
+def test_the_main_line_without_truthfulqa(shared: Path, tmp_path: Path) -> None:
+    with client_of(shared / "hub", shared, tmp_path / "home") as client:
+        short = [*SHORT, "--model.decoding.max_new_tokens=8", "--run.name=x"]
+        done = run_apart(tmp_path, "fit", "--config", "configs/llama2_ultrafeedback.yaml", *short, env=client)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("so the best checkpoint is chosen by val_loss (min) instead of val_truthfulqa (max)") == 1
+    assert done.stdout.count("the best checkpoint was chosen by val_loss instead of val_truthfulqa, because") == 1
+    selection = json.loads((tmp_path / "runs/x/results.json").read_text(encoding="utf-8"))["selection"]
+    assert (selection["monitor"], selection["mode"], selection["wanted"]) == ("val_loss", "min", "val_truthfulqa")
+    missing = "the questions of 'truthfulqa' cannot be read" if find_spec("lm_eval") else "lm-eval is not installed"
+    assert selection["reason"].startswith(missing)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None:
-    if "TaskScore" in configs.experiments()[name].read_text(encoding="utf-8"):
-        pytest.importorskip("lm_eval")
     short = [*SHORT, "--model.decoding.max_new_tokens=8"]
     done = run_apart(tmp_path, "fit", "--config", name, *short, "--run.name", "x", env=hub)
     assert done.returncode == 0, done.stderr
@@ -64,6 +83,8 @@ def test_experiment_runs(name: str, hub: dict[str, str], tmp_path: Path) -> None
         assert len(written["data"]["commit"]) == 40
     assert (run / "edits/edits.safetensors").is_file()
     assert [path.name for path in run.rglob("metrics.csv")] == ["metrics.csv"]
+    scored = "TaskScore" in configs.experiments()[name].read_text(encoding="utf-8") and find_spec("lm_eval")
+    assert (written["selection"]["monitor"] == "val_truthfulqa") == bool(scored)
     for title in configs_beside(name):
         assert title.split()[0] in done.stdout
 

@@ -233,3 +233,20 @@ def test_the_picture_has_a_panel_for_each_column(tmp_path: Path) -> None:
     draw_results(results, tmp_path / "scores.svg")
     drawn = (tmp_path / "scores.svg").read_text(encoding="utf-8")
     assert drawn.count('<g id="axes_') == 2
+
+
+def test_what_chose_the_checkpoints_is_said_where_it_differs(tmp_path: Path) -> None:
+    study = study_of(tmp_path)
+    folder = StudyFolder(tmp_path / "out")
+    first, second, third = list(cells_of(study).values())[:3]
+    asked = {"monitor": "val_score", "mode": "max", "score": 0.5, "step": 1, "wanted": "val_score", "reason": None}
+    for cell in (first, second):
+        finish(folder, cell, scores={"accuracy": 0.5}, selection=asked)
+    assert "best checkpoint was chosen" not in markdown(collect(study, [first, second], folder.state), folder.runs)
+    replaced = {**asked, "monitor": "val_loss", "mode": "min", "reason": "lm-eval is not installed"}
+    finish(folder, third, scores={"accuracy": 0.5}, selection=replaced)
+    text = markdown(collect(study, [first, second, third], folder.state), folder.runs)
+    assert (
+        "the best checkpoint was chosen by val_score in 2 of 3 runs and by val_loss in 1 of 3 runs; "
+        "it was to be val_score (lm-eval is not installed)"
+    ) in text

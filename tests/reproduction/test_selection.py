@@ -23,8 +23,8 @@ SELECT: dict[str, Any] = {
 }
 
 
-def done(score: float | None) -> State:
-    return State("done", result={"scores": {}, "selection": {"monitor": "val_score", "mode": "max", "score": score}})
+def done(score: float | None, mode: str = "max", monitor: str = "val_score") -> State:
+    return State("done", result={"scores": {}, "selection": {"monitor": monitor, "mode": mode, "score": score}})
 
 
 def scored(scores: dict[tuple[str, float], float]) -> Any:
@@ -62,9 +62,36 @@ def test_the_smallest_loss_is_best_and_seeds_are_averaged(tmp_path: Path) -> Non
     study = study_of(tmp_path, select={**SELECT, "seed": [42, 43]}, set={"checkpoint.mode": "min"})
     tried = trials(study, expand(study, FILES), FILES)
     losses = {("42", 1e-3): 1.0, ("43", 1e-3): 5.0, ("42", 1e-2): 2.0, ("43", 1e-2): 2.0}
-    choices = choose(study, tried, lambda cell: done(losses.get((cell.labels["seed"], cell.tried), 9.0)))
+    choices = choose(study, tried, lambda cell: done(losses.get((cell.labels["seed"], cell.tried), 9.0), "min"))
     assert {choice.value for choice in choices.values()} == {1e-2}
     assert next(iter(choices.values())).scores == {"0.001": 3.0, "0.01": 2.0, "0.1": 9.0}
+
+
+def test_a_fallback_chooses_by_its_own_mode(tmp_path: Path) -> None:
+    study = study_of(tmp_path, select=SELECT)
+    tried = trials(study, expand(study, FILES), FILES)
+    losses = {1e-3: 3.0, 1e-2: 1.0, 1e-1: 2.0}
+    choices = choose(study, tried, lambda cell: done(losses[cell.tried], "min", "val_loss"))
+    assert {(choice.value, choice.monitors) for choice in choices.values()} == {(1e-2, ("val_loss",))}
+
+
+def test_scores_of_two_metrics_are_not_compared(tmp_path: Path) -> None:
+    study = study_of(tmp_path, select=SELECT)
+    cells = expand(study, FILES)
+    tried = trials(study, cells, FILES)
+
+    def state(cell: Cell) -> State:
+        replaced = cell.labels["method"] == "RED" and cell.tried == 1e-2
+        return done(0.5, "min", "val_loss") if replaced else done(0.4)
+
+    choices = choose(study, tried, state)
+    opened = {group: choice for group, choice in choices.items() if choice.value is None}
+    assert {dict(group)["method"] for group in opened} == {"RED"}
+    for choice in opened.values():
+        assert choice.open == "its runs were scored by val_loss and val_score, which cannot be compared"
+        assert choice.way.startswith("delete the runs that were scored by val_loss or by val_score")
+    text = markdown(collect(study, cells, lambda cell: State("waiting")), tmp_path, choices.values())
+    assert "| open (its runs were scored by val_loss and val_score, which cannot be compared) |" in text
 
 
 def test_nothing_is_chosen_before_all_have_ended(tmp_path: Path) -> None:
