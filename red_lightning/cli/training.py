@@ -96,7 +96,7 @@ class RedCLI(LightningCLI):
         """The settings, so that they run again as they are, in a folder of their own."""
         again = config.clone()
         again.run.name, again.run.overwrite, again["ckpt_path"] = None, False, None
-        return self.command_parser.dump(again, skip_none=False)
+        return self.command_parser.dump(again, skip_unset=False)
 
     def instantiate_classes(self) -> None:
         """Build everything; the task learns from the checkpoint what it was trained for."""
