@@ -51,13 +51,13 @@ def shown_by(backbone: Path, folder: Path, plain: bool, **options: Any) -> tuple
     trainer = make_trainer(
         folder,
         callbacks=callbacks,
-        logger=CSVLogger(folder, name="", version=""),
+        logger=CSVLogger(folder / "log", name="", version=""),
         log_every_n_steps=2,
         enable_checkpointing=False,
         **options,
     )
     trainer.fit(task, datamodule=make_data(folder, global_batch_size=4, micro_batch_size=2, train_size=6))
-    with (folder / "metrics.csv").open(newline="") as file:
+    with (folder / "log/metrics.csv").open(newline="") as file:
         return shown, list(csv.DictReader(file))
 
 
