@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from red_lightning.backbones.weights import stored_tensors
 
-BIASES = ("attention_bias", "mlp_bias", "norm_bias", "enable_bias")
+BIASES = ("attention_bias", "mlp_bias", "norm_bias", "enable_bias", "use_bias", "bias", "attention_out_bias")
 """The fields by which transformers' configurations give biases to linears and norms that have none."""
 
 LLAMA_FIELDS = (

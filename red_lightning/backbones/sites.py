@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from red_lightning.backbones.proposals import proposal
 from red_lightning.errors import UsageError, nearest
 from red_lightning.families import SITES, Architecture, architecture_of
 
@@ -63,16 +65,18 @@ def _match(backbone: nn.Module, name: str) -> list[Site]:
         raise UsageError(
             f"unknown site '{name}': {nearest(name, SITES)}; or a module-name pattern such as '*.mlp.down_proj'"
         )
-    architecture = architecture_of(getattr(backbone, "config", None))
+    architecture = architecture_of(getattr(backbone, "config", None), partial(proposal, backbone))
     if name not in architecture.sites:
         raise UsageError(f"{architecture.name} has no site '{name}'; it has {', '.join(architecture.sites)}")
     within = architecture.sites[name]
     found = []
     for module_name, match in _matching(backbone, architecture.site_pattern(name)):
         module = backbone.get_submodule(module_name)
-        width = width_of(module)
-        if width is None and name == "residual":
+        width = None if name == "residual" else width_of(module)
+        if width is None and name in ("ffn", "residual"):
             width = _block_width(backbone, architecture, module_name)
+        if width is None:  # a norm in which a block ends may lie beside it (XLM)
+            width = width_of(module)
         if width is None:
             raise UsageError(f"the width of '{module_name}' cannot be told: it is a {type(module).__name__}")
         step = width // within.parts
@@ -125,7 +129,8 @@ def inside_blocks(backbone: nn.Module, sites: Sequence[Site]) -> list[Site]:
     Raises:
         UsageError: The family has no record of what its blocks are called.
     """
-    block = re.compile(architecture_of(getattr(backbone, "config", None)).block_pattern().pattern + r"(?:\..+)?")
+    record = architecture_of(getattr(backbone, "config", None), partial(proposal, backbone))
+    block = re.compile(record.block_pattern().pattern + r"(?:\..+)?")
     return [site for site in sites if block.fullmatch(site.module)]
 
 
@@ -150,11 +155,14 @@ def width_of(module: nn.Module) -> int | None:
 
 
 def _block_width(backbone: nn.Module, architecture: Architecture, name: str) -> int | None:
-    """Columns of a block's output: those of the FFN's output, which is added to it."""
+    """Columns of a block's output: those of a linear that is added to it. A mixture of experts does not end in one."""
     block = re.match(architecture.block_pattern(), name)
-    inside = re.compile(re.escape(block[0] if block else name) + r"\." + architecture.sites["ffn"].module)
-    ffn = next(iter(_matching(backbone, inside)), None)
-    return width_of(backbone.get_submodule(ffn[0])) if ffn else None
+    for site in ("ffn", "attention"):
+        inside = re.compile(re.escape(block[0] if block else name) + r"\." + architecture.sites[site].module)
+        for found, _ in _matching(backbone, inside):
+            if (width := width_of(backbone.get_submodule(found))) is not None:
+                return width
+    return None
 
 
 def _merge(first: Site, second: Site) -> Site:

@@ -1,13 +1,10 @@
-"""Families that generate text from left to right: one record each."""
+"""Families that generate text from left to right, with one FFN in each block: one record each."""
 
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from red_lightning.families.record import Architecture, Within
+from red_lightning.families.logits import divided, scaled, softcapped
+from red_lightning.families.record import Architecture, Within, no_limit
 
 LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
+GPT_BLOCK = r"h\.(?P<layer>\d+)"
 LLAMA_SITES = {
     "ffn": Within(r"mlp\.down_proj"),
     "attention": Within(r"self_attn\.o_proj"),
@@ -17,21 +14,37 @@ LLAMA_SITES = {
     "residual": Within(""),
 }
 PHI_SITES = {**LLAMA_SITES, "ffn": Within(r"mlp\.fc2"), "attention": Within(r"self_attn\.dense")}
-PHI3_SITES = {site: LLAMA_SITES[site] for site in ("ffn", "attention", "residual")}
+FUSED_SITES = {site: LLAMA_SITES[site] for site in ("ffn", "attention", "residual")}
 OPT_SITES = {**LLAMA_SITES, "ffn": Within(r"fc2"), "attention": Within(r"self_attn\.out_proj")}
-NEOX_SITES = {**PHI3_SITES, "ffn": Within(r"mlp\.dense_4h_to_h"), "attention": Within(r"attention\.dense")}
+NEOX_SITES = {**FUSED_SITES, "ffn": Within(r"mlp\.dense_4h_to_h"), "attention": Within(r"attention\.dense")}
+BLOOM_SITES = {**NEOX_SITES, "attention": Within(r"self_attention\.dense")}
+CODEGEN_SITES = {**FUSED_SITES, "ffn": Within(r"mlp\.fc_out"), "attention": Within(r"attn\.out_proj")}
+# Qwen 3.5 mixes linear and full attention. Its q_proj holds the gate of the output too, so the query is no site.
+QWEN_NEXT_SITES = {
+    **FUSED_SITES,
+    "attention": Within(r"(?:self_attn\.o_proj|linear_attn\.out_proj)"),
+    "key": LLAMA_SITES["key"],
+    "value": LLAMA_SITES["value"],
+}
+
+_SUMMED = "it sums up a mixture of experts and another FFN outside of any module, so no module gives their sum"
 
 
-def _softcapped(config: Any, logits: Tensor) -> Tensor:
-    cap = config.final_logit_softcapping
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+def _wider(fused: str) -> dict[str, str]:
+    return dict.fromkeys(("query", "key", "value"), fused)
+
+
+def _attention(within: str) -> dict[str, Within]:
+    """The sites of an attention with one linear for each of query, key, value and output."""
+    names = {"attention": "out_proj", "query": "q_proj", "key": "k_proj", "value": "v_proj"}
+    return {site: Within(rf"{within}\.{name}") for site, name in names.items()}
 
 
 DECODERS = [
     Architecture(
         "GPT-2",
         ("gpt2",),
-        r"h\.(?P<layer>\d+)",
+        GPT_BLOCK,
         "last",
         {
             "ffn": Within(r"mlp\.c_proj"),
@@ -44,41 +57,179 @@ DECODERS = [
         packs=True,
     ),
     Architecture("Llama", ("llama",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Mistral", ("mistral",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Mistral", ("mistral", "ministral", "ministral3"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
     Architecture("Qwen 2", ("qwen2",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),  # and 2.5
     Architecture("Qwen 3", ("qwen3",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    # The state of linear attention runs through a row, so packed texts would see each other.
+    Architecture(
+        "Qwen 3.5",
+        ("qwen3_5_text",),
+        LLAMA_BLOCK,
+        "last",
+        QWEN_NEXT_SITES,
+        wider={"query": "*.self_attn.q_proj"},
+        recurrent=True,
+    ),
     # Gemma 2 and 3 normalise the outputs of attention and FFN once more: those are edited before that norm.
     Architecture(
         "Gemma",
-        ("gemma", "gemma2", "gemma3_text"),
+        ("gemma", "gemma2", "gemma3_text", "vaultgemma"),
         LLAMA_BLOCK,
         "last",
         LLAMA_SITES,
         packs=True,
-        logits=_softcapped,
+        logits=softcapped,
+    ),
+    # The last layers of Gemma 3n and 4 read the keys and values of earlier ones: a site in theirs would change nothing.
+    # A block of Gemma 3n returns several versions of the hidden state, so its output is no site.
+    Architecture(
+        "Gemma 3n",
+        ("gemma3n_text",),
+        LLAMA_BLOCK,
+        "last",
+        {site: LLAMA_SITES[site] for site in ("ffn", "attention", "query")},
+        packs=True,
+        logits=softcapped,
+    ),
+    Architecture(
+        "Gemma 4",
+        ("gemma4_text",),
+        LLAMA_BLOCK,
+        "last",
+        {**FUSED_SITES, "query": LLAMA_SITES["query"]},
+        packs=True,
+        logits=softcapped,
+        refuses=lambda config: _SUMMED if config.enable_moe_block else "",
     ),
     Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
-    # attention): equal thirds of it would be wrong, so it has no sites query, key and value.
-    Architecture(
-        "Phi-3",
-        ("phi3",),
-        LLAMA_BLOCK,
-        "last",
-        PHI3_SITES,
-        packs=True,
-        wider=dict.fromkeys(("query", "key", "value"), "*.qkv_proj"),
-    ),
+    # attention): equal thirds of it would be wrong, so it has no sites query, key and value. Phi-4 is a Phi-3.
+    Architecture("Phi-3", ("phi3",), LLAMA_BLOCK, "last", FUSED_SITES, packs=True, wider=_wider("*.qkv_proj")),
     # OPT builds its attention mask without the positions: packed texts would see each other.
     Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
     # GPT-NeoX's fused query_key_value goes head by head: no third of its columns is the query, so none is a site.
     Architecture(
-        "GPT-NeoX",
-        ("gpt_neox",),
+        "GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES, packs=True, wider=_wider("*.query_key_value")
+    ),
+    # transformers 5.0 builds the attention masks of GPT-J, CodeGen, Falcon, StableLM and Nemotron without the
+    # positions, so packed texts would see each other; 5.24 no longer does. A local layer of GPT-Neo counts places in
+    # a row.
+    Architecture(
+        "GPT-J",
+        ("gptj",),
+        GPT_BLOCK,
+        "last",
+        {"ffn": Within(r"mlp\.fc_out"), **_attention("attn"), "residual": Within("")},
+    ),
+    Architecture(
+        "GPT-Neo",
+        ("gpt_neo",),
+        GPT_BLOCK,
+        "last",
+        {"ffn": Within(r"mlp\.c_proj"), **_attention(r"attn\.attention"), "residual": Within("")},
+    ),
+    Architecture("CodeGen", ("codegen",), GPT_BLOCK, "last", CODEGEN_SITES, wider=_wider("*.qkv_proj")),
+    Architecture("OLMo", ("olmo", "olmo2", "olmo3"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Cohere", ("cohere", "cohere2"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, logits=scaled),
+    Architecture("Granite", ("granite",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, logits=divided),
+    # Those of Granite 4 without experts; some of their blocks have a state space in the place of attention.
+    Architecture(
+        "Granite 4",
+        ("granitemoehybrid",),
         LLAMA_BLOCK,
         "last",
-        NEOX_SITES,
+        {
+            **LLAMA_SITES,
+            "ffn": Within(r"shared_mlp\.output_linear"),
+            "attention": Within(r"(?:self_attn\.o_proj|mamba\.out_proj)"),
+        },
+        logits=divided,
+        recurrent=True,
+        refuses=lambda config: _SUMMED if config.num_local_experts else "",
+    ),
+    Architecture("SmolLM 3", ("smollm3",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture(
+        "StarCoder 2", ("starcoder2",), LLAMA_BLOCK, "last", {**LLAMA_SITES, "ffn": Within(r"mlp\.c_proj")}, packs=True
+    ),
+    # The first StarCoder's c_attn has a wide query beside one narrow key and value.
+    Architecture(
+        "StarCoder",
+        ("gpt_bigcode",),
+        GPT_BLOCK,
+        "last",
+        {"ffn": Within(r"mlp\.c_proj"), "attention": Within(r"attn\.c_proj"), "residual": Within("")},
         packs=True,
-        wider=dict.fromkeys(("query", "key", "value"), "*.query_key_value"),
+        wider=_wider("*.c_attn"),
+    ),
+    # The query_key_value of Falcon and BLOOM goes head by head, or group by group.
+    Architecture(
+        "Falcon",
+        ("falcon",),
+        GPT_BLOCK,
+        "last",
+        BLOOM_SITES,
+        wider=_wider("*.query_key_value"),
+        positions=lambda config: None if config.alibi else config.max_position_embeddings,
+    ),
+    # A token's place decides its bias in BLOOM and MPT, not its position: packed texts would be read otherwise.
+    Architecture(
+        "BLOOM",
+        ("bloom",),
+        GPT_BLOCK,
+        "last",
+        BLOOM_SITES,
+        wider=_wider("*.query_key_value"),
+        positions=no_limit,
+        refuses=lambda config: (
+            "with slow_but_exact it does not call the linears that are edited; set slow_but_exact to false"
+            if config.slow_but_exact and config.pretraining_tp > 1
+            else ""
+        ),
+    ),
+    Architecture(
+        "MPT",
+        ("mpt",),
+        r"blocks\.(?P<layer>\d+)",
+        "last",
+        {
+            "ffn": Within(r"ffn\.down_proj"),
+            "attention": Within(r"attn\.out_proj"),
+            "query": Within(r"attn\.Wqkv", 0, 3),
+            "key": Within(r"attn\.Wqkv", 1, 3),
+            "value": Within(r"attn\.Wqkv", 2, 3),
+            "residual": Within(""),
+        },
+        positions=lambda config: config.max_seq_len,  # the length of its table of biases
+    ),
+    Architecture("GLM", ("glm", "glm4"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("StableLM", ("stablelm",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("Nemotron", ("nemotron",), LLAMA_BLOCK, "last", LLAMA_SITES),
+    Architecture("EXAONE 4", ("exaone4",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Seed-OSS", ("seed_oss",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Helium", ("helium",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Arcee", ("arcee",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("ERNIE 4.5", ("ernie4_5",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture("Hunyuan", ("hunyuan_v1_dense",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    Architecture(
+        "nanochat",
+        ("nanochat",),
+        LLAMA_BLOCK,
+        "last",
+        {**LLAMA_SITES, "ffn": Within(r"mlp\.fc2")},
+        packs=True,
+        logits=softcapped,
+    ),
+    # Some blocks of LFM 2 have a short convolution in the place of attention.
+    Architecture(
+        "LFM 2",
+        ("lfm2",),
+        LLAMA_BLOCK,
+        "last",
+        {
+            **LLAMA_SITES,
+            "ffn": Within(r"feed_forward\.w2"),
+            "attention": Within(r"(?:self_attn|conv)\.out_proj"),
+        },
+        recurrent=True,
     ),
 ]

@@ -55,6 +55,10 @@ class Architecture:
         head_bias: Name of the model's buffer that is added to the output of the head; empty for none.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
+        recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
+            decodes, since our beam search rearranges keys and values only.
+        refuses: Maps the configuration to the reason why the sites of this model cannot be edited, or to an empty
+            string. None where every model of the family can be edited.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Architecture:
     logits: Callable[[Any, Tensor], Tensor] | None = None
     head_bias: str = ""
     positions: Callable[[Any], int | None] | None = None
+    recurrent: bool = False
+    refuses: Callable[[Any], str] | None = None
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""

@@ -1,33 +1,71 @@
 """Find the record of a backbone's family."""
 
+from collections.abc import Callable
 from typing import Any
 
 from red_lightning.errors import UsageError
 from red_lightning.families.decoders import DECODERS
 from red_lightning.families.encoder_decoders import ENCODER_DECODERS
+from red_lightning.families.encoder_decoders import REASONS as OF_ENCODER_DECODERS
 from red_lightning.families.encoders import ENCODERS
+from red_lightning.families.encoders import REASONS as OF_ENCODERS
+from red_lightning.families.mixtures import MIXTURES
 from red_lightning.families.record import Architecture
 
-ARCHITECTURES = [*ENCODERS, *DECODERS, *ENCODER_DECODERS]
+ARCHITECTURES = [*ENCODERS, *DECODERS, *MIXTURES, *ENCODER_DECODERS]
 """Every record."""
 
+UNSUPPORTED = {
+    **OF_ENCODERS,
+    **OF_ENCODER_DECODERS,
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "its blocks have no FFN, whose output RED edits"),
+    **dict.fromkeys(
+        ("bamba", "falcon_h1", "jamba", "kimi_linear", "nemotron_h", "recurrent_gemma", "zamba", "zamba2"),
+        "it keeps states in place of keys and values in a cache of its own kind, with which nothing here is tested",
+    ),
+    "deepseek_v4": "it has several residual streams, so the output of its FFN is not what is added to one of them",
+    "granitemoeshared": "it sums up a mixture of experts and a shared FFN outside of any module",
+    "mistral4": "it is multimodal, and transformers has no class for its text part alone",
+    "phi4_multimodal": "it is multimodal, and transformers has no class for its text part alone",
+}
+"""Model types without a record, and the reason."""
 
-def architecture_of(config: Any) -> Architecture:
+
+def architecture_of(config: Any, propose: Callable[[], str] = str) -> Architecture:
     """The record of a backbone's family.
 
     Args:
         config: The backbone's Hugging Face configuration.
+        propose: Returns which modules could be given as sites, in words, where the backbone is loaded. Called for an
+            error only.
 
     Raises:
-        UsageError: No record knows the family; the sentence names those that exist and how to give sites by hand.
+        UsageError: No record knows the family, or its record refuses the model; the sentence says why, which families
+            have a record, and how to give sites by hand.
     """
-    if architecture := record_of(config):
-        return architecture
-    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
-    raise UsageError(
-        f"the model family '{getattr(config, 'model_type', None)}' has no record of where its sites lie (families "
-        f"known: {known}); name the modules by hand instead, as patterns: sites: ['*.mlp.down_proj']"
-    )
+    architecture = record_of(config)
+    model_type = getattr(config, "model_type", None)
+    by_hand = "name the modules by hand instead, as patterns: sites: ['*.mlp.down_proj']"
+    if architecture is None:
+        known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+        reason = f": {why}" if (why := _reason(config)) else ""
+        raise UsageError(
+            f"the model family '{model_type}' has no record of where its sites lie{reason} (families known: {known}); "
+            f"{propose() or by_hand}"
+        )
+    if architecture.refuses and (reason := architecture.refuses(config)):
+        raise UsageError(
+            f"this {architecture.name} ({model_type}) has no sites by name: {reason}; {propose() or by_hand}"
+        )
+    return architecture
+
+
+def _reason(config: Any) -> str:
+    """Why a family has no record; empty if nobody has looked at it."""
+    text = getattr(config, "text_config", None)
+    if text is not None and record_of(text) is not None:
+        return f"it is multimodal, and only its text part ({text.model_type}) can be edited; save that as a checkpoint"
+    return UNSUPPORTED.get(getattr(config, "model_type", ""), "")
 
 
 def can_pack(config: Any) -> bool:

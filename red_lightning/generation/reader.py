@@ -40,10 +40,12 @@ class Reader:
         """Whether a backbone's way of reading is known: a family with a record, in transformers' own code.
 
         Left out are families that now and then read anew what they have read (Phi-3, whose long positions begin where
-        the short ones end), and backbones that are divided over processes, all of which must read as often.
+        the short ones end), that keep a state in place of keys and values (``recurrent`` in their record), and
+        backbones that are divided over processes, all of which must read as often.
         """
         kind = type(backbone)
-        own = kind.__module__.startswith("transformers.") and record_of(backbone.config) is not None
+        record = record_of(backbone.config)
+        own = kind.__module__.startswith("transformers.") and record is not None and not record.recurrent
         plain = getattr(kind, "prepare_inputs_for_generation", None) is GenerationMixin.prepare_inputs_for_generation
         return own and plain and not generates_in_step(backbone)
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from red_lightning import RED
 from red_lightning.families import ARCHITECTURES, can_pack
 from tests.backbones_zoo import FAMILIES, MASKED, VOCABULARY, build
+from tests.families.decoder_zoo import VARIANTS
 
 DECODERS = [family for family in FAMILIES if family not in MASKED and family != "t5"]
 LENGTHS = (5, 13, 1, 9)  # longer than the sliding window, and a single token
@@ -94,9 +95,9 @@ def test_every_family_computes_the_logits_of_given_positions(family: str) -> Non
 
 
 def test_what_packs() -> None:
-    """Decoders only, each of which the first test compares."""
-    assert {name for record in ARCHITECTURES if record.packs for name in record.model_types} == {
-        build(family).config.model_type for family in DECODERS if family != "opt"
-    }
+    """Decoders only, each of which the first test compares, or that of ``tests/families/test_decoders.py``."""
+    compared = {build(family).config.model_type for family in DECODERS if family != "opt"}
+    compared |= {model_type for model_type, _ in VARIANTS.values()}
+    assert {name for record in ARCHITECTURES if record.packs for name in record.model_types} <= compared
     assert not can_pack(AutoConfig.for_model("opt"))
-    assert not can_pack(AutoConfig.for_model("bloom"))  # it has no record
+    assert not can_pack(AutoConfig.for_model("bloom"))
