@@ -15,8 +15,8 @@ def pooling_of(config: Any) -> Pooling | None:
     """Which representation of a backbone stands for a text when a classifier is put on top.
 
     What the config itself says (``classifier_pooling``: ``cls`` or ``mean``, as ModernBERT has it) comes first, then
-    the family's record. A family without a record that is known as nothing but a causal language model, or whose
-    config says ``is_decoder``, gets ``last``, since no other token has seen the whole text; any other gets ``first``.
+    ``last`` where it says ``is_decoder``, since no other token has seen the whole text, then the family's record. A
+    family without a record that is known as nothing but a causal language model gets ``last``; any other ``first``.
 
     Args:
         config: The backbone's Hugging Face configuration.
@@ -27,13 +27,16 @@ def pooling_of(config: Any) -> Pooling | None:
     said = getattr(config, "classifier_pooling", None)
     if said in ("cls", "mean"):
         return "first" if said == "cls" else "mean"
+    encoder_decoder = getattr(config, "is_encoder_decoder", False)
+    if getattr(config, "is_decoder", False) and not encoder_decoder:
+        return "last"
     if architecture := record_of(config):
         return architecture.pooling
-    if getattr(config, "is_encoder_decoder", False):
+    if encoder_decoder:
         return None
     model_type = getattr(config, "model_type", None)
     causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return "last" if causal or getattr(config, "is_decoder", False) else "first"
+    return "last" if causal else "first"
 
 
 @dataclass

@@ -72,9 +72,11 @@ def _match(backbone: nn.Module, name: str) -> list[Site]:
     found = []
     for module_name, match in _matching(backbone, architecture.site_pattern(name)):
         module = backbone.get_submodule(module_name)
-        width = width_of(module)
+        width = None if name == "residual" else width_of(module)
         if width is None and name in ("ffn", "residual"):
             width = _block_width(backbone, architecture, module_name)
+        if width is None:  # a norm in which a block ends may lie beside it (XLM)
+            width = width_of(module)
         if width is None:
             raise UsageError(f"the width of '{module_name}' cannot be told: it is a {type(module).__name__}")
         step = width // within.parts

@@ -167,26 +167,26 @@ ENCODERS = [
 ]
 
 _BY_PADDING = (
-    "computes other hidden states for a text when padding stands beside it ({why}), so that a score would depend on "
+    "it computes other hidden states for a text when padding stands beside it ({why}), so that a score would depend on "
     "which texts share a batch"
 )
 REASONS: dict[str, str] = {
     "fnet": _BY_PADDING.format(why="its Fourier transform takes no attention mask"),
     "convbert": _BY_PADDING.format(why="its convolution reads the padding"),
     "nystromformer": _BY_PADDING.format(why="its convolution reads the padding"),
-    "yoso": "attends by random hashing, in a CUDA kernel of its own",
-    "mra": "approximates attention in a CUDA kernel of its own",
-    "reformer": "attends by random hashing, and shares activations between its reversible layers",
-    "funnel": "shortens a text between its blocks, which layers of one width and length do not describe",
-    "longformer": "needs a mask of the tokens with global attention, which the tasks do not make",
-    "mobilebert": "has several FFNs in each block, in a narrower space than its hidden states",
-    "squeezebert": "is made of grouped convolutions in place of linears",
-    "ibert": "computes in integers, and its linears return a scale beside their output",
-    "xmod": "needs the language of each text, which the tasks do not know",
-    "splinter": "was pretrained to choose spans, and transformers has no classifier of it",
-    "lilt": "needs the place of each token on a page",
-    "layoutlm": "needs the place of each token on a page",
-    "layoutlmv2": "needs the place of each token on a page, and its image",
-    "layoutlmv3": "needs the place of each token on a page, and its image",
+    "yoso": "it approximates attention by hashing, with a CUDA kernel of its own",
+    "mra": "it approximates attention by blocks, with a CUDA kernel of its own",
+    "reformer": "it attends by random hashing, and shares activations between its reversible layers",
+    "funnel": "it shortens a text between its blocks, which layers of one width and length do not describe",
+    "longformer": "it needs a mask of the tokens with global attention, which the tasks do not make",
+    "mobilebert": "it has several FFNs in each block, in a narrower space than its hidden states",
+    "squeezebert": "it is made of grouped convolutions in place of linears",
+    "ibert": "it computes in integers, and its linears return a scale beside their output",
+    "xmod": "it needs the language of each text, which the tasks do not know",
+    "splinter": "it was pretrained to choose spans, and transformers has no classifier of it",
+    "lilt": "it needs the place of each token on a page",
+    "layoutlm": "it needs the place of each token on a page",
+    "layoutlmv2": "it needs the place of each token on a page, and its image",
+    "layoutlmv3": "it needs the place of each token on a page, and its image",
 }
-"""Why a family has no record: by model type, what follows the family's name in a sentence."""
+"""Why a family has no record: by model type, what follows a colon in the error."""

@@ -6,7 +6,9 @@ from typing import Any
 from red_lightning.errors import UsageError
 from red_lightning.families.decoders import DECODERS
 from red_lightning.families.encoder_decoders import ENCODER_DECODERS
+from red_lightning.families.encoder_decoders import REASONS as OF_ENCODER_DECODERS
 from red_lightning.families.encoders import ENCODERS
+from red_lightning.families.encoders import REASONS as OF_ENCODERS
 from red_lightning.families.mixtures import MIXTURES
 from red_lightning.families.record import Architecture
 
@@ -14,6 +16,8 @@ ARCHITECTURES = [*ENCODERS, *DECODERS, *MIXTURES, *ENCODER_DECODERS]
 """Every record."""
 
 UNSUPPORTED = {
+    **OF_ENCODERS,
+    **OF_ENCODER_DECODERS,
     **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "its blocks have no FFN, whose output RED edits"),
     **dict.fromkeys(
         ("bamba", "falcon_h1", "jamba", "kimi_linear", "nemotron_h", "recurrent_gemma", "zamba", "zamba2"),

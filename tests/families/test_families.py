@@ -33,12 +33,13 @@ from red_lightning.families import ARCHITECTURES, Pooling
         ("opt", "last"),
         ("gpt_neox", "last"),
         ("t5", None),
-        # without a record
         ("camembert", "first"),
         ("mpnet", "first"),
-        ("gptj", "last"),
-        ("bloom", "last"),
         ("bart", None),
+        # without a record
+        ("fnet", "first"),
+        ("codegen", "last"),
+        ("led", None),
     ],
 )
 def test_pooling_of_families(model_type: str, pooling: Pooling | None) -> None:
@@ -56,8 +57,12 @@ def test_unknown_words_in_the_config_are_not_heard(said: object) -> None:
     assert pooling_of(SimpleNamespace(model_type="bert", classifier_pooling=said)) == "pooler"
 
 
-def test_a_decoder_without_a_record_is_read_at_its_end() -> None:
-    assert pooling_of(AutoConfig.for_model("camembert", is_decoder=True)) == "last"
+@pytest.mark.parametrize("model_type", ["camembert", "bert", "fnet"])
+def test_an_encoder_made_a_decoder_is_read_at_its_end(model_type: str) -> None:
+    assert pooling_of(AutoConfig.for_model(model_type, is_decoder=True)) == "last"
+
+
+def test_a_family_from_a_repository_is_read_at_its_beginning() -> None:
     assert pooling_of(SimpleNamespace(model_type="from a repository")) == "first"
 
 
