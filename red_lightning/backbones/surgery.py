@@ -121,21 +121,6 @@ def trainable(backbone: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in backbone.named_parameters() if parameter.requires_grad}
 
 
-def edited(hidden: Tensor, scaling: Tensor | None, bias: Tensor | None) -> Tensor:
-    """The edit ``scaling * hidden + bias``, computed in float32 and rounded once to the dtype of ``hidden``.
-
-    Args:
-        hidden: Floating point, shape (..., width).
-        scaling: float32, of a shape that broadcasts; None for ones.
-        bias: float32, likewise; None for zeros.
-    """
-    if scaling is None:
-        return hidden if bias is None else (hidden + bias).to(hidden.dtype)
-    if bias is None:
-        return (hidden * scaling).to(hidden.dtype)
-    return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
-
-
 def _edit_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     """Forward hook. A function of the module, so that copies and pickles of a model apply their own editors."""
     editor = module.get_submodule(EDITOR)

@@ -11,7 +11,6 @@ from red_lightning.backbones.surgery import (
     EDITOR,
     attach,
     detach,
-    edited,
     edited_modules,
     fold,
     freeze,
@@ -57,7 +56,7 @@ class RepresentationEditor(Learned):
         self.bias = nn.Parameter(torch.zeros(count, dtype=torch.float32)) if bias else None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Edit a representation.
+        """Edit a representation, in float32 and rounded once.
 
         Args:
             hidden: Floating point, shape (..., width).
@@ -65,7 +64,12 @@ class RepresentationEditor(Learned):
         Returns:
             The edited representation; shape and dtype of ``hidden``.
         """
-        return edited(hidden, *self.vectors())
+        scaling, bias = self.vectors()
+        if scaling is None:
+            return hidden if bias is None else (hidden + bias).to(hidden.dtype)
+        if bias is None:
+            return (hidden * scaling).to(hidden.dtype)
+        return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
 
     def vectors(self) -> tuple[Tensor | None, Tensor | None]:
         """The scaling and the bias over the whole width: float32, shape (width,), the identity where not edited."""
