@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
+from transformers.utils import logging
 
 from red_lightning import hub
 from red_lightning.backbones.compiling import compile_blocks, require_compiler
@@ -44,8 +44,7 @@ class BackboneOptions:
         kernels: ``liger`` runs the norms and gated FFNs of Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 and Phi-3 as
             fused kernels of Liger Kernel, on CUDA: fewer passes over memory, and less is kept than without, though more
             than with ``selective_recomputation``. Equal to rounding. Not with ``compile``; null for the model's code.
-        strict: Stop with an error where a fast path gives other values than its plain equivalent. Otherwise a warning
-            says so, and the plain path is used.
+        strict: Raise an error, not a warning, where a fast path gives other values than its plain equivalent.
         trust_remote_code: Let the repository run its own Python code on this machine.
     """
 
@@ -131,8 +130,7 @@ def find(name: str, options: BackboneOptions) -> Source:
         )
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise UsageError(f"the configuration of the backbone '{name}' cannot be read: {first_line(error)}") from error
-    if not hasattr(config, "pad_token_id"):  # transformers 5.0 leaves it out where config.json does; Phi reads it
-        config.pad_token_id = None
+    config.pad_token_id = getattr(config, "pad_token_id", None)  # transformers 5.0 may leave it out; Phi reads it
     return Source(name, config, commit, local_only)
 
 
@@ -180,13 +178,13 @@ def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, me
             f"the backbone '{source.name}' is an encoder-decoder ({source.config.model_type}), which has no single "
             "representation of a text; use TextToTextClassification"
         )
-    model = _load(AutoModel, source, options, meta, may_lack="" if keep_pooler else "pooler.")
+    model = _load(AutoModel, source, options, meta, "" if keep_pooler else "pooler.")
     if not keep_pooler and isinstance(getattr(model, "pooler", None), nn.Module):
         model.pooler = None
     if getattr(model.config, "attention_type", None) == "block_sparse":  # BigBird
         model.set_attention_type("original_full")  # what it would change to for good at the first batch of short texts
-    if hasattr(model.config, "reference_compile"):  # torch.compile would not notice that a hook comes or goes
-        model.config.reference_compile = False
+    if hasattr(model.config, "reference_compile"):
+        model.config.reference_compile = False  # torch.compile would not notice that a hook comes or goes
     return model.train()
 
 
@@ -207,7 +205,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             keep_less(model, options)
             return model
         require_compiler(options.compile)
-        with silence():  # what is missing is refused below, by name
+        with silence():  # what is missing is refused below
             model, report = auto.from_pretrained(
                 source.place,
                 dtype=getattr(torch, options.number_format),
@@ -242,22 +240,22 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
 
 def keep_less(model: Any, options: BackboneOptions) -> None:
     """Let forward passes keep less. Gradient checkpointing is not reentrant, so it works behind a frozen embedding."""
-    own_way = options.compile or options.kernels is not None
-    if options.selective_recomputation or (options.selective_recomputation is None and not own_way):
-        recompute_selectively(model, always=bool(options.selective_recomputation))
+    chosen, own_way = options.selective_recomputation, options.compile or options.kernels is not None
+    if chosen or (chosen is None and not own_way):
+        recompute_selectively(model, always=bool(chosen))
     if options.gradient_checkpointing:
-        name = "activation_checkpointing_enable"  # since transformers 5.2x
-        (getattr(model, name) if hasattr(model, name) else model.gradient_checkpointing_enable)()
+        since = "activation_checkpointing_enable"  # transformers 5.2x
+        (getattr(model, since, None) or model.gradient_checkpointing_enable)()
         model.disable_input_require_grads()  # else blocks before the first edit would be computed again, for nothing
 
 
 @contextmanager
 def silence() -> Iterator[None]:
     """Keep transformers from printing a progress bar and a report of the weights that it did not need."""
-    transformers_logging.disable_progress_bar()
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    level = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(level)
+        logging.set_verbosity(level)

@@ -11,25 +11,29 @@ No matrix product and nothing random is computed twice. What ``operations.py`` d
 """
 
 import threading
-from collections.abc import Callable
 from functools import partial
-from operator import methodcaller
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from red_lightning.backbones.activations import replace_activations
-from red_lightning.backbones.operations import RULES, convert, note_epsilon
-from red_lightning.compat.autograd_graph import output_of, saved, version_of
-
-MOST_OPERATIONS = 6
-"""By how many operations one tensor may be computed again, so that no chain of residuals grows with the depth."""
+from red_lightning.backbones.kept_tensors import ForwardPass
+from red_lightning.backbones.operations import note_epsilon
+from red_lightning.backbones.sharding import needs_every_process
+from red_lightning.backbones.verification import verified
+from red_lightning.backbones.virtual_tokens import arguments
 
 SMALLEST = 2**17
 """Numbers in a hidden state of all tokens, below which a forward pass keeps little and looking at each tensor of it
 takes longer than to compute it."""
+
+
+FEW = 8
+"""Tokens whose gradients are compared with those of a pass that keeps everything."""
+
+LARGEST_COMPARED = 2**20
+"""Numbers of the largest parameter whose gradient is compared."""
 
 
 def recompute_selectively(backbone: nn.Module, always: bool = False) -> None:
@@ -51,158 +55,6 @@ def recompute_selectively(backbone: nn.Module, always: bool = False) -> None:
             module.register_forward_hook(note_epsilon)
 
 
-class Kept:
-    """A tensor that is kept."""
-
-    __slots__ = ("tensor", "version")
-    operations = 0
-
-    def __init__(self, tensor: Tensor) -> None:
-        # detached: the graph holds what is kept, and would never be freed if that held the graph
-        self.tensor = tensor if tensor.grad_fn is None else tensor.detach()
-        self.version = version_of(tensor)
-
-    def unpack(self) -> Tensor:
-        """The tensor.
-
-        Raises:
-            RuntimeError: It was changed in place, which autograd itself does not look for where there are hooks.
-        """
-        if (version := version_of(self.tensor)) != self.version:
-            raise RuntimeError(
-                f"a tensor of shape {tuple(self.tensor.shape)} that the backward pass needs was changed in place: it "
-                f"is at version {version} instead of {self.version}"
-            )
-        return self.tensor
-
-    compute = unpack
-
-
-class Rebuilt:
-    """A tensor that is computed again.
-
-    Args:
-        function: Computes it.
-        operands: What from.
-        operations: By how many operations, those of its operands among them.
-        dtype: Its dtype, which an operation in place does not take from its operands.
-    """
-
-    __slots__ = ("dtype", "function", "left", "operands", "operations", "users", "value")
-
-    def __init__(
-        self,
-        function: Callable[..., Tensor],
-        operands: "list[Kept | Rebuilt]",
-        operations: int,
-        dtype: torch.dtype,
-    ) -> None:
-        self.function, self.operands, self.operations, self.dtype = function, operands, operations, dtype
-        self.users = self.left = 0
-        self.value: Tensor | None = None
-
-    def compute(self) -> Tensor:
-        """The tensor."""
-        if self.value is not None:
-            return self.value
-        value = self.function(*[operand.compute() for operand in self.operands])
-        return value if value.dtype == self.dtype else value.to(self.dtype)
-
-    def unpack(self) -> Tensor:
-        """The tensor, for one of its users: computed for the first, and held until the last has had it."""
-        with torch.no_grad():
-            value = self.compute()
-        self.left = (self.left or self.users) - 1
-        self.value = value if self.left else None
-        return value
-
-
-class ForwardPass:
-    """One forward pass: what is kept of it, and how the rest is computed again.
-
-    Args:
-        backbone: What is called.
-    """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        self.backbone = backbone
-        self.known: dict[tuple[Any, int], Kept | Rebuilt] = {}
-        self.hooks = saved_tensors_hooks(self.pack, methodcaller("unpack"))
-        self.hooks.__enter__()
-
-    def end(self) -> None:
-        """Let autograd keep tensors as always, and forget the graph, which holds this."""
-        self.hooks.__exit__()
-        self.known.clear()
-
-    def pack(self, tensor: Tensor) -> Kept | Rebuilt:
-        """What autograd keeps in the place of a tensor."""
-        node = tensor.grad_fn
-        if node is None:  # a weight, a mask
-            return Kept(tensor)
-        number = tensor.output_nr
-        packed = self.find(node, number) or self.narrow(tensor, node) or Kept(tensor)
-        self.known[node, number] = packed
-        if isinstance(packed, Rebuilt):
-            packed.users += 1
-        return packed
-
-    def find(self, node: Any, number: int, deep: int = MOST_OPERATIONS) -> Kept | Rebuilt | None:
-        """How an output of an operation is had from what is kept; None if it is not.
-
-        Args:
-            node: The operation, in the autograd graph.
-            number: Which of its outputs.
-            deep: How many operations may lie between it and what is kept.
-        """
-        if (found := self.known.get((node, number))) is not None:
-            return found
-        if hasattr(node, "variable"):  # a leaf
-            return _constant(node.variable)
-        rule = RULES.get(node.name())
-        if rule is None or number or not deep or len(node.next_functions) != len(rule.saved):
-            return None
-        edges = list(zip(node.next_functions, rule.saved, strict=True))
-        if any(source is None and name is None for (source, _), name in edges):
-            return None
-        operands: list[Any] = []
-        for (source, output), name in edges:
-            operands.append(name if source is None else self.find(source, output, deep - 1))
-            if operands[-1] is None:
-                return None
-        operations = 1
-        for place, operand in enumerate(operands):
-            if isinstance(operand, str):  # last: to read it in a block with gradient checkpointing computes that again
-                operand = operands[place] = _constant(saved(node, operand))
-                if operand is None:
-                    return None
-            operations += operand.operations
-        function = rule.function(node) if operations <= MOST_OPERATIONS else None
-        made = output_of(node)
-        return Rebuilt(function, operands, operations, made.dtype) if function and made else None
-
-    def narrow(self, tensor: Tensor, node: Any) -> Rebuilt | None:
-        """Keep the 16-bit numbers that a float32 tensor was converted from: converted back, they are the same."""
-        if node.name() != "ToCopyBackward0" or tensor.dtype != torch.float32:
-            return None
-        source, output = node.next_functions[0]
-        made, function = output_of(source, output), convert(node)
-        if made is None or made.dtype not in (torch.bfloat16, torch.float16) or function is None:
-            return None
-        self.known[source, output] = Kept(tensor.detach().to(made.dtype))
-        return Rebuilt(function, [self.known[source, output]], 1, tensor.dtype)
-
-
-def _constant(tensor: Tensor | None) -> Kept | None:
-    """An operand that no operation made: a weight, a dropout's mask; None if it is not there.
-
-    A strategy that divides weights over processes has taken those of other blocks away again.
-    """
-    if tensor is None or not tensor.dim() or not 0 < tensor.nbytes <= tensor.untyped_storage().nbytes():
-        return None
-    return Kept(tensor)
-
-
 class _Running(threading.local):
     """The forward pass that runs in this thread."""
 
@@ -218,8 +70,43 @@ def _begin(always: bool, backbone: Any, args: tuple[Any, ...], kwargs: dict[str,
         return
     if _running.forward is not None:  # left behind by an interrupt, which is no Exception
         _end(_running.forward.backbone)
-    if torch.is_grad_enabled() and (always or _pays(backbone, args, kwargs)):
+    wanted = torch.is_grad_enabled() and (always or _pays(backbone, args, kwargs))
+    if wanted and _gives_plain_gradients(backbone, args, kwargs):
         _running.forward = ForwardPass(backbone)
+
+
+def _gives_plain_gradients(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a few tokens have the gradients that they have without recomputation; True where that cannot be told.
+
+    The stack of blocks is called by itself: callers may have hooks on the whole model, for their own tokens.
+    """
+    named, training = arguments(backbone, args, kwargs), backbone.training
+    ids = next((named[name] for name in ("decoder_input_ids", "input_ids") if named.get(name) is not None), None)
+    encodes = backbone.config.is_encoder_decoder
+    stack = backbone.get_decoder() if encodes else backbone.base_model
+    every = [p for p in stack.parameters() if p.requires_grad and p.numel() <= LARGEST_COMPARED]
+    learned = every[:8] + every[8:][-8:]
+    if ids is None or not learned or needs_every_process(backbone):
+        return True
+
+    def gradients(recomputed: bool) -> Tensor:
+        embedded = backbone.get_input_embeddings()(ids[:1, :FEW]).detach()
+        inputs = {"encoder_hidden_states": embedded} if encodes else {}
+        devices = [embedded.device] if embedded.is_cuda else []
+        with torch.enable_grad(), torch.random.fork_rng(devices):
+            torch.manual_seed(0)  # of dropout
+            backbone.train(training)
+            forward = ForwardPass(backbone) if recomputed else None
+            try:
+                states = stack(inputs_embeds=embedded, **inputs)[0].float()
+            finally:
+                if forward is not None:
+                    forward.end()
+            weights = torch.arange(states.numel(), device=states.device).cos().view_as(states)
+            found = torch.autograd.grad((states * weights).mean(), learned, allow_unused=True)
+        return torch.cat([gradient.flatten().float() for gradient in found if gradient is not None])
+
+    return verified("selective recomputation", backbone, partial(gradients, True), partial(gradients, False))
 
 
 def _pays(backbone: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

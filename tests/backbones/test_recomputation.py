@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from red_lightning.backbones import verification
+from red_lightning.backbones.kept_tensors import MOST_OPERATIONS, ForwardPass, Kept, Rebuilt
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator
 from red_lightning.backbones.operations import RULES, note_epsilon
-from red_lightning.backbones.recomputation import MOST_OPERATIONS, ForwardPass, Kept, Rebuilt, recompute_selectively
+from red_lightning.backbones.recomputation import recompute_selectively
+from red_lightning.backbones.verification import FastPathWarning
 from red_lightning.benchmark.memory import new_storages, saved_bytes
 from red_lightning.compat.new_tensors import tensors_in
 from red_lightning.methods import (
@@ -55,6 +58,7 @@ def step(model: nn.Module, compute: Callable[[Any], Tensor] = loss) -> tuple[Ten
 
 
 def kept(model: nn.Module) -> int:
+    loss(model)  # compares, once
     return saved_bytes(lambda: loss(model), model)
 
 
@@ -335,3 +339,22 @@ def test_without_gradients_nothing_is_done() -> None:
     assert not loss(model).requires_grad
     twin = copy.deepcopy(model)
     assert torch.equal(loss(twin), loss(plain))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_an_operation_that_is_computed_otherwise_is_caught(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a release of torch gave a node's name to another operation: gradients stay right, and a warning says so."""
+    monkeypatch.setattr(verification, "_verdicts", {})
+    ours, plain = pair(family)
+    state = torch.get_rng_state()
+    assert distance(step(ours)[1], step(plain)[1]) < 1e-6
+    assert verification.fast_paths(ours)["selective recomputation"]["used"]
+    rule = RULES["AddcmulBackward0"]
+    monkeypatch.setitem(RULES, "AddcmulBackward0", rule._replace(function=lambda _: lambda bias, h, s: bias - h * s))
+    monkeypatch.setattr(verification, "_verdicts", {})
+    verification.structure_changed()
+    with pytest.warns(FastPathWarning, match="'selective recomputation' differs"):
+        gradients = step(ours)[1]
+    assert distance(gradients, step(plain)[1]) < 1e-6
+    assert all(module.training for module in ours.modules())
+    torch.set_rng_state(state)
