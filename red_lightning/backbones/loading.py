@@ -244,8 +244,7 @@ def keep_less(model: Any, options: BackboneOptions) -> None:
     if chosen or (chosen is None and not own_way):
         recompute_selectively(model, always=bool(chosen))
     if options.gradient_checkpointing:
-        since = "activation_checkpointing_enable"  # transformers 5.2x
-        (getattr(model, since, None) or model.gradient_checkpointing_enable)()
+        (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()  # 5.2x
         model.disable_input_require_grads()  # else blocks before the first edit would be computed again, for nothing
 
 
