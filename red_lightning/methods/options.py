@@ -33,7 +33,7 @@ def require_kept(method: Any, options: dict[str, Any]) -> None:
         UsageError: It does not keep an option, or keeps one that JSON cannot hold.
     """
     name = type(method).__name__
-    for option in sorted(options_of(type(method)) - {"replicas"}):
+    for option in sorted(options_of(type(method))):
         if option not in options:
             raise UsageError(
                 f"the method {name} takes '{option}' but does not keep it, so its adapter could not be loaded again; "
