@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 VOCABULARY = 300
 Builder = Callable[[int, float], nn.Module]
@@ -141,3 +141,9 @@ ENCODER_DECODERS: dict[str, Builder] = {
     "plbart": _bart("plbart"),
     "umt5": _t5("umt5"),
 }
+
+NEWER = ("eurobert", "gte", "jina_embeddings_v3", "nomic_bert", "ultrabert")
+"""Those that the lowest supported transformers does not have."""
+for name in NEWER:
+    if name not in CONFIG_MAPPING:
+        del ENCODERS[name]

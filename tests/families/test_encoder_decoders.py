@@ -16,6 +16,7 @@ from red_lightning.backbones.decoder_start import decoder_inputs, start_token
 from red_lightning.backbones.head import pooling_of
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.positions import position_limit
+from red_lightning.errors import UsageError
 from red_lightning.families import SITES
 from red_lightning.generation.decoding import Decoding, write
 from red_lightning.generation.processors import NoRepeatedNgram, Processors
@@ -24,6 +25,7 @@ from tests.artifacts.exports import trained
 from tests.backbones_zoo import build, save_backbone
 from tests.families.readers_zoo import ENCODER_DECODERS
 from tests.families.test_encoders import edit, edit_by_hand
+from tests.training import make_data, make_task, make_trainer
 
 FAMILIES = sorted(ENCODER_DECODERS)
 QUICK = ("bart", "flan_t5", "mbart")
@@ -92,7 +94,7 @@ def test_edits_act_where_a_hook_placed_by_hand_does(family: str) -> None:
         torch.testing.assert_close(logits(own), logits(other), rtol=1e-4, atol=1e-4)
         assert (logits(own) - plain).abs().max() > 1e-3, site
         method.detach(own)
-        assert torch.equal(logits(own), plain)
+        torch.testing.assert_close(logits(own), plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", EVERY)
@@ -200,6 +202,36 @@ def test_decoding_is_that_of_generate_row_by_row(family: str, beams: int) -> Non
         assert own[row, :length].tolist() == theirs[:length].tolist()
         assert (own[row, length:] == 1).all()
     assert len(set(own.flatten().tolist())) > 3 and not torch.equal(own[0], own[1])
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+def test_generate_writes_the_same(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the way a backbone reads is not known; what its published configuration forces is not heard either."""
+    model = with_edits(family)
+    model.generation_config = GenerationConfig(forced_bos_token_id=7, no_repeat_ngram_size=3)
+    decoding, processors = Decoding(num_beams=1, max_new_tokens=12), Processors([NoRepeatedNgram(2)])
+    own = write(model, SOURCES, MASK, decoding, processors, [0], 1)
+    monkeypatch.setattr(Reader, "suits", staticmethod(lambda backbone: False))
+    assert torch.equal(write(model, SOURCES, MASK, decoding, processors, [0], 1), own)
+    assert own[0, 0] != 7
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_source_length": 65}, "data.max_source_length is 65, but the backbone .* has 64 positions; lower it"),
+        ({"max_target_length": 65}, "data.max_target_length is 65"),
+    ],
+)
+def test_encoder_and_decoder_have_positions_of_their_own(
+    options: dict[str, int], sentence: str, tmp_path: Path
+) -> None:
+    task = make_task(save_backbone("bart", tmp_path / "bart"))
+    lengths = {"max_source_length": 64, "max_target_length": 64}
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(task, datamodule=make_data(tmp_path, **lengths))
+    with pytest.raises(UsageError, match=sentence):
+        make_trainer(tmp_path).fit(task, datamodule=make_data(tmp_path, **{**lengths, **options}))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
