@@ -49,7 +49,7 @@ class RedParser(LightningArgumentParser):
             args = [f"{arg[:-4]}null" if arg.endswith("=None") else arg for arg in args]
         return super().parse_args(args, *rest, **kwargs)
 
-    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def parse_string(self, content: str, *rest: Any, **kwargs: Any) -> Any:
         """Parse a config, also that of a run of 0.1.0."""
         return super().parse_string(SINGLE_REPLICA.sub(r"\1", content), *rest, **kwargs)
 

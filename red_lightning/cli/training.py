@@ -22,7 +22,7 @@ from red_lightning.cli.launch import launch
 from red_lightning.cli.report import shown
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.paper import unresolved
-from red_lightning.strategies.allocation import share_freed_memory
+from red_lightning.strategies.allocation import keep_freed_memory
 from red_lightning.tasks.base import RECORD
 
 EPILOG = """The options of a task, a data module or a method have a help of their own:
@@ -96,7 +96,7 @@ class RedCLI(LightningCLI):
             raise never_logged(config.checkpoint.monitor, self.model.validation_metrics)
         self._refuse_wrong_direction(config.checkpoint)
         if self.trainer.strategy.root_device.type == "cpu":
-            share_freed_memory()
+            keep_freed_memory()
         _say(f"run folder: {shown(self.run_path)}")
         if self.settings.baseline and self.settings.test and not (self.run_path / "baseline.json").exists():
             _say(f"testing the {self.model.unedited} ...")
