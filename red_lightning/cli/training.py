@@ -22,7 +22,7 @@ from red_lightning.cli.missing import report_missing
 from red_lightning.cli.report import shown
 from red_lightning.errors import UsageError
 from red_lightning.reproduction.paper import unresolved
-from red_lightning.strategies.allocation import share_freed_memory
+from red_lightning.strategies.allocation import keep_freed_memory
 from red_lightning.tasks.base import RECORD
 
 EPILOG = """The options of a task, a data module or a method have a help of their own:
@@ -106,7 +106,7 @@ class RedCLI(LightningCLI):
         config = self.config[self.subcommand]
         selecting.refuse_unfit(config.checkpoint, self.model, bool(config.trainer.callbacks))
         if self.trainer.strategy.root_device.type == "cpu":
-            share_freed_memory()
+            keep_freed_memory()
         _say(f"run folder: {shown(self.run_path)}")
         selecting.settle(self.trainer, self.began)
         if self.settings.test:

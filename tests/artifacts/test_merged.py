@@ -54,7 +54,7 @@ def test_plain_transformers_computes_the_same(
 ) -> None:
     exported, expected, got = every[family]
     assert got.shape == expected.shape
-    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (got - expected).abs().max() <= 3e-5 * expected.abs().max()
     assert exported.architecture == ("LlamaForCausalLM" if family in AS_LLAMA else exported.architecture)
     assert bool(exported.notes) == (family in (*AS_LLAMA, "llama", "modernbert"))
 

@@ -1,4 +1,4 @@
-"""What a thread frees is there for the next."""
+"""What a training step frees is there for the next."""
 
 import platform
 import subprocess
@@ -9,25 +9,21 @@ import pytest
 from red_lightning.strategies import allocation
 
 PROGRAM = """
-import resource, runpy, sys, threading
-share = runpy.run_path(sys.argv[1])["share_freed_memory"]
-if sys.argv[2] == "shared":
-    share()
-
-def work():
-    kept = [bytearray(b"1") * 12_000_000 for _ in range(10)]
+import resource, runpy, sys
+keep = runpy.run_path(sys.argv[1])["keep_freed_memory"]
+if sys.argv[2] == "kept":
+    keep()
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    kept = [bytearray(b"1") * 12_000_000 for _ in range(10)]
+    del kept
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
 print(min(faults() for _ in range(3)))
 """
-"""Threads one after another write to 120 MB each; prints how many pages are new to one of them."""
+"""Writes to 120 MB several times, which are freed in between; prints how many pages are new at one of them."""
 
 
 def faults(way: str) -> int:
@@ -39,4 +35,4 @@ def faults(way: str) -> int:
 def test_freed_memory_is_used_again() -> None:
     pages = 120_000_000 // 4096
     assert faults("as it is") > pages / 2
-    assert faults("shared") < pages / 20
+    assert faults("kept") < pages / 20
