@@ -23,7 +23,7 @@ class ParametersCLI(RedCLI):
         """Build the task and the data module, of which nothing is read but the labels."""
         config = self.config[self.subcommand]
         parts = config.__class__(model=config.model, data=config.data)
-        built = self._parser(self.subcommand).instantiate_classes(parts)
+        built = self._parser(self.subcommand).instantiate(parts)
         self.model, self.datamodule = built.model, built.data
         if self.model.method.replicas != 1:
             self.model.method.replicas = 1  # each trains as much
