@@ -208,6 +208,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
         with silence():  # what is missing is refused below
             model, report = auto.from_pretrained(
                 source.place,
+                config=source.config,  # with what find() added to it
                 dtype=getattr(torch, options.number_format),
                 attn_implementation=options.attention,
                 quantization_config=quantization_config(options.quantization, options.number_format),
