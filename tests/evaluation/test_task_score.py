@@ -143,7 +143,7 @@ def test_a_checkpoint_is_not_chosen_by_what_cannot_be_measured(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     message = refusal(gpt2_folder, tmp_path, BestCheckpoint("val_truthfulqa", "max"), TaskScore())
     assert message.startswith(
-        "the checkpoint is chosen by truthfulqa, but the questions of 'truthfulqa' cannot be read: "
+        "the checkpoint is chosen by val_truthfulqa, but the questions of 'truthfulqa' cannot be read: "
     )
     assert message.endswith("--checkpoint.monitor val_loss --checkpoint.mode min")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
