@@ -25,8 +25,8 @@ def saved(node: Any, name: str) -> Any:
 def output_of(node: Any, number: int = 0) -> Any:
     """Return the ``shape``, ``dtype`` and ``device`` of an operation's output, as one object; None if not known.
 
-    torch: ``node._input_metadata`` (the input of the backward pass), seen in 2.4 to 2.13. Without it nothing is
-    computed again.
+    torch: ``node._input_metadata`` (the input of the backward pass), seen in 2.6 to 2.13; 2.4 lacks it. Without it
+    nothing is computed again.
 
     Args:
         node: The operation, a ``grad_fn``.

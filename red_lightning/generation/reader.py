@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin
 
 from red_lightning.backbones.sharding import generates_in_step
+from red_lightning.compat.decoding import is_fed_as_most
 from red_lightning.compat.key_value_cache import cache_among, cache_argument
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
@@ -46,8 +46,7 @@ class Reader:
         kind = type(backbone)
         record = record_of(backbone.config)
         own = kind.__module__.startswith("transformers.") and record is not None and not record.recurrent
-        plain = getattr(kind, "prepare_inputs_for_generation", None) is GenerationMixin.prepare_inputs_for_generation
-        return own and plain and not generates_in_step(backbone)
+        return own and is_fed_as_most(backbone) and not generates_in_step(backbone)
 
     def __enter__(self) -> "Reader":
         self._edits = BATCH.set({editor: edits.spread(len(self.mask)) for editor, edits in BATCH.get().items()})

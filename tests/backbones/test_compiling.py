@@ -18,6 +18,7 @@ from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.backbones.sharded_loading import load_sharded
 from red_lightning.backbones.sharding import blocks
 from red_lightning.backbones.surgery import detach
+from red_lightning.backbones.unedited import unedited
 from red_lightning.errors import UsageError
 from red_lightning.methods import LoRA
 from tests.backbones_zoo import VOCABULARY, build
@@ -257,3 +258,17 @@ def test_kernels_lose_no_more_than_plain_operations(family: str) -> None:
     with torch.no_grad():
         inputs = inputs_of(models[1], tokens=8)
         assert worst(result(models[0], inputs), result(models[1], inputs)) < 1e-5
+
+
+def test_edits_are_switched_off_and_on_again(seen: Seen) -> None:
+    models = pair("llama")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    plain = models[1](ids, use_cache=False).logits
+    edit(models, ["ffn"])
+    edited = models[1](ids, use_cache=False).logits
+    assert not torch.equal(plain, edited)
+    for _ in range(2):
+        torch.testing.assert_close(models[0](ids, use_cache=False).logits, edited)
+        with unedited(models[0]):
+            torch.testing.assert_close(models[0](ids, use_cache=False).logits, plain)
+    assert 0 < seen.graphs <= 4

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from red_lightning import methods
+from red_lightning.backbones.surgery import shared_copy
 from red_lightning.backbones.unedited import unedited
 from red_lightning.errors import UsageError
 from red_lightning.methods import Method
@@ -55,6 +56,16 @@ def test_hooks_of_others_stay() -> None:
     with unedited(model):
         hidden(model)
     assert calls == [1]
+
+
+def test_a_copy_is_switched_off_alone() -> None:
+    model = build("gpt2")
+    randomise(methods.RED().apply(model))
+    after, twin = hidden(model), shared_copy(model)
+    with unedited(twin):
+        assert torch.equal(hidden(model), after)
+        assert not torch.equal(hidden(twin), after)
+    assert torch.equal(hidden(twin), after)
 
 
 def test_weights_that_were_trained_cannot_be_switched_off() -> None:
