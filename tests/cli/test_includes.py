@@ -175,3 +175,14 @@ def test_a_class_on_the_command_line(option: str, config: Path, cli: CLI) -> Non
     assert f"{option} names the method '{MODULE}.Min', but '{MODULE}' has no 'Min': did you mean 'Mine'?" in error
     found = printed(cli, Path("small.yaml"), "--model.method", f"{MODULE}.Mine")
     assert found["model"]["init_args"]["method"]["class_path"] == f"{MODULE}.Mine"
+
+
+def test_the_installed_script_finds_modules_here_after_installed_ones(
+    cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [place for place in sys.path if place not in ("", str(tmp_path))]
+    monkeypatch.setattr(sys, "path", [*before])
+    assert cli("unknown").status == 2
+    assert sys.path == [*before, str(tmp_path)]
+    assert cli("unknown").status == 2
+    assert sys.path == [*before, str(tmp_path)]
