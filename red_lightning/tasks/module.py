@@ -18,8 +18,9 @@ class TaskModule(LightningModule):
 
         Lightning notes the hook that it calls as such an attribute, 50 times a step.
         """
-        if (value is None or type(value) is str) and name in self.__dict__:
-            object.__setattr__(self, name, value)
+        plain = self.__dict__
+        if name in plain and (value is None or type(value) is str):
+            plain[name] = value
         else:
             super().__setattr__(name, value)
 
