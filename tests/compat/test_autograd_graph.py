@@ -88,7 +88,7 @@ def test_where_a_name_is_gone_the_tensor_is_kept(monkeypatch: pytest.MonkeyPatch
         return found
 
     assert isinstance(packed(), Rebuilt | Kept)
-    for module in (operations, recomputation):
+    for module in (operations, kept_tensors):
         monkeypatch.setattr(module, hidden, lambda *_: None)
     found = packed()
     assert isinstance(found, Kept) or hidden == "saved"
