@@ -163,7 +163,8 @@ def setting(experiment: Mapping[str, Any], key: str) -> Any:
     """A setting of an experiment by its full name, such as ``model.learning_rate``; None where it has none."""
     node: Any = experiment
     for part in key.split("."):
-        node = _inside(node).get(part) if isinstance(node, dict) else None
+        options = (node.get("init_args") or {}) if isinstance(node, dict) and "class_path" in node else node
+        node = options.get(part) if isinstance(options, dict) else None
     return node
 
 

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from red_lightning.cli.plan import files_beside
+from red_lightning.reproduction.cells import expand
+from red_lightning.reproduction.runs import StudyFolder
+from red_lightning.reproduction.study import read_study
 from tests.cli.commands import FIT, results
 from tests.cli.conftest import CLI, Outcome
 
@@ -94,11 +98,16 @@ def test_a_folder_of_replicas_is_not_continued_as_one_run(cli: CLI, run: Path, t
     assert (group / "seed-7/checkpoints/last.ckpt").exists()  # although what is refused leaves no folder
 
 
-def test_a_study_with_cells_that_ran_together(cli: CLI, experiment: Path, tmp_path: Path) -> None:
-    """The folder of the group is none of the study's; its runs are."""
+def test_a_study_with_cells_that_ran_together(cli: CLI, run: Path, tmp_path: Path) -> None:
+    """The folder of the group is none of the study's; its runs are, and none has become stale."""
     (tmp_path / "mine.yaml").write_text(STUDY)
-    done(cli("study", "run", "mine.yaml"))
+    study = read_study(tmp_path / "mine.yaml")
+    (cell,) = expand(study, files_beside(study.path))
     folder = tmp_path / "studies/mine"
+    StudyFolder(folder).claim(study)
+    StudyFolder(folder).note(cell, status="done", started=0.0, reason="", seconds=14.0)
+    (folder / "runs").mkdir()
+    run.rename(folder / "runs/RED-7")
     as_of_0_1_0(folder / "runs/RED-7/config.yaml", 1)
     group = folder / "together/RED-7"
     group.mkdir(parents=True)

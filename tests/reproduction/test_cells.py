@@ -110,3 +110,11 @@ def test_cells_never_share_a_folder(tmp_path: Path) -> None:
     axes = {"method": {"a b": {}, "a_b": {}}, "seed": {"1": {}}}
     with pytest.raises(UsageError, match="method a b, seed 1 and method a_b, seed 1 are both called a_b-1"):
         cells_of(study_of(tmp_path, axes=axes, report={"rows": "method"}))
+
+
+def test_to_look_up_a_setting_changes_no_digest(tmp_path: Path) -> None:
+    """A method without options has no ``init_args``; one that got them by being looked at made finished runs stale."""
+    cell = cells_of(study_of(tmp_path))["FT-mrpc-42"]
+    before = cell.digest
+    assert setting(cell.experiment, "model.method.rank") is None
+    assert cell.digest == before
