@@ -41,7 +41,8 @@ def test_help_explains_the_options(cli: CLI) -> None:
 
 def test_without_lm_eval(cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    assert cli(*ASK, "--model", "x").error == "lm-eval is not installed: pip install 'red-lightning[evaluation]'"
+    error = "lm-eval is not installed; install it with pip install 'red-lightning[evaluation]'"
+    assert cli(*ASK, "--model", "x").error == error
 
 
 @pytest.fixture
