@@ -85,8 +85,10 @@ def _few_losses(backbone: Any, inputs: dict[str, Any], way: Way) -> Tensor:
             few["input_ids"] = inputs["input_ids"][:1, :FEW]
         labels = ids
     else:
-        mask = inputs.get("attention_mask")
-        real = inputs["input_ids"][0] if mask is None or mask.dim() != 2 else inputs["input_ids"][0, mask[0] > 0]
+        mask, real = inputs.get("attention_mask"), inputs["input_ids"][0]
+        if mask is not None and mask.dim() == 2:
+            longest = mask.sum(1).argmax()
+            real = inputs["input_ids"][longest, mask[longest] > 0]
         few["input_ids"] = ids = real[None, :FEW]
         labels = ids.clone()
         labels[:, 0] = -1

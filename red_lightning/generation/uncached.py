@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from red_lightning.backbones.decoder_start import start_token
+from red_lightning.backbones.positions import position_limit
 from red_lightning.backbones.sharding import needs_every_process
 from red_lightning.backbones.verification import verified
 from red_lightning.generation.reader import Reader
@@ -88,7 +89,10 @@ class _Few:
     @property
     def texts(self) -> list[Tensor]:
         """The first and the last row's tokens: int64, each of shape (tokens,)."""
-        return [self.ids[row][self.mask[row] > 0][:most] for row, most in zip((0, -1), LENGTHS, strict=True)]
+        limit = position_limit(self.backbone.config)
+        room = max(LENGTHS) if limit is None else max(1, limit // 2 - NEW)
+        lengths = [min(most, room) for most in LENGTHS]
+        return [self.ids[row][self.mask[row] > 0][:most] for row, most in zip((0, -1), lengths, strict=True)]
 
     @property
     def new(self) -> Tensor:
@@ -139,6 +143,8 @@ class _Few:
 
     def plain_beams(self) -> Tensor:
         """The same from a pass over all tokens of each beam: those of a row are equally long, and share a pass."""
+        if not all(map(len, self.texts)):
+            return torch.empty(0)  # nothing to compare
         steps = [self.logits(row, self.new[row]).unbind(1) for row in range(2)]
         before, first, second = (torch.stack([of_row[step] for of_row in steps]) for step in range(3))
         return torch.cat([part.flatten(0, 1) for part in (before, first, second.flip(1))] + [steps[1][3]])
@@ -165,6 +171,8 @@ class _Few:
 
     def plain_rows(self) -> Tensor:
         """The same from a pass over all tokens of each row."""
+        if not all(map(len, self.texts)):
+            return torch.empty(0)
         rows = torch.cat([self.logits(row, self.new[row, :1])[:, :NEW] for row in range(2)])
         return rows.transpose(0, 1).flatten(0, 1)
 

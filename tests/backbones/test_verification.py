@@ -24,6 +24,7 @@ from red_lightning.data.packing import collate_packed
 from red_lightning.data.shared_sources import collate_shared
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
+from red_lightning.generation import uncached as uncached_decoding
 from red_lightning.generation.decoding import Decoding, write
 from red_lightning.generation.processors import Processors
 from red_lightning.methods import LoReFT, PromptTuning
@@ -242,7 +243,7 @@ def test_a_fast_path_that_raises_is_not_taken() -> None:
     with pytest.warns(
         FastPathWarning, match=r"'some path' raised TypeError: forward\(\) got an unexpected .* on a GPT2"
     ):
-        assert not verified("some path", model, fast, lambda: torch.ones(3))
+        assert not verified("some path", model, fast, lambda: torch.arange(3.0))
 
 
 def test_a_comparison_changes_neither_modes_nor_random_numbers() -> None:
@@ -263,6 +264,20 @@ def test_a_comparison_changes_neither_modes_nor_random_numbers() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_values_that_tell_nothing_are_compared_again() -> None:
+    """A text of one token has no loss; NaN is equal to nothing."""
+    model = build("llama")
+    one = torch.tensor([[7]])
+    label_losses(model, one, input_ids=one, use_cache=False)
+    empty = {"input_ids": torch.tensor([[1, 1], [1, 7]]), "attention_mask": torch.tensor([[0, 0], [0, 1]])}
+    assert uncached_decoding.reads_with_cache(model, **empty)
+    for values in ([1.0, 1.0], [torch.nan, torch.nan]):
+        assert verified("some path", model, lambda: torch.ones(5), lambda values=values: torch.tensor(values))
+    assert fast_paths(model) == {}
+    with pytest.warns(FastPathWarning):
+        assert not verified("some path", model, lambda: torch.ones(2), lambda: torch.tensor([1.0, 2.0]))
+
+
 def others() -> Iterator[Any]:
     """Models of other kinds than a GPT-2 with two layers in float32."""
     yield build("gpt2", layers=1)
@@ -278,7 +293,7 @@ def test_a_verdict_holds_for_its_kind_of_model_alone() -> None:
 
     def way() -> Tensor:
         ran.append(1)
-        return torch.ones(2)
+        return torch.arange(2.0)
 
     for seed in (0, 1):
         verified("some path", build("gpt2", seed=seed), way, way)
