@@ -98,7 +98,7 @@ def test_places_that_are_given_are_those_that_are_found(family: str, trains: boo
     assert torch.equal(given, found)
     expected = plain_losses(model, labels, inputs, 0.0)
     torch.testing.assert_close(found[:, -expected.shape[1] :], expected, rtol=1e-6, atol=1e-6)
-    assert difference(gradients(model, given), gradients(model, expected)) < 3e-6
+    assert difference(gradients(model, given), gradients(model, expected)) < 5e-6
 
 
 @pytest.mark.parametrize("family", WRITERS)
