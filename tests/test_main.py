@@ -129,5 +129,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
 )
 def test_warnings_that_users_would_see_fail_in_child_processes(warning: str, module: str, fails: bool) -> None:
     code = f"import warnings; warnings.warn_explicit('old', {warning}, 'file.py', 1, module='{module}')"
-    ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    env = {name: value for name, value in environment().items() if name != "PYTHONWARNINGS"}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert ended.returncode == int(fails), ended.stderr

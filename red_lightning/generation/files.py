@@ -109,6 +109,7 @@ class OutputFile:
             lines = "".join(f"{_line(row)}\n" for _, row in sorted(self.rows.items()))
             write_whole(self.path, lines if content is None else content)
             self.part.unlink()
+            self._records.close()
         except OSError as error:
             raise cannot_write(f"'{self.path}'", error, "put that right; the same command goes on") from error
 

@@ -41,12 +41,17 @@ class Records:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise UsageError(
                 f"another process adds to '{path}'; wait until it ends, or give another --output"
             ) from error
         except OSError:  # a file system without locks
             pass
-        self.rows = self._read()
+        try:
+            self.rows = self._read()
+        except UsageError:
+            self.close()
+            raise
 
     def append(self, row: Record) -> None:
         """Add a record; any thread may.

