@@ -33,8 +33,7 @@ class BackboneOptions:
             of the training for its edits, and that of the files for a model without edits.
         quantization: Store the weights of linears in fewer bits: ``nf4`` (4, as in the QLoRA paper), ``fp4``, ``int8``;
             by torchao ``int8_weight_only``, ``float8_weight_only``; null as ``dtype``, in which else they are used.
-        attention: transformers' attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for its
-            own choice.
+        attention: Attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for transformers' choice.
         gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
         selective_recomputation: Keep for the backward pass only what a few elementwise operations cannot compute again
             from the rest: the same loss, and gradients equal to rounding. Null does so where it costs no time, which is
