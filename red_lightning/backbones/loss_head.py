@@ -73,7 +73,7 @@ def label_losses(
 
 def _few_losses(backbone: Any, inputs: dict[str, Any], way: Way) -> Tensor:
     """The losses of a few tokens of real inputs, with each token as the label of the one before it."""
-    few = {"use_cache": False}
+    few: dict[str, Any] = {"use_cache": False}
     if backbone.config.is_encoder_decoder:
         ids = inputs["decoder_input_ids"][:1, :FEW]
         few["decoder_input_ids"] = ids
@@ -84,6 +84,9 @@ def _few_losses(backbone: Any, inputs: dict[str, Any], way: Way) -> Tensor:
         else:
             few["input_ids"] = inputs["input_ids"][:1, :FEW]
         labels = ids
+    elif "input_ids" not in inputs:
+        few["inputs_embeds"] = inputs["inputs_embeds"][:1, :FEW]
+        labels = torch.arange(few["inputs_embeds"].shape[1], device=few["inputs_embeds"].device)[None] - 1
     else:
         mask, real = inputs.get("attention_mask"), inputs["input_ids"][0]
         if mask is not None and mask.dim() == 2:

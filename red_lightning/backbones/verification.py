@@ -124,12 +124,9 @@ def verdicts_of(backbone: nn.Module) -> dict[str, Verdict]:
     return {path: verdict for path, (_, verdict) in sorted(_of_model.get(backbone, {}).items())}
 
 
-def fast_paths(backbone: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return :func:`verdicts_of` as plain values for ``results.json``."""
-    return {
-        path: {"used": v.holds, "difference": v.difference, "tolerance": v.tolerance}
-        for path, v in verdicts_of(backbone).items()
-    }
+def refused_paths(backbone: nn.Module) -> dict[str, str]:
+    """Return why fast paths are not used on a model, by their names, for ``results.json``; empty if all are."""
+    return {path: _reason(verdict) for path, verdict in verdicts_of(backbone).items() if not verdict.holds}
 
 
 def difference(fast: Tensor, plain: Tensor) -> float:
@@ -216,15 +213,16 @@ def _kind(backbone: Any) -> str:
 
 
 def _explained(verdict: Verdict, backbone: Any) -> str:
-    what = (
-        f"raised {verdict.cause}"
-        if verdict.cause
-        else (f"differs from the plain path by {verdict.difference:.2g} (allowed: {verdict.tolerance:g})")
-    )
     return (
-        f"the fast path '{verdict.path}' {what} on a {type(backbone).__name__} with transformers "
+        f"the fast path '{verdict.path}' {_reason(verdict)} on a {type(backbone).__name__} with transformers "
         f"{transformers.__version__} and torch {torch.__version__}: please report this line"
     )
+
+
+def _reason(verdict: Verdict) -> str:
+    if verdict.cause:
+        return f"raised {verdict.cause}"
+    return f"differs from the plain path by {verdict.difference:.2g} (allowed: {verdict.tolerance:g})"
 
 
 def _first_process() -> bool:

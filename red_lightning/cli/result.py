@@ -8,7 +8,7 @@ from lightning import Trainer
 from torch import Tensor
 
 from red_lightning.artifacts import save_edits
-from red_lightning.backbones.verification import fast_paths
+from red_lightning.backbones.verification import refused_paths
 from red_lightning.callbacks import FiniteSteps, Throughput
 from red_lightning.cli import report
 from red_lightning.tasks import BackboneTask
@@ -20,7 +20,7 @@ OF_THE_RUN = (
     "selection",
     "train",
     "libraries",
-    "fast_paths",
+    "refused_fast_paths",
     "per_class",
     "confusion",
 )
@@ -68,7 +68,7 @@ def of_run(run: Path, task: BackboneTask, data: Any, scores: Mapping[str, float 
         **{key: value for key, value in task.record().items() if key != "shapes"},
         "data": {**_provenance(data), "rows": getattr(data, "counts", {})},
         "libraries": report.libraries(),
-        "fast_paths": fast_paths(task.backbone),
+        "refused_fast_paths": refused_paths(task.backbone),
     }
 
 

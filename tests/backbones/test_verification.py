@@ -19,7 +19,14 @@ from red_lightning.backbones.fused_kernels import fuse
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.packed_loss import packed_losses
 from red_lightning.backbones.shared_sources import encodes_once, shared_losses
-from red_lightning.backbones.verification import FastPathWarning, difference, fast_paths, require_equal, verified
+from red_lightning.backbones.verification import (
+    FastPathWarning,
+    difference,
+    refused_paths,
+    require_equal,
+    verdicts_of,
+    verified,
+)
 from red_lightning.data.packing import collate_packed
 from red_lightning.data.shared_sources import collate_shared
 from red_lightning.errors import UsageError
@@ -91,7 +98,7 @@ def test_a_renamed_cache_argument_is_caught(method: Any, monkeypatch: pytest.Mon
     ]
     with warnings.catch_warnings(action="error"):  # said once
         assert decoded(model) == right
-    assert not any(path["used"] for path in fast_paths(model).values())
+    assert set(refused_paths(model)) == set(verdicts_of(model))
 
 
 def test_virtual_tokens_that_do_not_see_the_cache_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +159,7 @@ def test_packed_sequences_that_see_each_other_are_caught(monkeypatch: pytest.Mon
     batch = collate_packed(examples())
     given = (model, batch["labels"], batch["input_ids"], batch["position_ids"], batch["label_places"])
     right = packed_losses(*given)
-    assert fast_paths(model)["packed sequences"]["used"]
+    assert verdicts_of(model)["packed sequences"].holds and not refused_paths(model)
     monkeypatch.setattr(verification, "_verdicts", {})
     verification.structure_changed()
     drop_argument(monkeypatch, "position_ids")
@@ -170,7 +177,7 @@ def test_targets_that_see_each_other_are_caught(monkeypatch: pytest.MonkeyPatch)
     names = ("labels", "predictors", "input_ids", "position_ids", "sources", "targets")
     given = [batch[name] for name in names]
     right = shared_losses(model, *given, places=batch["label_places"])
-    assert fast_paths(model)["shared sources"]["used"]
+    assert verdicts_of(model)["shared sources"].holds
     monkeypatch.setattr(verification, "_verdicts", {})
     verification.structure_changed()
     drop_argument(monkeypatch, "attention_mask")
@@ -273,7 +280,7 @@ def test_values_that_tell_nothing_are_compared_again() -> None:
     assert uncached_decoding.reads_with_cache(model, **empty)
     for values in ([1.0, 1.0], [torch.nan, torch.nan]):
         assert verified("some path", model, lambda: torch.ones(5), lambda values=values: torch.tensor(values))
-    assert fast_paths(model) == {}
+    assert verdicts_of(model) == {}
     with pytest.warns(FastPathWarning):
         assert not verified("some path", model, lambda: torch.ones(2), lambda: torch.tensor([1.0, 2.0]))
 
