@@ -170,6 +170,7 @@ def test_the_shapes_are_the_published_ones(size: str, model: str, numbers: int) 
 
     with torch.device("meta"):
         built = AutoModelForCausalLM.from_config(config_of(SHAPES[size][model]))
+    built.tie_weights()  # transformers 5.0 leaves that out on the meta device
     assert built.num_parameters() == numbers
 
 

@@ -26,4 +26,6 @@ def on_meta(name: str, auto: Any = AutoModel) -> nn.Module:
     """The backbone on the meta device (RoBERTa without its pooler, as classifiers load it)."""
     options = {"add_pooling_layer": False} if name.startswith("roberta") else {}
     with torch.device("meta"):
-        return auto.from_config(CONFIGS[name], **options)
+        model = auto.from_config(CONFIGS[name], **options)
+    model.tie_weights()  # transformers 5.0 leaves that out on the meta device
+    return model
