@@ -81,6 +81,7 @@ def test_framework_tax() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
+@pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning")  # peft 0.18
 def test_checkpoint_bytes() -> None:
     shape, case = SHAPES["tiny"]["gpt2"], measured("checkpoint_bytes")
     vectors = 2 * shape.layers * shape.width
