@@ -200,8 +200,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                     trust_remote_code=options.trust_remote_code,
                 )
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
-            fuse(model, options.kernels)
-            keep_less(model, options)
+            prepare(model, options)
             return model
         require_compiler(options.compile)
         with silence():  # what is missing is refused below
@@ -216,10 +215,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 **source.arguments(options),
             )
         check_format(model, options.quantization)
-        if options.strict:
-            require_equal(model)
-        fuse(model, options.kernels)
-        keep_less(model, options)
+        prepare(model, options)
         if options.compile:
             compile_blocks(model)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
@@ -238,8 +234,11 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
     return model
 
 
-def keep_less(model: Any, options: BackboneOptions) -> None:
-    """Let forward passes keep less. Gradient checkpointing is not reentrant, so it works behind a frozen embedding."""
+def prepare(model: Any, options: BackboneOptions) -> None:
+    """Let forward passes use kernels and keep less. Checkpointing is not reentrant, for frozen embeddings."""
+    if options.strict:
+        require_equal(model)
+    fuse(model, options.kernels)
     chosen, own_way = options.selective_recomputation, options.compile or options.kernels is not None
     if chosen or (chosen is None and not own_way):
         recompute_selectively(model, always=bool(chosen))

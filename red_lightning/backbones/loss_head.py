@@ -66,7 +66,10 @@ def label_losses(
         way = "logits_to_keep"
     if way is not None:
         few = partial(_few_losses, backbone, inputs)
-        if not verified("loss at the labels alone", backbone, partial(few, way), partial(few, None)):
+        path = "loss at the labels alone"
+        if isinstance(way, nn.Linear):
+            path += ", by a frozen head" if _is_frozen(way) else ", by a head that trains"
+        if not verified(path, backbone, partial(few, way), partial(few, None)):
             way = None
     return _losses(backbone, way, labels, predictors, label_smoothing, places, inputs)
 
@@ -95,6 +98,8 @@ def _few_losses(backbone: Any, inputs: dict[str, Any], way: Way) -> Tensor:
         few["input_ids"] = ids = real[None, :FEW]
         labels = ids.clone()
         labels[:, 0] = -1
+    if not labels.numel() or not (labels[:, 1:] >= 0).any():
+        return torch.zeros(1)  # nothing to compare
     if way is not None:
         return _losses(backbone, way, labels, None, 0.0, None, few)
     logits, shift = backbone(**few).logits[0].float(), 0 if backbone.config.is_encoder_decoder else 1

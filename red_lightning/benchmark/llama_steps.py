@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.compiling import compile_blocks, require_compiler
 from red_lightning.backbones.fused_kernels import fuse, require_kernels
-from red_lightning.backbones.loading import BackboneOptions, keep_less
+from red_lightning.backbones.loading import BackboneOptions, prepare
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.sites import find_sites
 from red_lightning.benchmark.memory import held_bytes, peak_bytes
@@ -75,7 +75,7 @@ def red_way(model: Any, options: BackboneOptions, batch: Batch) -> Way:
     require_kernels(options.kernels, model.config.model_type, options.compile)
     require_compiler(options.compile)
     fuse(model, options.kernels)
-    keep_less(model, options)
+    prepare(model, options)
     if options.compile:
         compile_blocks(model)
     return _way(model, RED().apply(model).values(), _loss_of_labels, batch)

@@ -171,7 +171,7 @@ def _missing(options: list[str]) -> str:
 
 
 def _unknown_option(class_path: str, option: str, place: str) -> str:
-    known = _parameters(class_path)
+    known = set() if "." in option else _parameters(class_path)  # those of a group are not looked into
     name = class_path.rsplit(".", 1)[-1]
     listed = f": {nearest(option, known)}" if known else f"; --{place}.help {name} lists those that exist"
     return f"{place} has no option '{option}'{listed}"
@@ -205,7 +205,7 @@ def _parameters(class_path: str) -> set[str]:
     inits = [
         vars(base)["__init__"]
         for base in getattr(klass, "__mro__", ())
-        if base.__module__.split(".")[0] == "red_lightning" and "__init__" in vars(base)
+        if base.__module__.split(".")[0] not in ("builtins", "lightning", "torch") and "__init__" in vars(base)
     ]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name for init in inits for p in inspect.signature(init).parameters.values() if p.kind in kinds} - {"self"}

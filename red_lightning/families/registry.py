@@ -68,10 +68,17 @@ def _reason(config: Any) -> str:
     return UNSUPPORTED.get(getattr(config, "model_type", ""), "")
 
 
+def depends_on_length(config: Any) -> bool:
+    """Whether the positions of all rows of a batch depend on the longest: dynamic and long rotary embeddings."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    return any(kind.get("rope_type", kind.get("type")) in ("dynamic", "longrope") for kind in kinds)
+
+
 def can_pack(config: Any) -> bool:
     """Whether a backbone's family is known to keep packed texts apart (see :attr:`Architecture.packs`)."""
     architecture = record_of(config)
-    return architecture is not None and architecture.packs
+    return architecture is not None and architecture.packs and not depends_on_length(config)
 
 
 def record_of(config: Any) -> Architecture | None:

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from red_lightning.backbones.decoder_start import start_token
 from red_lightning.backbones.sharding import needs_every_process
+from red_lightning.families import depends_on_length
 from red_lightning.generation.beam_search import beam_search
 from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.greedy import greedy
@@ -17,6 +18,7 @@ from red_lightning.generation.processors import NoRepeatedNgram, Processors, Rep
 from red_lightning.generation.reader import Reader
 from red_lightning.generation.streaming import Stream
 from red_lightning.generation.uncached import (
+    PlainReader,
     generates_with_cache,
     only,
     reads_with_cache,
@@ -98,10 +100,12 @@ def write(
         The new tokens: int64, shape (rows, at most ``max_new_tokens``).
     """
     given = (backbone, input_ids, attention_mask, decoding, processors, stop_ids, pad_id, encoder_outputs, stream)
+    if depends_on_length(backbone.config) and len(input_ids) > 1 and not needs_every_process(backbone):
+        return _each_alone(*given, plain=False)  # a longer row would change the positions of the others
     if not (Reader.suits(backbone) and reads_with_cache(backbone, input_ids, attention_mask)):
-        if generates_with_cache(backbone, input_ids, attention_mask):
+        if generates_with_cache(backbone, input_ids, attention_mask) or needs_every_process(backbone):
             return _generate(*given)
-        return _generate_alone(*given)
+        return _each_alone(*given, plain=True)
     model: Any = backbone
     prompts = input_ids.masked_fill(attention_mask == 0, -1)
     if model.config.is_encoder_decoder:
@@ -126,7 +130,6 @@ def _generate(
     pad_id: int,
     encoder_outputs: Any,
     stream: Stream | None,
-    use_cache: bool = True,
 ) -> Tensor:
     """What :func:`write` does, by transformers' ``generate``."""
     config = backbone.config
@@ -138,7 +141,6 @@ def _generate(
         eos_token_id=[*stop_ids],
         pad_token_id=pad_id,
         decoder_start_token_id=start_token(config) if config.is_encoder_decoder else None,
-        use_cache=use_cache,
     )
     if not config.is_encoder_decoder:
         processors = Processors([WithoutPadding(processors, attention_mask)])
@@ -155,7 +157,7 @@ def _generate(
     return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
 
 
-def _generate_alone(
+def _each_alone(
     backbone: Any,
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -165,15 +167,40 @@ def _generate_alone(
     pad_id: int,
     encoder_outputs: Any,
     stream: Stream | None,
+    plain: bool,
 ) -> Tensor:
-    """What :func:`write` does, each row alone and without a cache: slow, and right whatever becomes of caches."""
+    """What :func:`write` does, for each row alone; ``plain`` without a cache: slow, whatever becomes of caches."""
     found = []
     for row, mask in enumerate(attention_mask):
-        ids = input_ids[row, mask > 0][None]
-        given = (ids, torch.ones_like(ids), decoding, processors.of(row), stop_ids, pad_id, None, stream)
+        ids, own = input_ids[row, mask > 0][None], processors.of(row)
         with only([row], len(input_ids)):
-            found.append(_generate(backbone, *given, use_cache=False)[0])
+            if plain:
+                new = _search(PlainReader, backbone, ids, decoding, own, stop_ids, pad_id, stream)
+            else:
+                given = (ids, torch.ones_like(ids), decoding, own, stop_ids, pad_id, None, stream)
+                new = _generate(backbone, *given)
+        found.append(new[0])
     return pad_sequence(found, batch_first=True, padding_value=pad_id)
+
+
+def _search(
+    kind: Any,
+    backbone: Any,
+    ids: Tensor,
+    decoding: Decoding,
+    processors: Processors,
+    stop_ids: Sequence[int],
+    pad_id: int,
+    stream: Stream | None,
+) -> Tensor:
+    """Greedy decoding or beam search of one row, whose tokens a reader of some kind reads."""
+    encodes = backbone.config.is_encoder_decoder
+    prompts = torch.full_like(ids[:, :1], start_token(backbone.config)) if encodes else ids
+    reader, ends = kind(backbone, ids if encodes else None), torch.tensor(stop_ids, device=ids.device)
+    if decoding.num_beams == 1:
+        return greedy(reader, prompts, processors, decoding.max_new_tokens, ends, pad_id, stream)
+    beams = decoding.num_beams, decoding.length_penalty
+    return beam_search(reader, prompts, processors, *beams, decoding.max_new_tokens, ends, pad_id)
 
 
 def _texts(tokens: Any, tokenizer: Any, decoding: Decoding) -> list[str]:

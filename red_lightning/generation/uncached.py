@@ -20,6 +20,8 @@ from red_lightning.generation.stacked import BATCH
 
 LENGTHS = (12, 7)
 """Most tokens of the two prompts that are compared; they differ, so that one of them is padded."""
+SHORTEST = 4
+"""Tokens of the first prompt at least; a shorter one is repeated."""
 NEW = 3
 """Tokens that are read after each prompt."""
 
@@ -43,6 +45,40 @@ def generates_with_cache(backbone: Any, input_ids: Tensor, attention_mask: Tenso
     """
     few = _Few(backbone, input_ids, attention_mask)
     return verified("generate with a cache", backbone, few.generate, few.plain_rows)
+
+
+class PlainReader:
+    """Reads one row's beams token by token, and all of their tokens again each time, without mask or cache.
+
+    It takes the place of a :class:`~red_lightning.generation.reader.Reader`.
+
+    Args:
+        backbone: A decoder or an encoder-decoder.
+        source: What an encoder-decoder's encoder reads: int64, shape (1, tokens).
+    """
+
+    def __init__(self, backbone: Any, source: Tensor | None = None) -> None:
+        self.backbone, self.source = backbone, source
+        self.tokens: Tensor | None = None
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the logits after tokens of shape (beams, new tokens): float32, shape (beams, vocabulary)."""
+        self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], dim=1)
+        inputs = {"input_ids": self.tokens}
+        if self.source is not None:
+            inputs = {"input_ids": self.source.expand(len(self.tokens), -1), "decoder_input_ids": self.tokens}
+        logits: Tensor = self.backbone(**inputs, use_cache=False).logits[:, -1]
+        return logits.float()
+
+    def widen(self, beams: int) -> None:
+        """Continue with some beams, which are alike so far."""
+        assert self.tokens is not None
+        self.tokens = self.tokens.repeat_interleave(beams, dim=0)
+
+    def keep(self, beams: Tensor, rows: Tensor | None = None) -> None:
+        """Continue with the beams of these indices, in their order."""
+        assert self.tokens is not None
+        self.tokens = self.tokens.index_select(0, beams)
 
 
 @contextmanager
@@ -92,7 +128,11 @@ class _Few:
         limit = position_limit(self.backbone.config)
         room = max(LENGTHS) if limit is None else max(1, limit // 2 - NEW)
         lengths = [min(most, room) for most in LENGTHS]
-        return [self.ids[row][self.mask[row] > 0][:most] for row, most in zip((0, -1), lengths, strict=True)]
+        first, last = (self.ids[row][self.mask[row] > 0] for row in (0, -1))
+        if 0 < len(first) < SHORTEST:
+            first = first.repeat(SHORTEST)
+        first = first[: lengths[0]]
+        return [first, last[: max(1, min(lengths[1], len(first) - 1))]]  # shorter, so that it is padded
 
     @property
     def new(self) -> Tensor:

@@ -159,7 +159,7 @@ def test_with_what_keeps_less(family: str, change: str, seen: Seen) -> None:
         if change == "recomputing":
             recompute_selectively(model, always=True)
         else:
-            loading.keep_less(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
+            loading.prepare(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
 
     models = pair(family, keep_less)
     edit(models, ["ffn"])

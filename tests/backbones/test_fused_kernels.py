@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from red_lightning.backbones import fused_kernels
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.fused_kernels import fuse
-from red_lightning.backbones.loading import BackboneOptions, find, keep_less, load_encoder, load_generator
+from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator, prepare
 from red_lightning.backbones.recomputation import recompute_selectively
 from red_lightning.backbones.surgery import detach
 from red_lightning.benchmark.memory import saved_bytes
@@ -139,7 +139,7 @@ def test_what_keeps_less_goes_with_it() -> None:
     recompute_selectively(models[0], always=True)
     assert distance(models) < 1e-6
     models = pair("gemma3")
-    keep_less(models[0], BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
+    prepare(models[0], BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
     assert distance(models) < 1e-6
 
 

@@ -1,5 +1,6 @@
 """A fast path that another library's release makes wrong is caught at its first use, and the run stays right."""
 
+import copy
 import re
 import sys
 import warnings
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import CohereConfig, CohereForCausalLM, LlamaForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
+)
 
 from red_lightning import RED
 from red_lightning.backbones import loss_head, verification, virtual_tokens
@@ -30,7 +38,7 @@ from red_lightning.backbones.verification import (
 from red_lightning.data.packing import collate_packed
 from red_lightning.data.shared_sources import collate_shared
 from red_lightning.errors import UsageError
-from red_lightning.families import record_of
+from red_lightning.families import can_pack, depends_on_length, record_of
 from red_lightning.generation import uncached as uncached_decoding
 from red_lightning.generation.decoding import Decoding, write
 from red_lightning.generation.processors import Processors
@@ -113,9 +121,43 @@ def test_virtual_tokens_that_do_not_see_the_cache_are_caught(monkeypatch: pytest
         assert re.match(REPORTED.format(path), str(warning.message))
 
 
+def test_positions_that_generate_gets_wrong_are_caught() -> None:
+    """RoBERTa counts its positions from the padding token; transformers' ``generate`` counts them from 0."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = RobertaConfig(vocab_size=VOCABULARY, pad_token_id=1, is_decoder=True, initializer_range=0.5, **sizes)
+    model: Any = RobertaForCausalLM(config).eval()
+    right = [uncached(model, text, 5) for text in TEXTS]
+    with pytest.warns(FastPathWarning) as caught:
+        assert decoded(model) == right
+    assert len(caught) == 2
+
+
+def test_short_prompts_are_compared_with_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = GPT2LMHeadModel.forward
+
+    def without_positions(self: Any, **given: Any) -> Any:
+        return forward(self, **{**given, "position_ids": None})
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", without_positions)
+    model = randomised("gpt2")
+    batch = padded([[5, 6, 7, 8, 9, 10]], left=True)
+    with pytest.warns(FastPathWarning):
+        write(model, *batch.values(), Decoding(1, 1.0, 0, max_new_tokens=2), Processors(), [VOCABULARY + 1], 0)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_depend_on_the_longest_row(kind: str) -> None:
+    config = build("llama").config
+    assert can_pack(config) and not depends_on_length(config)
+    config.rope_parameters = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
+    assert depends_on_length(config) and not can_pack(config)
+
+
 def test_a_strict_model_raises_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     model = randomised("llama")
     require_equal(model)
+    model = copy.deepcopy(model)
     drop_cache(monkeypatch)
     with pytest.raises(UsageError, match=r"decoding with our own cache.*leave --model.backbone_options.strict out"):
         decoded(model)
@@ -131,7 +173,7 @@ def test_a_head_of_another_family_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(loss_head, "record_of", lambda config: replace(llama, model_types=("cohere",)))
     model.requires_grad_(False)
     ids = torch.randint(6, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
-    with pytest.warns(FastPathWarning, match=REPORTED.format("loss at the labels alone")):
+    with pytest.warns(FastPathWarning, match=REPORTED.format("loss at the labels alone, by a frozen head")):
         losses = label_losses(model, ids, input_ids=ids, use_cache=False)
     assert losses[:, 1:].mean().item() == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-5)
 
@@ -322,6 +364,8 @@ def test_a_verdict_holds_for_its_kind_of_model_alone() -> None:
         ([1.0, -torch.inf, 2.0], [1.0, -torch.inf, 2.0], 0.0),
         ([1.0, 5.0, 2.0], [1.0, -torch.inf, 2.0], torch.inf),
         ([torch.nan, 2.0], [1.0, 2.0], torch.inf),
+        ([1.0, -1e9, 2.0, 3.5], [1.0, -1e9, 2.0, 3.0], 0.25),  # part of a vocabulary is masked
+        ([1.0, 1.5, 2.0, 3.0], [1.0, -1e9, 2.0, 3.0], torch.inf),
         ([1.0], [1.0, 2.0], torch.inf),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPTNeoConfig, GPTNeoForCausalLM
+from transformers import XGLMConfig, XGLMForCausalLM
 
 from tests.backbones_zoo import VOCABULARY, build_tokenizer, save_backbone
 from tests.cli.conftest import CLI
@@ -121,22 +121,16 @@ def test_bad_backbone_folder(cli: CLI, experiment: Path, tmp_path: Path, gpt2_fo
 
 
 def test_unknown_family_takes_patterns(cli: CLI, experiment: Path, tmp_path: Path) -> None:
-    config = GPTNeoConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        num_layers=2,
-        num_heads=2,
-        attention_types=[[["global"], 2]],
-        max_position_embeddings=256,
-    )
+    sizes = {"d_model": 16, "ffn_dim": 32, "num_layers": 2, "attention_heads": 2}
+    config = XGLMConfig(vocab_size=VOCABULARY, max_position_embeddings=256, **sizes)
     torch.manual_seed(0)
-    GPTNeoForCausalLM(config).save_pretrained(tmp_path / "neo")
-    build_tokenizer().save_pretrained(tmp_path / "neo")
-    error = cli(*FIT, "--model.backbone", "./neo").error
-    assert "the model family 'gpt_neo'" in error
+    XGLMForCausalLM(config).save_pretrained(tmp_path / "xglm")
+    build_tokenizer().save_pretrained(tmp_path / "xglm")
+    error = cli(*FIT, "--model.backbone", "./xglm").error
+    assert "the model family 'xglm'" in error
     assert "GPT-2" in error
-    assert "sites: ['*.mlp.down_proj']" in error
-    shown = cli("parameters", *FIT[1:], "--model.backbone", "./neo", "--model.method.sites", "['*.mlp.c_proj']")
+    assert "sites: [" in error and "*.fc2" in error  # proposed from its modules
+    shown = cli("parameters", *FIT[1:], "--model.backbone", "./xglm", "--model.method.sites", "['*.fc2']")
     assert shown.status == 0
     assert "64" in shown.out  # two vectors of width 16 in two layers
 

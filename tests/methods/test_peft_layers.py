@@ -12,7 +12,7 @@ from peft import AdaLoraConfig, IA3Config, LoraConfig, VeraConfig, get_peft_mode
 from torch import nn
 
 from red_lightning.artifacts import save_edits
-from red_lightning.backbones.loading import BackboneOptions, keep_less
+from red_lightning.backbones.loading import BackboneOptions, prepare
 from red_lightning.errors import UsageError
 from red_lightning.methods import IA3, RED, AdaLoRA, LoRA, VeRA
 from red_lightning.methods.peft_layers import PeftLayers
@@ -171,7 +171,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
     for checkpointing in (False, True):
         model = build("llama").train()
         if checkpointing:
-            keep_less(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
+            prepare(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
         torch.manual_seed(1)
         parameters = LoRA().apply(model)
         torch.manual_seed(2)
