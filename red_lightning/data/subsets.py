@@ -55,7 +55,7 @@ def train_rows(wanted: int | float, count: int) -> int:
     """
     if isinstance(wanted, int) or (wanted > 1 and wanted.is_integer()):
         if not 1 <= wanted <= count:
-            raise UsageError(f"data.train_size is {wanted}, but the train split has {count} rows")
+            raise UsageError(f"data.train_size is {wanted:.15g}, but the train split has {count} rows")
         return int(wanted)
     if not 0 < wanted <= 1:
         raise UsageError(f"data.train_size is {wanted}: give a whole number of rows, or a share between 0 and 1")
