@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.compiling import compile_blocks, require_compiler
-from red_lightning.backbones.fused_kernels import fuse, require_kernels
+from red_lightning.backbones.fused_kernels import require_kernels
 from red_lightning.backbones.loading import BackboneOptions, prepare
 from red_lightning.backbones.loss_head import label_losses
 from red_lightning.backbones.sites import find_sites
@@ -74,7 +74,6 @@ def red_way(model: Any, options: BackboneOptions, batch: Batch) -> Way:
     """
     require_kernels(options.kernels, model.config.model_type, options.compile)
     require_compiler(options.compile)
-    fuse(model, options.kernels)
     prepare(model, options)
     if options.compile:
         compile_blocks(model)
