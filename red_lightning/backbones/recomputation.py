@@ -80,16 +80,16 @@ def _gives_plain_gradients(backbone: Any, args: tuple[Any, ...], kwargs: dict[st
 
     The stack of blocks is called by itself: callers may have hooks on the whole model, for their own tokens.
     """
-    named, training = arguments(backbone, args, kwargs), backbone.training
-    ids = next((named[name] for name in ("decoder_input_ids", "input_ids") if named.get(name) is not None), None)
-    encodes = backbone.config.is_encoder_decoder
-    stack = backbone.get_decoder() if encodes else backbone.base_model
-    every = [p for p in stack.parameters() if p.requires_grad and p.numel() <= LARGEST_COMPARED]
-    learned = every[:8] + every[8:][-8:]
-    if ids is None or not learned or needs_every_process(backbone):
+    if needs_every_process(backbone):
         return True
+    training, encodes = backbone.training, backbone.config.is_encoder_decoder
 
     def gradients(recomputed: bool) -> Tensor:
+        named = arguments(backbone, args, kwargs)
+        ids = next(named[name] for name in ("decoder_input_ids", "input_ids") if named.get(name) is not None)
+        stack = backbone.get_decoder() if encodes else backbone.base_model
+        every = [p for p in stack.parameters() if p.requires_grad and p.numel() <= LARGEST_COMPARED]
+        learned = every[:8] + every[8:][-8:]
         embedded = backbone.get_input_embeddings()(ids[:1, :FEW]).detach()
         inputs = {"encoder_hidden_states": embedded} if encodes else {}
         devices = [embedded.device] if embedded.is_cuda else []

@@ -32,6 +32,8 @@ def rename_cache(module: nn.Module, arguments: MutableMapping[str, Any]) -> None
         module: The module that is called.
         arguments: Its arguments by name; changed in place.
     """
+    if not any(name in arguments for name in NAMES):  # as in most passes of a training
+        return
     own = cache_argument(module)
     for name in NAMES:
         if own is not None and name != own and name in arguments:

@@ -5,6 +5,7 @@ What decodes with a cache of keys and values is compared with it at its first us
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ class _Few:
         self.backbone, self.ids, self.mask = backbone, input_ids, attention_mask
         self.encodes = bool(backbone.config.is_encoder_decoder)
 
-    @property
+    @cached_property
     def texts(self) -> list[Tensor]:
         """The first and the last row's tokens: int64, each of shape (tokens,)."""
         limit = position_limit(self.backbone.config)
@@ -134,7 +135,7 @@ class _Few:
         first = first[: lengths[0]]
         return [first, last[: max(1, min(lengths[1], len(first) - 1))]]  # shorter, so that it is padded
 
-    @property
+    @cached_property
     def new(self) -> Tensor:
         """The tokens that are read after the prompts: int64, shape (rows, beams, new tokens)."""
         tokens = torch.cat(self.texts)
