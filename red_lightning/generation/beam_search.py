@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from red_lightning.generation.processors import Processors
-from red_lightning.generation.reader import Reader
+from red_lightning.generation.reader import Reads
 
 LOWEST = -1.0e9
 """The score of what cannot win."""
 
 
 def beam_search(
-    reader: Reader,
+    reader: Reads,
     prompts: Tensor,
     processors: Processors,
     beams: int,

@@ -15,7 +15,7 @@ from red_lightning.generation.beam_search import beam_search
 from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.greedy import greedy
 from red_lightning.generation.processors import NoRepeatedNgram, Processors, RepetitionPenalty, Sampling, WithoutPadding
-from red_lightning.generation.reader import Reader
+from red_lightning.generation.reader import Reader, Reads
 from red_lightning.generation.streaming import Stream
 from red_lightning.generation.uncached import (
     PlainReader,
@@ -99,25 +99,58 @@ def write(
     Returns:
         The new tokens: int64, shape (rows, at most ``max_new_tokens``).
     """
-    given = (backbone, input_ids, attention_mask, decoding, processors, stop_ids, pad_id, encoder_outputs, stream)
-    if depends_on_length(backbone.config) and len(input_ids) > 1 and not needs_every_process(backbone):
-        return _each_alone(*given, plain=False)  # a longer row would change the positions of the others
-    if not (Reader.suits(backbone) and reads_with_cache(backbone, input_ids, attention_mask)):
-        if generates_with_cache(backbone, input_ids, attention_mask) or needs_every_process(backbone):
-            return _generate(*given)
-        return _each_alone(*given, plain=True)
     model: Any = backbone
-    prompts = input_ids.masked_fill(attention_mask == 0, -1)
-    if model.config.is_encoder_decoder:
-        if encoder_outputs is None:
-            encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
-        prompts = torch.full_like(input_ids[:, :1], start_token(model.config))
-    ends = torch.tensor(stop_ids, device=input_ids.device)
-    with Reader(backbone, attention_mask, encoder_outputs) as reader:
+    encodes, ends = model.config.is_encoder_decoder, torch.tensor(stop_ids, device=input_ids.device)
+
+    def search(reader: Reads, prompts: Tensor, own: Processors) -> Tensor:
+        if encodes:
+            prompts = torch.full_like(prompts[:, :1], start_token(model.config))
         if decoding.num_beams == 1:
-            return greedy(reader, prompts, processors, decoding.max_new_tokens, ends, pad_id, stream)
+            return greedy(reader, prompts, own, decoding.max_new_tokens, ends, pad_id, stream)
         beams = decoding.num_beams, decoding.length_penalty
-        return beam_search(reader, prompts, processors, *beams, decoding.max_new_tokens, ends, pad_id)
+        return beam_search(reader, prompts, own, *beams, decoding.max_new_tokens, ends, pad_id)
+
+    def by_itself(ids: Tensor, own: Processors) -> Tensor:
+        return write(model, ids, torch.ones_like(ids), decoding, own, stop_ids, pad_id, None, stream)
+
+    def plainly(ids: Tensor, own: Processors) -> Tensor:
+        return search(PlainReader(model, ids if encodes else None), ids, own)
+
+    if depends_on_length(model.config) and len(input_ids) > 1 and not needs_every_process(model):
+        return _each_alone(by_itself, input_ids, attention_mask, processors, pad_id)  # else the longest decides for all
+    if not (Reader.suits(model) and reads_with_cache(model, input_ids, attention_mask)):
+        if generates_with_cache(model, input_ids, attention_mask) or needs_every_process(model):
+            given = (decoding, processors, stop_ids, pad_id, encoder_outputs, stream)
+            return _generate(model, input_ids, attention_mask, *given)
+        return _each_alone(plainly, input_ids, attention_mask, processors, pad_id)
+    if encodes and encoder_outputs is None:
+        encoder_outputs = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask)
+    with Reader(model, attention_mask, encoder_outputs) as reader:
+        return search(reader, input_ids.masked_fill(attention_mask == 0, -1), processors)
+
+
+def _each_alone(
+    new_tokens: Callable[[Tensor, Processors], Tensor],
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    processors: Processors,
+    pad_id: int,
+) -> Tensor:
+    """What :func:`write` does, one row after another.
+
+    Args:
+        new_tokens: Returns the new tokens of one row, given its tokens without padding (each int64, of shape (1,
+            tokens)) and its processors.
+        input_ids: int64, shape (rows, tokens).
+        attention_mask: int64, of that shape.
+        processors: Those of all rows.
+        pad_id: Fills a row behind its end.
+    """
+    found = []
+    for row, mask in enumerate(attention_mask):
+        with only([row], len(input_ids)):
+            found.append(new_tokens(input_ids[row, mask > 0][None], processors.of(row))[0])
+    return pad_sequence(found, batch_first=True, padding_value=pad_id)
 
 
 def _generate(
@@ -155,52 +188,6 @@ def _generate(
             synced_gpus=needs_every_process(backbone) or None,  # None: as transformers sees fit
         )
     return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
-
-
-def _each_alone(
-    backbone: Any,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    decoding: Decoding,
-    processors: Processors,
-    stop_ids: Sequence[int],
-    pad_id: int,
-    encoder_outputs: Any,
-    stream: Stream | None,
-    plain: bool,
-) -> Tensor:
-    """What :func:`write` does, for each row alone; ``plain`` without a cache: slow, whatever becomes of caches."""
-    found = []
-    for row, mask in enumerate(attention_mask):
-        ids, own = input_ids[row, mask > 0][None], processors.of(row)
-        with only([row], len(input_ids)):
-            if plain:
-                new = _search(PlainReader, backbone, ids, decoding, own, stop_ids, pad_id, stream)
-            else:
-                given = (ids, torch.ones_like(ids), decoding, own, stop_ids, pad_id, None, stream)
-                new = _generate(backbone, *given)
-        found.append(new[0])
-    return pad_sequence(found, batch_first=True, padding_value=pad_id)
-
-
-def _search(
-    kind: Any,
-    backbone: Any,
-    ids: Tensor,
-    decoding: Decoding,
-    processors: Processors,
-    stop_ids: Sequence[int],
-    pad_id: int,
-    stream: Stream | None,
-) -> Tensor:
-    """Greedy decoding or beam search of one row, whose tokens a reader of some kind reads."""
-    encodes = backbone.config.is_encoder_decoder
-    prompts = torch.full_like(ids[:, :1], start_token(backbone.config)) if encodes else ids
-    reader, ends = kind(backbone, ids if encodes else None), torch.tensor(stop_ids, device=ids.device)
-    if decoding.num_beams == 1:
-        return greedy(reader, prompts, processors, decoding.max_new_tokens, ends, pad_id, stream)
-    beams = decoding.num_beams, decoding.length_penalty
-    return beam_search(reader, prompts, processors, *beams, decoding.max_new_tokens, ends, pad_id)
 
 
 def _texts(tokens: Any, tokenizer: Any, decoding: Decoding) -> list[str]:

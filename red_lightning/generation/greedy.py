@@ -5,11 +5,11 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from red_lightning.generation.processors import Processors
-from red_lightning.generation.reader import Reader
+from red_lightning.generation.reader import Reads
 
 
 def greedy(
-    reader: Reader,
+    reader: Reads,
     prompts: Tensor,
     processors: Processors,
     max_new_tokens: int,

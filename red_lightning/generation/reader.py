@@ -2,7 +2,7 @@
 
 import inspect
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,19 @@ from red_lightning.errors import UsageError
 from red_lightning.families import record_of
 from red_lightning.generation.beam_cache import widen
 from red_lightning.generation.stacked import BATCH
+
+
+class Reads(Protocol):
+    """What greedy decoding and beam search need of a backbone: :class:`Reader`, or a slower way to the same logits."""
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return the logits after tokens of shape (rows x beams, new tokens)."""
+
+    def widen(self, beams: int) -> None:
+        """Continue with some beams of each row."""
+
+    def keep(self, beams: Tensor, rows: Tensor | None = None) -> None:
+        """Continue with the beams of these indices, and the rows of these."""
 
 
 class Reader:
