@@ -18,6 +18,7 @@ import red_lightning.tasks
 from red_lightning.cli.includes import with_parts
 from red_lightning.compat.argument_parser import read
 from red_lightning.errors import UsageError, closest, nearest, usage_error_in
+from red_lightning.methods.options import options_of
 
 GROUPS = {
     "model": [red_lightning.tasks],
@@ -171,7 +172,7 @@ def _missing(options: list[str]) -> str:
 
 
 def _unknown_option(class_path: str, option: str, place: str) -> str:
-    known = set() if "." in option else _parameters(class_path)  # those of a group are not looked into
+    known = set() if "." in option else _options_of(class_path)  # those of a group are not looked into
     name = class_path.rsplit(".", 1)[-1]
     listed = f": {nearest(option, known)}" if known else f"; --{place}.help {name} lists those that exist"
     return f"{place} has no option '{option}'{listed}"
@@ -198,17 +199,12 @@ def _is_base(klass: type) -> bool:
     )
 
 
-def _parameters(class_path: str) -> set[str]:
-    """The options of a class: the parameters of its ``__init__`` and of those that it passes options on to."""
+def _options_of(class_path: str) -> set[str]:
+    """The options of a class, which jsonargparse has imported; none of one of Lightning or torch, which have a help."""
     module, _, name = class_path.rpartition(".")
-    klass: Any = getattr(sys.modules.get(module), name, None)  # jsonargparse has imported it
-    inits = [
-        vars(base)["__init__"]
-        for base in getattr(klass, "__mro__", ())
-        if base.__module__.split(".")[0] not in ("builtins", "lightning", "torch") and "__init__" in vars(base)
-    ]
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name for init in inits for p in inspect.signature(init).parameters.values() if p.kind in kinds} - {"self"}
+    klass = getattr(sys.modules.get(module), name, None)
+    known = inspect.isclass(klass) and module.partition(".")[0] not in ("lightning", "torch")
+    return options_of(klass) if known else set()  # type: ignore[arg-type]
 
 
 def _type(text: str) -> str:
