@@ -1,5 +1,6 @@
 """The loss of packed sequences: in one pass without padding, or apart where a model would mix them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,18 +49,30 @@ def packed_losses(
     if verified("packed sequences", backbone, packed, apart):
         inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids}
         return label_losses(backbone, labels, places=places, use_cache=False, **inputs, **options)
-    return _apart(backbone, labels, input_ids, position_ids, options)
+    ids, known = (_sequences(values, position_ids) for values in (input_ids, labels))
+    return torch.cat(losses_apart(backbone, ids, known, **options))[None]
+
+
+def losses_apart(backbone: Any, ids: Sequence[Tensor], labels: Sequence[Tensor], **options: Any) -> list[Tensor]:
+    """Return the cross-entropy of each label of sequences, with a padded row for each: the plain way.
+
+    Args:
+        backbone: A decoder.
+        ids: int64, each of shape (tokens,).
+        labels: Of the same shapes.
+        **options: Passed to :func:`~red_lightning.backbones.loss_head.label_losses`.
+
+    Returns:
+        float32, of the same shapes.
+    """
+    mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
+    known = pad_sequence([*labels], batch_first=True, padding_value=-1)
+    inputs: dict[str, Any] = {"input_ids": pad_sequence([*ids], batch_first=True), "attention_mask": mask}
+    losses = label_losses(backbone, known, use_cache=False, **inputs, **options)
+    return [own[: len(sequence)] for own, sequence in zip(losses, ids, strict=True)]
 
 
 def _sequences(values: Tensor, position_ids: Tensor) -> list[Tensor]:
     """The values of each sequence of a packed row."""
     starts = (position_ids[0] == 0).nonzero()[:, 0].tolist()
     return list(values[0].tensor_split(starts[1:]))
-
-
-def _apart(backbone: Any, labels: Tensor, input_ids: Tensor, position_ids: Tensor, options: dict[str, Any]) -> Tensor:
-    """The same with a padded row for each sequence."""
-    rows = [_sequences(values, position_ids) for values in (input_ids, labels, torch.ones_like(input_ids))]
-    ids, known, mask = (pad_sequence(own, True, fill) for own, fill in zip(rows, (0, -100, 0), strict=True))
-    losses = label_losses(backbone, known, input_ids=ids, attention_mask=mask, use_cache=False, **options)
-    return losses[mask.bool()][None]

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from red_lightning.backbones.loss_head import label_losses
+from red_lightning.backbones.packed_loss import losses_apart
 from red_lightning.backbones.verification import verified
 from red_lightning.backbones.virtual_tokens import arguments
 from red_lightning.compat.attention import attention_of
@@ -127,14 +127,12 @@ def _apart(
                 of_source = sources[row] == source
                 own = of_source & (targets[row] == target)
                 places.append((row, (of_source & (targets[row] == 0)).nonzero()[:, 0], own.nonzero()[:, 0]))
-    rows = [torch.cat([source, target]) for _, source, target in places]
-    ids = pad_sequence([input_ids[row, own] for (row, *_), own in zip(places, rows, strict=True)], True)
-    known = pad_sequence([labels[row, own] for (row, *_), own in zip(places, rows, strict=True)], True, -100)
-    mask = pad_sequence([torch.ones_like(own) for own in rows], True)
-    found = label_losses(backbone, known, input_ids=ids, attention_mask=mask, use_cache=False, **options)
-    for number, (row, source, target) in enumerate(places):
-        own_losses = found[number, len(source) : len(source) + len(target)]
-        losses = losses.index_put((torch.full_like(target, row), target), own_losses)
+    ids, known = (
+        [torch.cat([of[row, source], of[row, target]]) for row, source, target in places] for of in (input_ids, labels)
+    )
+    found = losses_apart(backbone, ids, known, **options)
+    for (row, source, target), own in zip(places, found, strict=True):
+        losses = losses.index_put((torch.full_like(target, row), target), own[len(source) :])
     return losses
 
 

@@ -20,6 +20,24 @@ class Criterion:
     mode: Literal["min", "max"] = "min"
 
 
+def require_mode(criterion: Any, right: str, name: str = "checkpoint") -> None:
+    """Refuse to keep the worst checkpoint.
+
+    Args:
+        criterion: What has a ``monitor`` and a ``mode``: settings, a :class:`Criterion`, or a callback.
+        right: The mode in which the metric is best.
+        name: The setting, for the error.
+
+    Raises:
+        UsageError: The mode is the other one.
+    """
+    if criterion.mode != right:
+        size = "smallest" if right == "min" else "largest"
+        raise UsageError(
+            f"{name}.mode is {criterion.mode}, but {criterion.monitor} is best when {size}; give --{name}.mode {right}"
+        )
+
+
 @dataclass(frozen=True)
 class Replacement:
     """A criterion that replaces the wanted one.

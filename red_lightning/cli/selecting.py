@@ -7,8 +7,8 @@ from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.callbacks import BestCheckpoint, never_logged
+from red_lightning.callbacks.criterion import require_mode
 from red_lightning.cli.run_folder import is_first_process
-from red_lightning.errors import UsageError
 from red_lightning.evaluation import TaskScore
 from red_lightning.tasks import BackboneTask
 
@@ -26,11 +26,11 @@ def refuse_unfit(checkpoint: Any, task: BackboneTask, others_log: bool) -> None:
     """
     if checkpoint.monitor not in task.validation_metrics and not others_log:
         raise never_logged(checkpoint.monitor, task.validation_metrics)
-    _refuse_wrong_direction("checkpoint", checkpoint, task)
+    _require_mode("checkpoint", checkpoint, task)
     if checkpoint.fallback is not None:
         if checkpoint.fallback.monitor not in task.validation_metrics:
             raise never_logged(checkpoint.fallback.monitor, task.validation_metrics, "checkpoint.fallback")
-        _refuse_wrong_direction("checkpoint.fallback", checkpoint.fallback, task)
+        _require_mode("checkpoint.fallback", checkpoint.fallback, task)
 
 
 def settle(trainer: Trainer, began: Mapping[str, Any] | None) -> None:
@@ -71,12 +71,6 @@ def report(selection: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_wrong_direction(name: str, criterion: Any, task: BackboneTask) -> None:
+def _require_mode(name: str, criterion: Any, task: BackboneTask) -> None:
     if criterion.monitor in task.validation_metrics:
-        right = "min" if criterion.monitor in task.smaller_is_better else "max"
-        if criterion.mode != right:
-            size = "smallest" if right == "min" else "largest"
-            raise UsageError(
-                f"{name}.mode is {criterion.mode}, but {criterion.monitor} is best when {size}; "
-                f"give --{name}.mode {right}"
-            )
+        require_mode(criterion, "min" if criterion.monitor in task.smaller_is_better else "max", name)

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from red_lightning.callbacks.best_checkpoint import BestCheckpoint
+from red_lightning.callbacks.criterion import require_mode
 from red_lightning.errors import UsageError, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
 from red_lightning.evaluation.scoring import score_tasks
@@ -142,13 +143,7 @@ class TaskScore(Callback):
             raise UsageError(f"the checkpoint is chosen by {keeper.monitor}, but {self._missing}") from self._missing
         if self._loaded is None or self._is_replaced(keeper):
             return
-        right = self._right_modes().get(keeper.monitor, keeper.mode)
-        if keeper.mode != right:
-            size = "smallest" if right == "min" else "largest"
-            raise UsageError(
-                f"checkpoint.mode is {keeper.mode}, but {keeper.monitor} is best when {size}; "
-                f"give --checkpoint.mode {right}"
-            )
+        require_mode(keeper, self._right_modes().get(keeper.monitor, keeper.mode))
 
     def _is_replaced(self, keeper: Any) -> bool:
         """Whether the fallback chooses in place of the score, so that nobody needs it."""

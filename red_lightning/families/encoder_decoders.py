@@ -1,5 +1,6 @@
 """Families that read a source and generate a target: one record each."""
 
+from red_lightning.families.decoders import OPT_SITES
 from red_lightning.families.record import Architecture, Within, no_limit
 
 _SELF = r"(?:Self|LocalSelf|TransientGlobalSelf)Attention"  # LongT5's encoder has one of the latter two
@@ -15,14 +16,7 @@ T5_SITES = {
 T5_WIDER = {site: f"*.EncDecAttention.{site[0]}" for site in ("query", "key", "value")}
 
 BART_BLOCK = r"(?:encoder|decoder)\.layers\.(?P<layer>\d+)"
-PRENORM_SITES = {
-    "ffn": Within(r"fc2"),
-    "attention": Within(r"(?:self_attn|encoder_attn)\.out_proj"),
-    "query": Within(r"self_attn\.q_proj"),
-    "key": Within(r"self_attn\.k_proj"),
-    "value": Within(r"self_attn\.v_proj"),
-    "residual": Within(""),
-}
+PRENORM_SITES = {**OPT_SITES, "attention": Within(r"(?:self_attn|encoder_attn)\.out_proj")}
 BART_SITES = {**PRENORM_SITES, "residual": Within(r"final_layer_norm")}  # post-norm blocks end there
 BART_WIDER = {site: f"*.encoder_attn.{site[0]}_proj" for site in ("query", "key", "value")}
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
 from red_lightning.families.record import Architecture, Within, after_padding
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
@@ -14,16 +15,7 @@ BERT_SITES = {
     "residual": Within(r"output"),  # after the LayerNorm: post-norm blocks end there
 }
 PRENORM_SITES = {**BERT_SITES, "residual": Within("")}  # no norm lies between the sum and the next block
-LAYERS = r"layers\.(?P<layer>\d+)"
-GATED_SITES = {
-    "ffn": Within(r"mlp\.down_proj"),
-    "attention": Within(r"self_attn\.o_proj"),
-    "query": Within(r"self_attn\.q_proj"),
-    "key": Within(r"self_attn\.k_proj"),
-    "value": Within(r"self_attn\.v_proj"),
-    "residual": Within(""),
-}
-POSTNORM_SITES = {**GATED_SITES, "residual": Within(r"post_mlp_layernorm")}
+POSTNORM_SITES = {**LLAMA_SITES, "residual": Within(r"post_mlp_layernorm")}
 
 
 def _of_deberta(config: Any) -> int | None:
@@ -146,7 +138,7 @@ ENCODERS = [
     Architecture(
         "ModernBERT",
         ("modernbert",),
-        LAYERS,
+        LLAMA_BLOCK,
         "first",  # unless its config says "mean", as those of the published models do
         {
             "ffn": Within(r"mlp\.Wo"),
@@ -157,12 +149,16 @@ ENCODERS = [
             "residual": Within(""),
         },
     ),
-    Architecture("EuroBERT", ("eurobert",), LAYERS, "first", GATED_SITES),
-    Architecture("UltraBERT", ("ultrabert",), LAYERS, "first", GATED_SITES),
-    Architecture("Nomic BERT", ("nomic_bert",), LAYERS, "mean", POSTNORM_SITES),
-    Architecture("GTE", ("gte",), LAYERS, "first", POSTNORM_SITES),
+    Architecture("EuroBERT", ("eurobert",), LLAMA_BLOCK, "first", LLAMA_SITES),
+    Architecture("UltraBERT", ("ultrabert",), LLAMA_BLOCK, "first", LLAMA_SITES),
+    Architecture("Nomic BERT", ("nomic_bert",), LLAMA_BLOCK, "mean", POSTNORM_SITES),
+    Architecture("GTE", ("gte",), LLAMA_BLOCK, "first", POSTNORM_SITES),
     Architecture(
-        "Jina Embeddings v3", ("jina_embeddings_v3",), LAYERS, "mean", {**POSTNORM_SITES, "ffn": Within(r"mlp\.fc2")}
+        "Jina Embeddings v3",
+        ("jina_embeddings_v3",),
+        LLAMA_BLOCK,
+        "mean",
+        {**POSTNORM_SITES, "ffn": Within(r"mlp\.fc2")},
     ),
 ]
 
