@@ -19,7 +19,7 @@ SIZES = ("rank", "initial_rank", "length", "projection")
 
 
 def apply_edits(backbone: nn.Module, folder: str | Path, trust: Sequence[str] = ()) -> dict[str, nn.Parameter]:
-    """Attach edits that a run left behind to the backbone they were learned on; ``load_head`` has its head.
+    """Attach the edits of a run to the backbone they were learned on; ``load_head`` has its head.
 
     Args:
         backbone: The pretrained model, unedited. A classifier's edits fit the hidden layers: ``AutoModel``, or any
@@ -105,5 +105,5 @@ def attach_edits(
 
 
 def _detach(method: Method, backbone: nn.Module) -> None:
-    with suppress(Exception):  # what trains the backbone's own weights has not changed them yet
+    with suppress(Exception):  # a method that trains the backbone's own weights has not changed them yet
         method.detach(backbone)

@@ -19,7 +19,7 @@ from red_lightning.methods import Method
 from red_lightning.methods.options import options_of
 
 GROUP = "red_lightning.extensions"
-"""The entry points by which an installed package consents to the import of its own classes."""
+"""The entry points by which an installed package allows the import of its classes."""
 
 LONGEST_PATH = 300  # characters
 

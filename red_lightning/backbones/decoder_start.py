@@ -8,7 +8,7 @@ from torch import Tensor
 def start_token(config: Any) -> int:
     """Return the token before the first that is generated.
 
-    mBART has none of its own in some configurations. transformers then shifts the last label, which is EOS, to the
+    Some configurations of mBART have none. transformers then shifts the last label, which is EOS, to the
     beginning of what the decoder reads: EOS is the start here, too.
 
     Args:

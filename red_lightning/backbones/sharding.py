@@ -10,7 +10,7 @@ from red_lightning.compat.wrapped_names import unwrapped
 from red_lightning.families import architecture_of
 
 _IN_STEP = "generates_in_step"
-"""The attribute of a backbone that says so."""
+"""The attribute of a backbone for which :func:`generate_in_step` was called."""
 
 
 def trained(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -3,7 +3,7 @@
 A fast path relies on how another library computes something: how a cache is passed, what becomes of the head's output,
 which tokens attend to which. A release of that library may change it without an error. So the first time that a fast
 path is used on a kind of model, both ways compute the same few tokens of the real input. If they differ by more than
-rounding, a :class:`FastPathWarning` says so once, and the plain path is used from then on.
+rounding, a :class:`FastPathWarning` is given once, and the plain path is used from then on.
 
 The kind of a model is its class, its configuration, its modules (edits are modules too), its dtype and its device. A
 verdict holds for the process, and for every model of that kind.

@@ -10,7 +10,7 @@ class WrapsModel(FSDPStrategy):
     """An FSDP strategy whose :meth:`wrap` is public.
 
     Lightning: ``FSDPStrategy.setup`` calls ``_setup_model``, seen in 2.6. Without it Lightning wraps the model its own
-    way, which flattens what trains into the frozen weights.
+    way, which flattens trainable parameters into the frozen weights.
     """
 
     def wrap(self, model: Any) -> nn.Module:
