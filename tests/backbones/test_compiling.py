@@ -138,6 +138,7 @@ def test_editors_come_and_go(family: str, seen: Seen) -> None:
     require_equal(models)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.7."), reason="torch 2.7 compiles each block by itself")
 def test_blocks_that_are_alike_share_kernels(seen: Seen) -> None:
     """The first block differs from the others: no gradient goes on from it."""
     counts = []

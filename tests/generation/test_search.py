@@ -150,12 +150,13 @@ class Slots:
 @pytest.mark.parametrize("family", ["llama", "t5"])
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_prompt_is_read_once_and_a_row_that_has_its_text_no_more(family: str, beams: int) -> None:
-    model, rows = edited(family), prompts()
+    model, rows = edited(family, seed=7), prompts()  # whose rows end after different numbers of steps
     decoding = Decoding(beams, 0.9, 0, 1.0, max_new_tokens=14)
     stop_ids = [EOS, 20]
+    together(model, rows, decoding, stop_ids)  # compares with the plain way, once
     alone = []
     for row in rows:  # how many steps each row takes
-        counted = edited(family)
+        counted = edited(family, seed=7)
         slots = Slots(counted)
         together(counted, [row], decoding, stop_ids)
         alone.append(len(slots.steps))
