@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from red_lightning.compat.versions import VersionError, check_versions
 
 if TYPE_CHECKING:
-    from red_lightning.artifacts import Edited, apply_edits, load, load_head, save_edits
+    from red_lightning.adapters import Edited, apply_edits, load, load_head, save_edits
     from red_lightning.methods import RED, FullFineTuning, HeadOnly, Method, RepresentationEditor
 
 __all__ = [

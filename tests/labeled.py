@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning import RED
-from red_lightning.backbones.head import HeadOptions
+from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.data import LabeledTexts
 from red_lightning.tasks import Classification, TextToTextClassification
 from tests.backbones_zoo import FAMILIES

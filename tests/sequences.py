@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from red_lightning.artifacts import apply_edits, save_edits
+from red_lightning.adapters import apply_edits, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import Method

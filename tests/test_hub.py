@@ -19,10 +19,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 import red_lightning
 from red_lightning import hub
-from red_lightning.artifacts.loading import find_edits, has_edits
-from red_lightning.artifacts.remote import find_remote
+from red_lightning.adapters.edited import find_edits, has_edits
+from red_lightning.export.hub_repository import find_remote
 from red_lightning.errors import UsageError
-from red_lightning.generation.models import open_model
+from red_lightning.generation.generators import open_model
 
 DEAD = "http://127.0.0.1:9"
 Client = Callable[..., dict[str, Any]]
@@ -99,7 +99,7 @@ def test_a_hub_that_falls_silent_is_given_up(asked: list[str], monkeypatch: pyte
         find_remote("me/mine", "main", False)
     assert "GET /api/whoami-v2" in asked
     unanswered = Mock(side_effect=LocalEntryNotFoundError("after all retries"))
-    monkeypatch.setattr("red_lightning.artifacts.loading.hf_hub_download", unanswered)
+    monkeypatch.setattr("red_lightning.adapters.edited.hf_hub_download", unanswered)
     for reach in (find_edits, has_edits):
         with pytest.raises(UsageError, match=r"'me/mine' is not on this machine and .* cannot be reached"):
             reach("me/mine")
@@ -155,7 +155,7 @@ from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.loading import BackboneOptions, find, load_generator
 from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.data import E2E
-from red_lightning.data.sources import hub_commit, hub_rows
+from red_lightning.data.hub_rows import hub_commit, hub_rows
 from red_lightning.errors import UsageError
 import datasets
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from red_lightning import methods
-from red_lightning.artifacts import apply_edits, save_edits
+from red_lightning.adapters import apply_edits, save_edits
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
 from red_lightning.families import ARCHITECTURES, record_of

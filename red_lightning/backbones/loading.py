@@ -15,11 +15,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging
 
 from red_lightning import hub
-from red_lightning.backbones.compiling import compile_blocks, require_compiler
-from red_lightning.backbones.fused_kernels import Kernels, fuse, require_kernels
+from red_lightning.efficiency.compiling import compile_blocks, require_compiler
+from red_lightning.efficiency.fused_kernels import Kernels, fuse, require_kernels
 from red_lightning.backbones.quantization import Dtype, Quantization, check_format, quantization_config
-from red_lightning.backbones.recomputation import recompute_selectively
-from red_lightning.backbones.verification import require_equal
+from red_lightning.efficiency.recomputation import recompute_selectively
+from red_lightning.efficiency.verification import require_equal
 from red_lightning.errors import UsageError, first_line
 
 

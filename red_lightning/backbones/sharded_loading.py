@@ -8,7 +8,7 @@ from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from red_lightning.backbones.compiling import refuse_compiled
+from red_lightning.efficiency.compiling import refuse_compiled
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import refuse_division
 from red_lightning.backbones.weight_files import Place, find_places

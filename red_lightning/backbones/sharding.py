@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, distributed, nn
 
-from red_lightning.backbones.compiling import is_compiled, refuse_compiled
+from red_lightning.efficiency.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.quantization import is_quantized, refuse_division
 from red_lightning.compat.wrapped_names import unwrapped
 from red_lightning.families import architecture_of

@@ -13,7 +13,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from red_lightning.artifacts import save_edits
+from red_lightning.adapters import save_edits
 from red_lightning.benchmark.measure import Case, Goal, count
 from red_lightning.benchmark.random_tasks import random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings

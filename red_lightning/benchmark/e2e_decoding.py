@@ -25,7 +25,7 @@ from red_lightning.data import E2E
 from red_lightning.data.collation import pad
 from red_lightning.generation import Decoding
 from red_lightning.generation.decoding import write
-from red_lightning.generation.processors import NoRepeatedNgram, Processors
+from red_lightning.generation.logits_processors import NoRepeatedNgram, Processors
 from red_lightning.methods import RED
 
 SAMPLES = {"tiny": (1, 2), "small": (2, 6), "paper": (20, 40)}

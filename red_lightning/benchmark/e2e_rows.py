@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from red_lightning.backbones.sites import find_sites
+from red_lightning.editing.sites import find_sites
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings

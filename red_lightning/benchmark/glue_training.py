@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from red_lightning.backbones.head import HeadOptions
+from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.benchmark.measure import Case, Row, Variant, compare, count
 from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings

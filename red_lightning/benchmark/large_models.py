@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from red_lightning.backbones.flops import step_flops
+from red_lightning.efficiency.flops import step_flops
 from red_lightning.backbones.loading import BackboneOptions
-from red_lightning.backbones.surgery import shared_copy
+from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.clocks import on_cpu, on_cuda
 from red_lightning.benchmark.llama_steps import Way, batch_of, plain_way, red_way, same_gradients
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import red_lightning
-from red_lightning.artifacts import save_edits
+from red_lightning.adapters import save_edits
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.benchmark.clocks import Measured
 from red_lightning.benchmark.measure import Case, Row, Variant, compare

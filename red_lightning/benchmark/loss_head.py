@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from red_lightning.backbones.loss_head import label_losses
+from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import peak_bytes
 from red_lightning.benchmark.settings import Settings

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import shared_copy
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.measure import Case, Goal, Variant, compare
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import build, shape_of, token_ids

@@ -16,7 +16,7 @@ from red_lightning.benchmark.shapes import Shape, config_of, random_model
 from red_lightning.errors import UsageError
 from red_lightning.methods import Method
 from red_lightning.quickstart import BACKBONE_FOLDER
-from red_lightning.tasks.base import BackboneTask
+from red_lightning.tasks.backbone_task import BackboneTask
 
 Task = TypeVar("Task", bound=BackboneTask)
 

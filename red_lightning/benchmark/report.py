@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from red_lightning.artifacts.files import write_whole
+from red_lightning.atomic_files import write_whole
 from red_lightning.benchmark import CASES
 from red_lightning.benchmark.measure import Case, Row, spread
 from red_lightning.benchmark.quiet import quiet

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.recomputation import recompute_selectively
-from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import shared_copy
+from red_lightning.efficiency.recomputation import recompute_selectively
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import saved_bytes
 from red_lightning.benchmark.plain import apply_plain_edits

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import shared_copy
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.settings import Settings

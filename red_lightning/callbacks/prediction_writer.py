@@ -8,7 +8,7 @@ import torch.distributed
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from red_lightning.artifacts.files import write_whole
+from red_lightning.atomic_files import write_whole
 from red_lightning.errors import cannot_write
 
 

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from red_lightning.artifacts.files import write_whole
+from red_lightning.atomic_files import write_whole
 from red_lightning.errors import UsageError, require_range
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from red_lightning.backbones.loading import BackboneOptions
-from red_lightning.evaluation.alpaca_eval import PAPERS_ANNOTATOR, REFERENCES
+from red_lightning.evaluation.alpaca_eval_scores import PAPERS_ANNOTATOR, REFERENCES
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import PromptStyle
 
 if TYPE_CHECKING:
     from red_lightning.evaluation.annotator import Annotator
-    from red_lightning.generation.records import Record
+    from red_lightning.jsonl import Record
 
 PUBLISHED, METHODS = "table4_alpacaeval_win_rate_percent", ("FT", "LoRA", "RED")
 
@@ -82,12 +82,12 @@ def alpaca_eval(
     Raises:
         UsageError: There is no such model or file, the folder holds something else, or the judge gives no judgments.
     """
-    from red_lightning.cli import judging
-    from red_lightning.evaluation import alpaca_eval as bench
+    from red_lightning.evaluation import judging
+    from red_lightning.evaluation import alpaca_eval_scores as bench
     from red_lightning.evaluation.annotator import Annotator, load_annotator
-    from red_lightning.evaluation.answers import OUTPUT, Contestant, claim, model_outputs
-    from red_lightning.evaluation.models import find_model
-    from red_lightning.generation.records import Records
+    from red_lightning.evaluation.benchmark_answers import OUTPUT, Contestant, claim, model_outputs
+    from red_lightning.evaluation.scored_models import find_model
+    from red_lightning.jsonl import Records
 
     others = judging.results_of(compare, "alpaca_eval")
     if annotations is not None:
@@ -131,7 +131,7 @@ def alpaca_eval(
 
 def _judge(annotator: "Annotator", judge: Endpoint, folder: Path, dry_run: bool) -> "tuple[list[Record], Any] | None":
     """The judgments, which are written to ``annotations.json``, and what a result says of the judge."""
-    from red_lightning.cli import judging
+    from red_lightning.evaluation import judging
 
     requests = annotator.requests()
     found = judging.ask(judge, folder, requests, annotator.readable, dry_run)
@@ -144,8 +144,8 @@ def _judge(annotator: "Annotator", judge: Endpoint, folder: Path, dry_run: bool)
 
 def _show(models: dict[str, Any], others: dict[str, Any]) -> None:
     """The table of win rates, beside Table 4."""
-    from red_lightning.cli import judging
-    from red_lightning.reproduction.published import published_row
+    from red_lightning.evaluation import judging
+    from red_lightning.paper.published import published_row
 
     columns = {**models, **{name: found["scores"] for name, found in others.items()}}
     papers = {f"{method} (paper)": published_row(PUBLISHED, method).scores for method in METHODS}

@@ -67,7 +67,7 @@ def chat(
     """
     from red_lightning.generation import Writer
     from red_lightning.generation.conversation import Conversation
-    from red_lightning.generation.models import open_model
+    from red_lightning.generation.generators import open_model
 
     model = open_model(edits, backbone, revision, backbone_options, device, edited, trust=trust)
     writer = Writer(model, None, template)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from red_lightning.artifacts.extensions import import_class
+from red_lightning.adapters.extensions import import_class
 from red_lightning.errors import UsageError
 
 

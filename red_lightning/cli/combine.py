@@ -13,8 +13,8 @@ def main(args: Sequence[str]) -> None:
     """
     given = _parser().parse_args(list(args))
 
-    from red_lightning.artifacts import combine_edits, read_edits
-    from red_lightning.artifacts.combine import differences
+    from red_lightning.adapters import combine_edits, read_edits
+    from red_lightning.adapters.combining import differences
 
     folder = combine_edits(given.edits, given.output, given.weights, given.how, given.revision, given.trust)
     print(f"wrote {folder}")

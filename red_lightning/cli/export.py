@@ -37,7 +37,8 @@ def export(
     Raises:
         UsageError: The edits cannot be read or folded exactly, or the output holds something or cannot be written.
     """
-    from red_lightning.artifacts import copy_edits, export_merged, largest_difference
+    from red_lightning.adapters import copy_edits
+    from red_lightning.export import export_merged, largest_difference
     from red_lightning.errors import UsageError, require_range
 
     if format == "edits":

@@ -14,7 +14,7 @@ from red_lightning.generation.prompts import PromptStyle
 
 if TYPE_CHECKING:
     from red_lightning.generation import Writer
-    from red_lightning.generation.files import Question
+    from red_lightning.generation.prompt_files import Question
 
 COLUMNS = ("prompt", "source", "text")
 """The columns that may hold the prompts, besides the one that the edits were trained with."""
@@ -79,10 +79,10 @@ def generate(
     Raises:
         UsageError: There is no such model, no prompt, or an output that exists.
     """
-    from red_lightning.evaluation.models import find_model
+    from red_lightning.evaluation.scored_models import find_model
     from red_lightning.generation import Writer
-    from red_lightning.generation.files import refuse_existing
-    from red_lightning.generation.models import open_model
+    from red_lightning.generation.prompt_files import refuse_existing
+    from red_lightning.generation.generators import open_model
 
     if (prompt is None) == (file is None):
         raise UsageError("give the prompts: either --prompt TEXT or --file FILE")
@@ -101,7 +101,7 @@ def generate(
         return find_model(place or str(backbone), base, revision, backbone_options, None).identity
 
     if compare:
-        from red_lightning.cli.side_by_side import write_page
+        from red_lightning.generation.side_by_side import write_page
 
         runs = [(place, True) for place in (edits, *compare) if place is not None]
         models = [(runs[0][0], False), *runs] if baseline else runs
@@ -121,7 +121,7 @@ def generate(
 
 
 def _questions(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
-    from red_lightning.generation.files import Question, read_prompts
+    from red_lightning.generation.prompt_files import Question, read_prompts
 
     if file is None:
         return [Question(prompt or "", "the prompt")]
@@ -133,7 +133,7 @@ def _questions(writer: "Writer", prompt: str | None, file: str | None, column: s
 
 def _write(writer: "Writer", questions: "list[Question]", output: Path | None, model: Any, overwrite: bool) -> None:
     """Write a row for each prompt, to a file that appears whole, or to the standard output."""
-    from red_lightning.generation.files import OutputFile
+    from red_lightning.generation.prompt_files import OutputFile
 
     tokens = writer.encode([question.prompt for question in questions], [question.where for question in questions])
     if output is None:

@@ -33,7 +33,7 @@ def import_(
         UsageError: A file is missing, damaged, asks to run code, or belongs to another backbone; or the output folder
             holds something.
     """
-    from red_lightning.artifacts.importing import import_edits
+    from red_lightning.adapters.importing import import_edits
     from red_lightning.data.glue import GLUE_TASKS, require_task
     from red_lightning.errors import UsageError
 

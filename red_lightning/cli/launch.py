@@ -16,11 +16,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import red_lightning.evaluation  # noqa: F401 - a config names its callback
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
-from red_lightning.cli import configs, includes, run_folder
+from red_lightning.cli import configs, includes
+from red_lightning.runs import folder
 from red_lightning.cli.parser import RedParser
 from red_lightning.compat.argument_parser import missing_package, strategy_without_package
 from red_lightning.errors import UsageError, cannot_write
-from red_lightning.reproduction import register_resolvers
+from red_lightning.paper import register_resolvers
 from red_lightning.tasks import BackboneTask
 
 QUIET = [
@@ -80,11 +81,11 @@ def launch(cli: Any, args: Sequence[str]) -> None:
             )
         except BaseException as error:
             complaint = _unwritable(error) or _missing_package(error) or _misconfigured(error)
-            run_folder.discard()
+            folder.discard()
             if complaint is not None:
                 raise complaint from error
             raise
-        run_folder.settle()
+        folder.settle()
 
 
 def with_fresh_method(args: Sequence[str]) -> list[str]:
@@ -128,7 +129,7 @@ def _unwritable(error: BaseException) -> UsageError | None:
         if isinstance(earlier, UsageError):
             return earlier
         earlier = earlier.__context__
-    run = Path(os.environ.get(run_folder.CHOSEN, os.devnull))
+    run = Path(os.environ.get(folder.CHOSEN, os.devnull))
     file = Path(str(error.filename)) if error.filename else run
     if error.errno not in FULL and run not in (file, *file.parents):
         return None

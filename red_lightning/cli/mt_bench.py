@@ -78,11 +78,11 @@ def mt_bench(
     Raises:
         UsageError: There is no such model or data, the folder holds something else, or the judge gives no judgments.
     """
-    from red_lightning.cli import judging
-    from red_lightning.evaluation import mt_bench as bench
-    from red_lightning.evaluation.answers import ANSWER, Contestant, claim, model_answers
-    from red_lightning.evaluation.models import find_model
-    from red_lightning.generation.records import Records
+    from red_lightning.evaluation import judging
+    from red_lightning.evaluation import mt_bench_grades as bench
+    from red_lightning.evaluation.benchmark_answers import ANSWER, Contestant, claim, model_answers
+    from red_lightning.evaluation.scored_models import find_model
+    from red_lightning.jsonl import Records
 
     judging.check(judge, limit, dry_run)
     name = judging.name_of(model, answers, name)
@@ -127,11 +127,11 @@ def mt_bench(
 
 def _show(models: dict[str, Any], folder: Path) -> None:
     """Tables of both turns and of all grades beside Table 16, and the picture of Figure 2."""
-    from red_lightning.cli import judging
+    from red_lightning.evaluation import judging
     from red_lightning.errors import UsageError
-    from red_lightning.evaluation.mt_bench import CATEGORIES
-    from red_lightning.evaluation.radar import draw_radar
-    from red_lightning.reproduction.published import published_row
+    from red_lightning.evaluation.mt_bench_grades import CATEGORIES
+    from red_lightning.pictures.radar import draw_radar
+    from red_lightning.paper.published import published_row
 
     papers = {}
     for title, table in PUBLISHED.items():

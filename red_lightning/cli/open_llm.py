@@ -9,7 +9,7 @@ from red_lightning.backbones.loading import BackboneOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from red_lightning.evaluation.open_llm import Scores
+    from red_lightning.evaluation.open_llm_scores import Scores
 
 
 def open_llm(
@@ -60,11 +60,11 @@ def open_llm(
     """
     from rich.console import Console
 
-    from red_lightning.cli.judging import name_of
+    from red_lightning.evaluation.judging import name_of
     from red_lightning.errors import UsageError
     from red_lightning.evaluation.leaderboard import require_harness
-    from red_lightning.evaluation.models import find_model
-    from red_lightning.evaluation.open_llm import Questions, score_all
+    from red_lightning.evaluation.scored_models import find_model
+    from red_lightning.evaluation.open_llm_scores import Questions, score_all
 
     require_harness()
     names = [task.strip() for task in ",".join(tasks).split(",") if task.strip()]
@@ -123,6 +123,6 @@ def _described(found: Mapping[str, Any], task: str | None = None) -> tuple[str, 
 
 
 def _table_18() -> dict[str, dict[str, float]]:
-    from red_lightning.reproduction.published import results
+    from red_lightning.paper.published import results
 
     return {row["method"]: row for row in results()["table18_open_llm_leaderboard"]}

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from red_lightning.artifacts import site_name
+from red_lightning.adapters import site_name
 from red_lightning.cli.launch import launch
 from red_lightning.cli.training import RedCLI
 from red_lightning.data import ClassificationDataModule

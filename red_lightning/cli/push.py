@@ -48,7 +48,7 @@ def push(
     """
     import tempfile
 
-    from red_lightning.artifacts import push as push_edits
+    from red_lightning.export import push as push_edits
 
     if format == "merged" and not dry_run:
         print(f"writing the merged model to {scratch or tempfile.gettempdir()} first; it is removed afterwards")

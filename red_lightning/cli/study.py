@@ -11,17 +11,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from red_lightning.artifacts.files import write_whole
-from red_lightning.cli.count import Counter
+from red_lightning.atomic_files import write_whole
+from red_lightning.cli.parameter_counts import Counter
 from red_lightning.cli.parser import RedParser
-from red_lightning.cli.plan import Plan, pairs
+from red_lightning.cli.study_plan import Plan, pairs
 from red_lightning.errors import UsageError, require_range
-from red_lightning.reproduction.cells import Cell
-from red_lightning.reproduction.collect import collect
-from red_lightning.reproduction.launchers import note_lost_jobs, run_here, submit, visible_devices
-from red_lightning.reproduction.pictures import draw_results
-from red_lightning.reproduction.runs import State
-from red_lightning.reproduction.tables import as_csv, latex, markdown
+from red_lightning.studies.cells import Cell
+from red_lightning.studies.cell_results import collect
+from red_lightning.studies.launchers import note_lost_jobs, run_here, submit, visible_devices
+from red_lightning.pictures.study_scores import draw_results
+from red_lightning.studies.cell_runs import State
+from red_lightning.studies.study_tables import as_csv, latex, markdown
 
 KINDS = ("done", "running", "queued", "failed", "stale", "waiting")
 

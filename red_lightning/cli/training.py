@@ -16,14 +16,15 @@ from red_lightning.callbacks import (
     PredictionWriter,
     read_checkpoint,
 )
-from red_lightning.cli import continuing, report, result, run_folder, selecting
+from red_lightning.runs import resuming, display, results, folder
+from red_lightning.evaluation import checkpoint_selection
 from red_lightning.cli.launch import launch
-from red_lightning.cli.missing import report_missing
-from red_lightning.cli.report import shown
+from red_lightning.cli.missing_extras import report_missing
+from red_lightning.runs.display import shown
 from red_lightning.errors import UsageError
-from red_lightning.reproduction.paper import unresolved
+from red_lightning.paper.hyperparameters import unresolved
 from red_lightning.strategies.allocation import keep_freed_memory
-from red_lightning.tasks.base import RECORD
+from red_lightning.tasks.backbone_task import RECORD
 
 EPILOG = """The options of a task, a data module or a method have a help of their own:
 --model.help DataToText, --data.help E2E, --model.method.help RED (behind a --config that sets them)."""
@@ -46,7 +47,7 @@ class RedCLI(LightningCLI):
         parser.epilog = EPILOG
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(FiniteSteps, "finite_steps")
-        parser.add_argument("--run", type=run_folder.Run, default=run_folder.Run(), help="Where the run writes.")
+        parser.add_argument("--run", type=folder.Run, default=folder.Run(), help="Where the run writes.")
 
     @property
     def command_parser(self) -> LightningArgumentParser:
@@ -69,11 +70,11 @@ class RedCLI(LightningCLI):
         """Choose the run's folder and the checkpoint before anything is loaded."""
         config = self.config[self.subcommand]
         given = config["ckpt_path"] = self.given_checkpoint
-        settings = run_folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
+        settings = folder.Run(**config.run.as_dict() if hasattr(config.run, "as_dict") else vars(config.run))
         experiment = self._experiment(config)
-        resume = continuing.way(given, self.subcommand)
+        resume = resuming.way(given, self.subcommand)
         label = experiment if self.subcommand == "fit" else f"{experiment}-{self.subcommand}"
-        self.run_path = run_folder.choose(settings, label, resume)
+        self.run_path = folder.choose(settings, label, resume)
         self.settings = settings
         text = self._dump(config)  # before this run's own paths are in it
         config["ckpt_path"] = self._checkpoint(given, experiment)
@@ -82,10 +83,10 @@ class RedCLI(LightningCLI):
         for logger in loggers:
             if "save_dir" in (getattr(logger, "init_args", None) or {}):  # loggers write inside the run's folder
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
-        if run_folder.is_first_process():
+        if folder.is_first_process():
             if resume:
-                continuing.refuse_changes(self.run_path, text)
-                continuing.keep_logs(self.run_path)
+                resuming.refuse_changes(self.run_path, text)
+                resuming.keep_logs(self.run_path)
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
 
     def _dump(self, config: Any) -> str:
@@ -104,18 +105,18 @@ class RedCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what runs; test the unedited backbone if asked."""
         config = self.config[self.subcommand]
-        selecting.refuse_unfit(config.checkpoint, self.model, bool(config.trainer.callbacks))
+        checkpoint_selection.refuse_unfit(config.checkpoint, self.model, bool(config.trainer.callbacks))
         if self.trainer.strategy.root_device.type == "cpu":
             keep_freed_memory()
         _say(f"run folder: {shown(self.run_path)}")
-        selecting.settle(self.trainer, self.began)
+        checkpoint_selection.settle(self.trainer, self.began)
         if self.settings.test:
             report_missing(self.model)
         if self.settings.baseline and self.settings.test and not (self.run_path / "baseline.json").exists():
             _say(f"testing the {self.model.unedited} ...")
             scores = self._test(None, "baseline_predictions.jsonl")
-            if run_folder.is_first_process():
-                report.write_json(self.run_path / "baseline.json", scores)
+            if folder.is_first_process():
+                display.write_json(self.run_path / "baseline.json", scores)
         self.started = time.monotonic()
 
     def after_fit(self) -> None:
@@ -123,29 +124,29 @@ class RedCLI(LightningCLI):
         if self.trainer.interrupted:
             return
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            run_folder.discard()
+            folder.discard()
             return
         keeper = next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint))
-        train = result.of_training(self.trainer, time.monotonic() - self.started)
+        train = results.of_training(self.trainer, time.monotonic() - self.started)
         seed = self.config[self.subcommand].seed_everything
         about = {"selection": keeper.selection(), "train": train, "seed": seed}
         if not self.settings.test:
-            if run_folder.is_first_process():
-                untested = result.of_run(self.run_path, self.model, self.datamodule, {})
-                report.write_json(self.run_path / "results.json", untested | about)
+            if folder.is_first_process():
+                untested = results.of_run(self.run_path, self.model, self.datamodule, {})
+                display.write_json(self.run_path / "results.json", untested | about)
                 _say(f"best {keeper.monitor}: {keeper.best_score}; results: {shown(self.run_path / 'results.json')}")
-                selecting.report(about["selection"])
+                checkpoint_selection.report(about["selection"])
             return
         best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
         _say(f"testing {shown(best)} ...")
         scores = self._test(str(best), "test_predictions.jsonl")
         learned = full_parameters(self.model)  # takes all processes, where they are divided
-        if run_folder.is_first_process():
-            found = result.of_run(self.run_path, self.model, self.datamodule, scores) | about
-            result.save_edits_of(self.run_path / "edits", learned, found)
-            report.write_json(self.run_path / "results.json", found)
-            report.print_result(self.run_path, found, self.settings.beside, self.settings.samples)
-            selecting.report(about["selection"])
+        if folder.is_first_process():
+            found = results.of_run(self.run_path, self.model, self.datamodule, scores) | about
+            results.save_edits_of(self.run_path / "edits", learned, found)
+            display.write_json(self.run_path / "results.json", found)
+            display.print_result(self.run_path, found, self.settings.beside, self.settings.samples)
+            checkpoint_selection.report(about["selection"])
             _say(f"results: {shown(self.run_path / 'results.json')}    edits: {shown(self.run_path / 'edits')}/")
 
     def test(self, **options: Any) -> None:
@@ -181,25 +182,25 @@ class RedCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Print the scores."""
-        if run_folder.is_first_process():
+        if folder.is_first_process():
             scores = self._scores()
             details = self.model.details
-            report.write_json(self.run_path / "results.json", {"scores": scores, **details, **self.model.record()})
-            report.print_scores({"score": scores}, self.model.missing_metrics)
-            report.print_details(self.run_path, details)
+            display.write_json(self.run_path / "results.json", {"scores": scores, **details, **self.model.record()})
+            display.print_scores({"score": scores}, self.model.missing_metrics)
+            display.print_details(self.run_path, details)
             _say(f"predictions: {shown(self.run_path / 'test_predictions.jsonl')}")
 
     def after_validate(self) -> None:
         """Print the metrics."""
         scores = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        if run_folder.is_first_process():
-            report.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
-            report.print_scores({"score": scores}, {}, title="Metrics on the validation split")
+        if folder.is_first_process():
+            display.write_json(self.run_path / "results.json", {"scores": scores, **self.model.record()})
+            display.print_scores({"score": scores}, {}, title="Metrics on the validation split")
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
-        if run_folder.is_first_process():
-            report.write_json(self.run_path / "results.json", self.model.record())
+        if folder.is_first_process():
+            display.write_json(self.run_path / "results.json", self.model.record())
         _say(f"predictions: {shown(self.run_path / 'predictions.jsonl')}")
 
     def _test(self, checkpoint: str | None, file: str) -> dict[str, float | None]:
@@ -216,12 +217,12 @@ class RedCLI(LightningCLI):
 
     def _checkpoint(self, given: str | None, experiment: str) -> str | None:
         """The file that ``--ckpt_path`` means: one of this run's folder, ``best`` of the newest run, or a path."""
-        if way := continuing.way(given, self.subcommand):
-            path, told, self.began = continuing.checkpoint_of(self.run_path, way)
+        if way := resuming.way(given, self.subcommand):
+            path, told, self.began = resuming.checkpoint_of(self.run_path, way)
             _say(told)
             return str(path) if path else None
         if given == "best":
-            best = run_folder.newest_best(Path(self.settings.folder), experiment)
+            best = folder.newest_best(Path(self.settings.folder), experiment)
             if best is None:
                 raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")
             given = str(best)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from red_lightning.data.sources import hub_commit
+from red_lightning.data.hub_rows import hub_commit
 from red_lightning.errors import UsageError
 
 

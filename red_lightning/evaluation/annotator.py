@@ -14,7 +14,7 @@ from typing import Any
 
 from red_lightning.errors import UsageError, nearest
 from red_lightning.evaluation.judge import Request
-from red_lightning.generation.records import Record
+from red_lightning.jsonl import Record
 
 OWN_OPTIONS = {"model_name", "price_per_token", "num_procs", "batch_size", "is_strip", "requires_chatml", "n_retries"}
 """Options of an annotator that are not the endpoint's."""

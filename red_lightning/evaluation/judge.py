@@ -15,7 +15,7 @@ from rich.progress import track
 
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.endpoint import Endpoint, Refusal
-from red_lightning.generation.records import Record, Records
+from red_lightning.jsonl import Record, Records
 
 Request = dict[str, Any]
 

@@ -14,7 +14,7 @@ from red_lightning.callbacks.criterion import require_mode
 from red_lightning.errors import UsageError, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
 from red_lightning.evaluation.scoring import score_tasks
-from red_lightning.methods.positions import positions_left
+from red_lightning.methods.max_length import positions_left
 from red_lightning.tasks import Classification
 
 REHEARSED = 2

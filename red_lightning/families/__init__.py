@@ -1,6 +1,6 @@
 """What is true of a model family, one record each. To add one, append it to the list of its kind."""
 
-from red_lightning.families.record import SITES, Architecture, Pooling, Within
+from red_lightning.families.architecture import SITES, Architecture, Pooling, Within
 from red_lightning.families.registry import ARCHITECTURES, architecture_of, can_pack, depends_on_length, record_of
 
 __all__ = [

@@ -3,7 +3,7 @@
 from typing import Any
 
 from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
-from red_lightning.families.record import Architecture, Within, after_padding
+from red_lightning.families.architecture import Architecture, Within, after_padding
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
 BERT_SITES = {

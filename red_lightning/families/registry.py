@@ -10,7 +10,7 @@ from red_lightning.families.encoder_decoders import REASONS as OF_ENCODER_DECODE
 from red_lightning.families.encoders import ENCODERS
 from red_lightning.families.encoders import REASONS as OF_ENCODERS
 from red_lightning.families.mixtures import MIXTURES
-from red_lightning.families.record import Architecture
+from red_lightning.families.architecture import Architecture
 
 ARCHITECTURES = [*ENCODERS, *DECODERS, *MIXTURES, *ENCODER_DECODERS]
 """Every record."""

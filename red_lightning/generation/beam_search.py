@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from red_lightning.generation.processors import Processors
+from red_lightning.generation.logits_processors import Processors
 from red_lightning.generation.reader import Reads
 
 LOWEST = -1.0e9

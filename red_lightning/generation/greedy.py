@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from red_lightning.generation.processors import Processors
+from red_lightning.generation.logits_processors import Processors
 from red_lightning.generation.reader import Reads
 
 

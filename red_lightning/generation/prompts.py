@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from red_lightning.artifacts import Edited
-from red_lightning.artifacts.checks import virtual_tokens_of
-from red_lightning.artifacts.extensions import own_path
+from red_lightning.adapters import Edited
+from red_lightning.adapters.record_checks import virtual_tokens_of
+from red_lightning.adapters.extensions import own_path
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
-from red_lightning.data.templates import make_template
+from red_lightning.data.prompt_templates import make_template
 from red_lightning.errors import UsageError, nearest
-from red_lightning.methods.positions import positions_left
+from red_lightning.methods.max_length import positions_left
 
 PromptStyle = Literal["source", "paper", "chat", "plain"]
 """``source``: a text and EOS, as data-to-text is trained; ``paper`` and ``chat``: a conversation in the templates of

@@ -2,7 +2,7 @@
 
 from red_lightning.methods.adalora import AdaLoRA
 from red_lightning.methods.adapters import Adapter, AdapterDrop, AdapterFFN
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from red_lightning.methods.bitfit import BitFit
 from red_lightning.methods.full import FullFineTuning
 from red_lightning.methods.head_only import HeadOnly

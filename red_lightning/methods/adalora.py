@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.quantization import is_quantized
-from red_lightning.backbones.surgery import EDITOR
+from red_lightning.editing.surgery import EDITOR
 from red_lightning.errors import UsageError, require_range
-from red_lightning.methods.base import State
+from red_lightning.methods.method import State
 from red_lightning.methods.peft_layers import PeftLayers, adapted
 
 

@@ -7,10 +7,10 @@ backbone stays bit for bit what it was.
 
 from torch import nn
 
-from red_lightning.backbones.sites import Site, linears, norms
-from red_lightning.backbones.surgery import attach, freeze, require_unedited, trainable
+from red_lightning.editing.sites import Site, linears, norms
+from red_lightning.editing.surgery import attach, freeze, require_unedited, trainable
 from red_lightning.errors import UsageError
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from red_lightning.methods.red import RepresentationEditor, fold_editors
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from red_lightning.backbones.quantization import in_fewer_bits
-from red_lightning.backbones.surgery import trainable
+from red_lightning.editing.surgery import trainable
 from red_lightning.errors import UsageError
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 
 
 class FullFineTuning(Method):

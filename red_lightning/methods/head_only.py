@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from red_lightning.backbones.surgery import freeze
-from red_lightning.methods.base import Method
+from red_lightning.editing.surgery import freeze
+from red_lightning.methods.method import Method
 
 
 class HeadOnly(Method):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from red_lightning.backbones.surgery import freeze, trainable
+from red_lightning.editing.surgery import freeze, trainable
 from red_lightning.errors import UsageError, require_range
 from red_lightning.families import architecture_of
 from red_lightning.methods.full import FullFineTuning

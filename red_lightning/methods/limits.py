@@ -6,7 +6,7 @@ from typing import Any
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
 from red_lightning.families.encoder_decoders import ENCODER_DECODERS
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from red_lightning.methods.options import require_kept
 
 

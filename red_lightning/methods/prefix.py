@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.surgery import freeze, trainable
-from red_lightning.backbones.virtual_tokens import attach_cache, cache_shape, detach
+from red_lightning.editing.surgery import freeze, trainable
+from red_lightning.editing.virtual_tokens import attach_cache, cache_shape, detach
 from red_lightning.errors import require_range
-from red_lightning.methods.base import Learned, Method
+from red_lightning.methods.method import Learned, Method
 
 
 class Prefix(Learned):

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import (
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import (
     EDITOR,
     attach,
     detach,
@@ -18,7 +18,7 @@ from red_lightning.backbones.surgery import (
     trainable,
 )
 from red_lightning.errors import UsageError
-from red_lightning.methods.base import Learned, Method
+from red_lightning.methods.method import Learned, Method
 
 RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 """The sites of RED+ (``RED++`` in the authors' repository)."""

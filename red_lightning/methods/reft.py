@@ -6,12 +6,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from red_lightning.backbones.hooks import add_hook, remove_hooks
-from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import attach, detach, freeze, require_unedited, trainable
-from red_lightning.backbones.virtual_tokens import arguments, seen_tokens, stack_of
+from red_lightning.editing.hooks import add_hook, remove_hooks
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import attach, detach, freeze, require_unedited, trainable
+from red_lightning.editing.virtual_tokens import arguments, seen_tokens, stack_of
 from red_lightning.errors import UsageError, require_range
-from red_lightning.methods.base import Learned, Method
+from red_lightning.methods.method import Learned, Method
 
 
 class SubspaceEditor(Learned):

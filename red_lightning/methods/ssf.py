@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from red_lightning.backbones.sites import inside_blocks, linears, norms
-from red_lightning.backbones.surgery import attach, freeze, require_unedited, trainable
+from red_lightning.editing.sites import inside_blocks, linears, norms
+from red_lightning.editing.surgery import attach, freeze, require_unedited, trainable
 from red_lightning.errors import require_range
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from red_lightning.methods.red import RepresentationEditor, fold_editors
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sacrebleu.metrics import bleu as sacrebleu_bleu
 
-from red_lightning.metrics.rows import Row
+from red_lightning.metrics.predictions import Row
 from red_lightning.metrics.text_metric import TextMetric
 
 

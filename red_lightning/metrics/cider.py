@@ -6,9 +6,9 @@ from math import exp, fsum, log, sqrt
 from typing import NamedTuple
 
 from red_lightning.metrics.ngrams import Ngram, count_ngrams
-from red_lightning.metrics.rows import Row
+from red_lightning.metrics.predictions import Row
 from red_lightning.metrics.text_metric import TextMetric
-from red_lightning.metrics.tokenizers import ptb_tokens
+from red_lightning.metrics.tokenization import ptb_tokens
 
 LONGEST = 4
 SIGMA = 6.0  # tokens; the width of the Gaussian penalty on differences in length

@@ -10,9 +10,9 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from red_lightning.errors import UsageError
-from red_lightning.metrics.rows import Row
+from red_lightning.metrics.predictions import Row
 from red_lightning.metrics.text_metric import TextMetric
-from red_lightning.metrics.tokenizers import ptb_tokens
+from red_lightning.metrics.tokenization import ptb_tokens
 
 _SEPARATOR = " ||| "
 _HEAP = "-Xmx2G"  # what the official script grants the program for its table of paraphrases

@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from red_lightning.errors import UsageError, nearest
 from red_lightning.metrics.ngrams import Ngram, count_ngrams
-from red_lightning.metrics.rows import Row
+from red_lightning.metrics.predictions import Row
 from red_lightning.metrics.text_metric import TextMetric
-from red_lightning.metrics.tokenizers import mteval_tokens
+from red_lightning.metrics.tokenization import mteval_tokens
 
 LengthPenalty = Literal["pymteval", "mteval"]
 LONGEST = 5

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import fsum
 
-from red_lightning.metrics.rows import Row
+from red_lightning.metrics.predictions import Row
 from red_lightning.metrics.text_metric import TextMetric
-from red_lightning.metrics.tokenizers import ptb_tokens
+from red_lightning.metrics.tokenization import ptb_tokens
 
 BETA = 1.2  # recall weighs this much more than precision
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from red_lightning.errors import UsageError
-from red_lightning.metrics.rows import Row, pack, to_rows, unpack
+from red_lightning.metrics.predictions import Row, pack, to_rows, unpack
 
 
 class TextMetric(Metric, ABC):

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from red_lightning.quickstart.corpus import pretraining_pairs
-from red_lightning.quickstart.tokenizer import EOS_ID, save_tokenizer, train_tokenizer
+from red_lightning.quickstart.bpe import EOS_ID, save_tokenizer, train_tokenizer
 
 VOCAB_SIZE = 1000
 MAX_LENGTH = 256

@@ -1,5 +1,5 @@
 """What the paper says: hyperparameters and results, as data that configs refer to."""
 
-from red_lightning.reproduction.paper import register_resolvers
+from red_lightning.paper.hyperparameters import register_resolvers
 
 __all__ = ["register_resolvers"]

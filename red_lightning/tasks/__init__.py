@@ -1,6 +1,6 @@
 """LightningModules, one per task family: a frozen backbone, a method, a loss."""
 
-from red_lightning.tasks.base import BackboneTask
+from red_lightning.tasks.backbone_task import BackboneTask
 from red_lightning.tasks.classification import Classification
 from red_lightning.tasks.classifier import ClassifierTask
 from red_lightning.tasks.data_to_text import DataToText

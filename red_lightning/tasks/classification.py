@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from red_lightning.backbones.head import ClassificationHead, HeadOptions, pool
+from red_lightning.backbones.classification_head import ClassificationHead, HeadOptions, pool
 from red_lightning.backbones.loading import load_encoder
 from red_lightning.errors import UsageError, nearest
 from red_lightning.methods import Method

@@ -12,9 +12,9 @@ from torchmetrics import Metric
 from red_lightning.data import ClassificationDataModule
 from red_lightning.errors import UsageError
 from red_lightning.methods import Method
-from red_lightning.methods.positions import positions_left
+from red_lightning.methods.max_length import positions_left
 from red_lightning.metrics import CLASS_METRICS, NUMBER_METRICS, Confusion, MeanLoss, check_metrics, per_class
-from red_lightning.tasks.base import RECORD, BackboneTask
+from red_lightning.tasks.backbone_task import RECORD, BackboneTask
 
 Batch = dict[str, Any]
 

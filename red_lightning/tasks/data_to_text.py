@@ -9,17 +9,17 @@ from torchmetrics import Metric
 
 from red_lightning.backbones.decoder_start import decoder_inputs
 from red_lightning.backbones.loading import load_generator
-from red_lightning.backbones.loss_head import label_losses
-from red_lightning.backbones.packed_loss import packed_losses
-from red_lightning.backbones.shared_sources import encoded_once, encodes_once, shared_losses
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.packed_loss import packed_losses
+from red_lightning.efficiency.shared_sources import encoded_once, encodes_once, shared_losses
 from red_lightning.data import PairsDataModule
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
-from red_lightning.methods.positions import positions_left
+from red_lightning.methods.max_length import positions_left
 from red_lightning.metrics import E2E_METRICS, MeanLoss, meteor_missing
-from red_lightning.tasks.base import BackboneTask
-from red_lightning.tasks.packing import require_packing, require_sharing, shares
+from red_lightning.tasks.backbone_task import BackboneTask
+from red_lightning.tasks.packing_support import require_packing, require_sharing, shares
 
 
 class DataToText(BackboneTask):
@@ -119,7 +119,7 @@ class DataToText(BackboneTask):
         Args:
             batch: ``input_ids``, ``attention_mask`` and ``labels``, each int64 of shape (rows, tokens); or what
                 :func:`~red_lightning.data.packing.collate_packed` or one of the functions of
-                :mod:`red_lightning.data.shared_sources` returns.
+                :mod:`red_lightning.data.source_groups` returns.
             label_smoothing: Share of the target probability spread over the vocabulary.
 
         Returns:

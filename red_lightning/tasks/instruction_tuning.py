@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.loading import load_generator
-from red_lightning.backbones.loss_head import label_losses
-from red_lightning.backbones.packed_loss import packed_losses
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.packed_loss import packed_losses
 from red_lightning.backbones.sharding import generates_in_step
 from red_lightning.data import ConversationsDataModule
 from red_lightning.errors import UsageError
 from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
 from red_lightning.methods import Method
-from red_lightning.methods.positions import positions_left
+from red_lightning.methods.max_length import positions_left
 from red_lightning.metrics import MeanLoss
-from red_lightning.tasks.base import BackboneTask
-from red_lightning.tasks.packing import require_packing
+from red_lightning.tasks.backbone_task import BackboneTask
+from red_lightning.tasks.packing_support import require_packing
 
 Batch = Mapping[str, Any]
 

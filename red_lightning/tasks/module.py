@@ -11,7 +11,7 @@ LOSS = "train_loss"
 
 
 class TaskModule(LightningModule):
-    """Base of :class:`~red_lightning.tasks.base.BackboneTask`: what it does differently, a step does often."""
+    """Base of :class:`~red_lightning.tasks.backbone_task.BackboneTask`: what it does differently, a step does often."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As a module does, at a tenth of the time for a text or None that replaces another.

@@ -10,7 +10,7 @@ from torchmetrics import SumMetric
 
 from red_lightning.backbones.decoder_start import decoder_inputs
 from red_lightning.backbones.loading import load_generator
-from red_lightning.backbones.loss_head import label_losses
+from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.data.collation import IGNORED, label_places, pad
 from red_lightning.errors import UsageError, require_range
 from red_lightning.generation import Decoding, decode

@@ -12,7 +12,7 @@ from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.loading import BackboneOptions, find, load_generator
 from red_lightning.backbones.sharded_loading import load_sharded
 from red_lightning.backbones.sharding import blocks
-from red_lightning.backbones.surgery import edited_modules
+from red_lightning.editing.surgery import edited_modules
 from red_lightning.errors import UsageError
 from red_lightning.methods.red import RED, fold_editors
 from tests.methods.guarantees import output

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from red_lightning.backbones.surgery import shared_copy
+from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark import CASES, instruction_tuning
 from red_lightning.benchmark.measure import Case
 from red_lightning.benchmark.random_tasks import tokenizer_of

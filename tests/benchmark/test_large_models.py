@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from red_lightning.backbones import compiling
+from red_lightning.efficiency import compiling
 from red_lightning.backbones.quantization import Quantization, in_fewer_bits
 from red_lightning.benchmark import large_models
 from red_lightning.benchmark.large_models import (

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoModelForCausalLM
 
 from red_lightning import RED
-from red_lightning.backbones.flops import step_flops
+from red_lightning.efficiency.flops import step_flops
 from red_lightning.callbacks import Throughput
 from red_lightning.callbacks.throughput import _count
-from red_lightning.data import shared_sources
-from red_lightning.data.shared_sources import collate_shared
+from red_lightning.data import source_groups
+from red_lightning.data.source_groups import collate_shared
 
 
 class Clock:
@@ -191,7 +191,7 @@ def test_an_encoder_decoder_has_no_share(t5_folder: Path) -> None:
 
 
 def test_a_shared_source_counts_once_and_padding_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_sources, "AS_COSTLY", 1)  # two rows, of 5 and 6 tokens
+    monkeypatch.setattr(source_groups, "AS_COSTLY", 1)  # two rows, of 5 and 6 tokens
     rows = [
         {"row": 0, "source": [5, 6], "target": [7, 8]},
         {"row": 1, "source": [5, 6], "target": [9]},

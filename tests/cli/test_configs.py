@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from red_lightning.cli import configs
-from red_lightning.cli.plan import files_beside
+from red_lightning.cli.study_plan import files_beside
 from red_lightning.errors import UsageError
-from red_lightning.reproduction.cells import expand, setting
-from red_lightning.reproduction.study import read_study
+from red_lightning.studies.cells import expand, setting
+from red_lightning.studies.study_file import read_study
 from tests.cli.conftest import CLI
 
 EXPERIMENTS = sorted(configs.experiments())

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import red_lightning
-from red_lightning.artifacts.checks import FIELDS, REQUIRED, wrong_field
-from red_lightning.backbones.head import pool
+from red_lightning.adapters.record_checks import FIELDS, REQUIRED, wrong_field
+from red_lightning.backbones.classification_head import pool
 from red_lightning.backbones.quantization import is_quantized
 from red_lightning.errors import UsageError
 from tests.artifacts.test_released import vectors_of

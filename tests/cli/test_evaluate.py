@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from red_lightning.evaluation import open_llm
+from red_lightning.evaluation import open_llm_scores
 from tests.cli.commands import environment, run_apart, write_classifier
 from tests.cli.conftest import CLI
 from tests.evaluation.questions import write_hub, write_questions
@@ -63,21 +63,21 @@ def test_scores_are_kept_task_by_task(
     cli: CLI, run: Path, questions: Path, gpt2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = (*ASK, "--model", "runs/first", "--tasks", "truthfulqa,winogrande", "--limit", "5")
-    real = open_llm.score_tasks
+    real = open_llm_scores.score_tasks
 
     def die_at_the_second(model: Any, name: str, *rest: Any) -> Any:
         if name == "winogrande":
             raise KeyboardInterrupt
         return real(model, name, *rest)
 
-    monkeypatch.setattr(open_llm, "score_tasks", die_at_the_second)
+    monkeypatch.setattr(open_llm_scores, "score_tasks", die_at_the_second)
     assert cli(*ask).status == 130
     # the other ways to say the same
     assert cli(*ASK, "runs/first", *ask[5:6], "truthfulqa", "winogrande", *ask[7:]).status == 130
     folder = tmp_path / "evaluations/runs-first/open_llm"
     half = read(folder)
     assert set(half["tasks"]) == {"truthfulqa"} and half["average"] is None
-    monkeypatch.setattr(open_llm, "score_tasks", real)
+    monkeypatch.setattr(open_llm_scores, "score_tasks", real)
     done = cli(*ask)
     assert done.status == 0, done.err
     assert "scored before, and kept: truthfulqa" in done.out

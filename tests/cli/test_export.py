@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import red_lightning
-from red_lightning.artifacts import read_edits, save_edits
+from red_lightning.adapters import read_edits, save_edits
 from red_lightning.methods import RED
-from tests.artifacts.exports import logits, trained
+from tests.export.exports import logits, trained
 from tests.backbones_zoo import save_backbone
 from tests.cli.conftest import CLI
 

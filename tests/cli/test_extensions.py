@@ -26,9 +26,9 @@ METHODS = '''
 from torch import nn
 
 from red_lightning import RED, Method
-from red_lightning.backbones.sites import find_sites
-from red_lightning.backbones.surgery import attach, freeze, trainable
-from red_lightning.methods.base import Learned
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import attach, freeze, trainable
+from red_lightning.methods.method import Learned
 from red_lightning.methods.red import RepresentationEditor, fold_editors
 
 

@@ -277,12 +277,12 @@ def test_the_other_commands_of_the_main_line(llama_folder: Path, base_install: d
 def test_what_the_extras_lack_is_said_before_training(
     cli: CLI, experiment: Path, tmp_path: Path, gpt2_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from red_lightning.cli import missing
+    from red_lightning.cli import missing_extras
     from red_lightning.tasks import data_to_text
 
     lacks = "METEOR needs the package pycocoevalcap: python -m pip install pycocoevalcap"
     monkeypatch.setattr(data_to_text, "meteor_missing", lambda: lacks)
-    monkeypatch.setattr(missing, "find_spec", lambda name: None)
+    monkeypatch.setattr(missing_extras, "find_spec", lambda name: None)
     short = ("--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1")
     done = cli(*FIT, "--model.metrics", "[BLEU,METEOR]", *short)
     note = f"note: {lacks}; without it, METEOR is not measured"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from red_lightning import apply_edits
-from red_lightning.generation.answers import Writer
+from red_lightning.generation.writer import Writer
 from tests.backbones_zoo import build_tokenizer, save_backbone
 from tests.cli.commands import rows, write_experiment
 from tests.cli.conftest import CLI

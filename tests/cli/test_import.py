@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig, GPT2LMHeadModel, LlamaForCausalLM, RobertaModel, T5ForConditionalGeneration
 
 import red_lightning
-from red_lightning.artifacts import read_edits
-from red_lightning.artifacts.checks import FIELDS
-from red_lightning.backbones.head import pool
+from red_lightning.adapters import read_edits
+from red_lightning.adapters.record_checks import FIELDS
+from red_lightning.backbones.classification_head import pool
 from tests.artifacts.test_released import WIDE, Evil, by_hooks, outputs, vectors_of
 from tests.backbones_zoo import build, build_tokenizer, save_backbone
 from tests.cli.commands import run_apart

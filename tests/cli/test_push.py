@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 
-from red_lightning.artifacts import merged
-from tests.artifacts.pushes import leave_run
+from red_lightning.export import merged_checkpoint
+from tests.export.pushes import leave_run
 from tests.cli.conftest import CLI
 
 
@@ -38,7 +38,7 @@ def test_a_card_is_written_once_and_then_the_users(mine: Path, cli: CLI) -> None
 
 
 def test_a_dry_run_writes_no_merged_weights(mine: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merged, "write_shards", lambda *_: pytest.fail("the weights are written"))
+    monkeypatch.setattr(merged_checkpoint, "write_shards", lambda *_: pytest.fail("the weights are written"))
     mine.with_name("scratch").mkdir()
     options = ("--format", "merged", "--scratch", "scratch", "--dry_run", "true")
     done = cli("push", "mine", "--to", "me/mine", *options)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from red_lightning.cli.plan import files_beside
-from red_lightning.reproduction.cells import expand
-from red_lightning.reproduction.runs import StudyFolder
-from red_lightning.reproduction.selection import trials
-from red_lightning.reproduction.study import read_study
+from red_lightning.cli.study_plan import files_beside
+from red_lightning.studies.cells import expand
+from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.setting_selection import trials
+from red_lightning.studies.study_file import read_study
 from tests.backbones_zoo import save_backbone
 from tests.cli.commands import environment, run_apart, write_classifier
 from tests.cli.conftest import CLI, Outcome
-from tests.reproduction.study_files import finish
+from tests.studies.study_files import finish
 
 STUDY = """
 title: My texts

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, silu
 
-from red_lightning.backbones import kept_tensors, operations
-from red_lightning.backbones.kept_tensors import ForwardPass, Kept, Rebuilt
+from red_lightning.efficiency import kept_tensors, recomputed_operations
+from red_lightning.efficiency.kept_tensors import ForwardPass, Kept, Rebuilt
 from red_lightning.compat.autograd_graph import output_of, saved, version_of
 
 OF_TORCH = f"of torch {torch.__version__}, which selective recomputation reads, is gone: see compat/autograd_graph.py"

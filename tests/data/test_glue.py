@@ -13,7 +13,7 @@ import torch
 from pyarrow import parquet
 
 from red_lightning.data import GLUE, GLUE_TASKS
-from red_lightning.data.sources import Row
+from red_lightning.data.hub_rows import Row
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import build_tokenizer
 

@@ -13,7 +13,7 @@ import torch
 from pyarrow import parquet
 
 from red_lightning.data import LabeledTexts
-from red_lightning.data.rows import Split
+from red_lightning.data.row_data_module import Split
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import build_tokenizer
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from red_lightning.data.loader import EpochBatches, ResumableLoader
+from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader
 from tests.data.test_loader import text_lengths
 
 ROWS, STEP = 53, 12

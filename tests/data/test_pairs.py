@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from red_lightning.data import E2E, PairsDataModule
 from red_lightning.data.collation import IGNORED
-from red_lightning.data.sources import Row
+from red_lightning.data.hub_rows import Row
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import build_tokenizer
 

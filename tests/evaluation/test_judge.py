@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from red_lightning.cli import judging
+from red_lightning.evaluation import judging
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import REPLY, Judge, Usage
-from red_lightning.generation.records import Record, Records
+from red_lightning.jsonl import Record, Records
 from tests.cli.commands import environment
 from tests.evaluation.judge_stub import USAGE, Failure, Stub, judge_stub, reply
 
@@ -307,7 +307,7 @@ import json, sys
 from pathlib import Path
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import Judge
-from red_lightning.generation.records import Records
+from red_lightning.jsonl import Records
 settings = Endpoint("judge", sys.argv[2], None, backoff=0.0, concurrency=3)
 Judge(settings, Records(Path(sys.argv[1]), {})).ask(json.loads(sys.argv[3]), lambda row: "[[" in row["text"])
 """

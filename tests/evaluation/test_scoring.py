@@ -12,11 +12,11 @@ import torch
 
 pytest.importorskip("lm_eval")
 
-from red_lightning.artifacts import Edited
+from red_lightning.adapters import Edited
 from red_lightning.errors import UsageError
 from red_lightning.evaluation.language_model import LanguageModel
 from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
-from red_lightning.evaluation.open_llm import language_model
+from red_lightning.evaluation.open_llm_scores import language_model
 from red_lightning.evaluation.scoring import score_tasks
 
 

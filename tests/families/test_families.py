@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoConfig
 
-from red_lightning.backbones.head import pooling_of
+from red_lightning.backbones.classification_head import pooling_of
 from red_lightning.families import ARCHITECTURES, Pooling
 
 

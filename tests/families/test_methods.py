@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from red_lightning import methods
 from red_lightning.backbones.decoder_start import decoder_inputs
-from red_lightning.backbones.sites import norms
+from red_lightning.editing.sites import norms
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
 from red_lightning.methods import Method

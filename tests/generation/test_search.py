@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from red_lightning.backbones.sharding import generate_in_step
-from red_lightning.backbones.sites import find_sites
+from red_lightning.editing.sites import find_sites
 from red_lightning.data.collation import pad
 from red_lightning.generation import Decoding, EditBank
 from red_lightning.generation.beam_cache import ROOM
 from red_lightning.generation.decoding import write
-from red_lightning.generation.processors import NoRepeatedNgram, Processors, RepetitionPenalty
+from red_lightning.generation.logits_processors import NoRepeatedNgram, Processors, RepetitionPenalty
 from red_lightning.generation.reader import Reader
 from red_lightning.methods import Method, PrefixTuning, PromptTuning
 from tests.backbones_zoo import FAMILIES, MASKED, build

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from red_lightning.artifacts import apply_edits, save_edits
+from red_lightning.adapters import apply_edits, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from tests.backbones_zoo import build
 
 INPUT = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
-from red_lightning.backbones.sites import norms
+from red_lightning.editing.sites import norms
 from red_lightning.errors import UsageError
 from red_lightning.methods import Adapter, AdapterDrop, AdapterFFN, RepresentationEditor
 from red_lightning.methods.adapters import Bottleneck, TrainedNorm
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from tests.backbones_zoo import FAMILIES, build
 from tests.methods.guarantees import check, output, size, train
 from tests.methods.real_sizes import on_meta

@@ -11,7 +11,7 @@ import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, VeraConfig, get_peft_model
 from torch import nn
 
-from red_lightning.artifacts import save_edits
+from red_lightning.adapters import save_edits
 from red_lightning.backbones.loading import BackboneOptions, prepare
 from red_lightning.errors import UsageError
 from red_lightning.methods import IA3, RED, AdaLoRA, LoRA, VeRA

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from red_lightning.artifacts import apply_edits, save_edits
+from red_lightning.adapters import apply_edits, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator
 from red_lightning.errors import UsageError

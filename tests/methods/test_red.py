@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from red_lightning import RED, RepresentationEditor
-from red_lightning.backbones.sites import find_sites
+from red_lightning.editing.sites import find_sites
 from red_lightning.errors import UsageError
 from red_lightning.families import SITES
 from red_lightning.methods import RED_PLUS_SITES

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from red_lightning.artifacts import apply_edits, save_edits
+from red_lightning.adapters import apply_edits, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import SteeringVector

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from red_lightning.metrics import meteor_missing, read_predictions, read_references
-from red_lightning.metrics.rows import Row, to_rows
+from red_lightning.metrics.predictions import Row, to_rows
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 

@@ -9,7 +9,7 @@ import torch
 
 from red_lightning.errors import UsageError
 from red_lightning.metrics import METEOR, meteor_missing, score
-from red_lightning.metrics.rows import Row
+from red_lightning.metrics.predictions import Row
 
 module = import_module("red_lightning.metrics.meteor")
 

@@ -8,7 +8,7 @@ from torch import distributed, multiprocessing
 
 from red_lightning.errors import UsageError
 from red_lightning.metrics import BLEU, E2E_METRICS, NIST, ROUGEL, CIDEr
-from red_lightning.metrics.rows import Row, pack, unpack
+from red_lightning.metrics.predictions import Row, pack, unpack
 from red_lightning.metrics.text_metric import TextMetric
 
 CLASSES: list[type[TextMetric]] = [BLEU, NIST, ROUGEL, CIDEr]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 
-from red_lightning.backbones.head import HeadOptions
+from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.callbacks import BestCheckpoint, RunSummary
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import save_backbone

@@ -16,7 +16,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from red_lightning.backbones.head import HeadOptions
+from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.errors import UsageError
 from red_lightning.methods import HeadOnly
 from tests.backbones_zoo import save_backbone

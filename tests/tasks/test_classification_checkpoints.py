@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from red_lightning import RED, apply_edits, load_head, save_edits
-from red_lightning.artifacts import read_edits
-from red_lightning.backbones.head import HeadOptions, pool
+from red_lightning.adapters import read_edits
+from red_lightning.backbones.classification_head import HeadOptions, pool
 from red_lightning.callbacks import read_checkpoint
 from red_lightning.errors import UsageError, usage_error_in
 from red_lightning.methods import HeadOnly

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from red_lightning import RED
-from red_lightning.backbones.head import HeadOptions
+from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.errors import UsageError
 from red_lightning.methods import HeadOnly
-from red_lightning.methods.base import Method
+from red_lightning.methods.method import Method
 from red_lightning.tasks import Classification
 from tests.backbones_zoo import save_backbone
 from tests.callbacks.test_resume import KeepEvery

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from red_lightning.artifacts import save_edits
+from red_lightning.adapters import save_edits
 from red_lightning.backbones.sharding import full_parameters
 from red_lightning.callbacks import BestCheckpoint
 from tests.backbones_zoo import VOCABULARY, build_tokenizer

@@ -1,0 +1,114 @@
+"""What every way of adapting a frozen backbone can do."""
+
+from abc import ABC, abstractmethod
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from red_lightning.editing import surgery
+from red_lightning.compat.module_dtype import KeepsDtype
+from red_lightning.errors import UsageError
+from red_lightning.methods.options import options_of
+
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+class Method(ABC):
+    """A way to adapt a frozen backbone: one paper, one file, one subclass.
+
+    A method holds its options, under the names of its arguments, and no state: what it trains becomes part of the
+    backbone it is applied to. Its adapter keeps those options, and a class of your own also its import path.
+    """
+
+    packs = True
+    """Whether several texts packed into one row stay apart."""
+    combines: Literal["affine", "mean"] | None = None
+    """How adapters are combined: ``affine`` if all that is learned are tensors ``scaling`` and ``bias`` of modules
+    whose output they edit column by column, ``mean`` if it is the backbone's own weights, None if they cannot be."""
+    computed = False
+    """Whether what the method adds is computed (:meth:`compute`) and not trained."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many positions of the backbone the method takes up, before each text."""
+        return 0
+
+    @abstractmethod
+    def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
+        """Freeze the backbone and attach what trains.
+
+        The output is at first unchanged, but for SSF, LoReFT, prefix and prompt tuning, whose first values are random.
+        Those are drawn from torch's generator of the CPU, which the task seeds. What is attached is float32, whatever
+        the backbone's dtype and torch's default dtype, on the backbone's device.
+
+        Args:
+            backbone: A Hugging Face model.
+
+        Returns:
+            The parameters that train, by their name in the backbone.
+        """
+
+    def compute(self, backbone: nn.Module, tokenizer: Any) -> None:  # noqa: B027 - most methods compute nothing
+        """Compute what the method adds but does not train (nothing, unless a method overrides this).
+
+        A new run does so before its first step; a checkpoint and the edits hold the result.
+
+        Args:
+            backbone: The backbone that the method was applied to.
+            tokenizer: Its Hugging Face tokenizer.
+
+        Raises:
+            UsageError: What it is computed from cannot be read.
+        """
+
+    def detach(self, backbone: nn.Module) -> None:
+        """Remove what :meth:`apply` attached; the backbone is bit for bit what it was.
+
+        Raises:
+            UsageError: The method changes the backbone's own weights.
+        """
+        surgery.detach(backbone)
+
+    def fold(self, backbone: nn.Module) -> None:
+        """Merge what was learned into the backbone's own weights, and detach.
+
+        Raises:
+            UsageError: The method cannot be merged exactly.
+        """
+        raise UsageError(f"{type(self).__name__} cannot be folded into the backbone's weights; keep its edits instead")
+
+    def penalty(self, backbone: nn.Module) -> Tensor | None:
+        """What an optimizer step minimises besides the mean loss of its rows; None if nothing.
+
+        Args:
+            backbone: The backbone that the method was applied to.
+
+        Returns:
+            A scalar, which depends on what is learned alone, or None.
+        """
+        return None
+
+    def after_step(self, backbone: nn.Module, state: State, step: int, steps: int) -> None:  # noqa: B027
+        """Do what follows each optimizer step (nothing, unless a method overrides this).
+
+        Args:
+            backbone: The backbone that the method was applied to, with the gradients of the step.
+            state: What the optimizer remembers of each parameter, as part of each checkpoint: a method may add tensors
+                of the parameter's shape, but only once the optimizer has taken a step with it.
+            step: The optimizer step that was taken, counted from 1.
+            steps: How many there are in the run.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """The method's name and options as plain values, for artefacts and results."""
+        options = options_of(type(self))
+        return {"name": type(self).__name__, **{name: value for name, value in vars(self).items() if name in options}}
+
+
+class Learned(KeepsDtype):
+    """A module that is learned: it follows the backbone to another device, but never to another dtype.
+
+    In bfloat16 a scaling would never leave 1 (its neighbour there is 1.0078), and small steps of any other number
+    would be lost too.
+    """

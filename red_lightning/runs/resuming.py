@@ -1,0 +1,108 @@
+"""How an unfinished run is continued: from which checkpoint, with the same settings, and with its logs kept."""
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from red_lightning.callbacks import BestCheckpoint, read_checkpoint
+from red_lightning.errors import UsageError
+from red_lightning.tasks.checkpoint_identity import RECORD
+
+Way = Literal["last", "auto"]
+
+
+def way(given: str | None, command: str | None) -> Way | None:
+    """How ``--ckpt_path`` asks to continue an unfinished run, if it does.
+
+    Args:
+        given: Its value.
+        command: The command, of which ``fit`` alone can be continued.
+
+    Raises:
+        UsageError: It is another one.
+    """
+    if given not in ("last", "auto"):
+        return None
+    if command != "fit":
+        raise UsageError(f"--ckpt_path {given} continues a fit; give {command} best, or the path of a checkpoint")
+    return cast(Way, given)
+
+
+def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str, dict[str, Any] | None]:
+    """The checkpoint from which a run goes on, and what a user is told about it.
+
+    The third value is the state of the callback that chooses the best checkpoint.
+
+    Args:
+        run: The run's folder.
+        way: ``last`` for ``last.ckpt``; ``auto`` for the newest checkpoint that is whole.
+
+    Returns:
+        No path if the run has to start from the beginning.
+
+    Raises:
+        UsageError: ``last.ckpt`` is damaged (``last`` only).
+    """
+    files = [run / "checkpoints" / "last.ckpt"]
+    if way == "auto":
+        files = sorted(run.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    damaged = ""
+    for file in filter(Path.exists, files):
+        try:
+            content = read_checkpoint(file)
+        except UsageError:
+            if way == "last":
+                raise
+            damaged += f"{file.name} is damaged; "
+        else:
+            whole_step = content.get(RECORD, {}).get("whole_step", True)
+            if way == "auto" and not whole_step:  # best.ckpt, if a validation came amid an accumulation
+                continue
+            began = content.get("callbacks", {}).get(BestCheckpoint.__qualname__)
+            return file, f"{damaged}continuing from {file.name} of {run.name}", began
+    return None, f"{damaged}there is no unfinished run to continue; starting from the beginning", None
+
+
+def keep_logs(path: Path) -> None:
+    """Set the metrics of an interrupted run aside: its logger would begin by deleting them."""
+    for file in path.glob("logs/**/metrics.csv"):
+        numbers = range(1, 1000)
+        file.rename(next(name for n in numbers if not (name := file.with_name(f"metrics-part{n}.csv")).exists()))
+
+
+def refuse_changes(path: Path, text: str) -> None:
+    """Refuse to continue a run with another task, other data or another seed: its records would lie.
+
+    Args:
+        path: The run's folder.
+        text: The settings now, as config.yaml holds them.
+
+    Raises:
+        UsageError: Names the first setting that differs.
+    """
+    if not (path / "config.yaml").is_file():
+        return
+    before, now = (_settings(yaml.safe_load(t)) for t in ((path / "config.yaml").read_text(encoding="utf-8"), text))
+    if before.pop("model.method.replicas", 1) != 1:  # 0.1.0 wrote 1 for an ordinary run
+        raise UsageError(
+            f"'{path}' is the folder of replicas, which were removed; continue each of its runs by itself: "
+            f"fit --config {path}/NAME/config.yaml --run.name NAME --ckpt_path auto"
+        )
+    for key in {*before, *now} - {"data.num_workers"}:
+        if before.get(key) != now.get(key):
+            raise UsageError(
+                f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "
+                "continue with the same settings, or start a new run"
+            )
+
+
+def _settings(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The settings of task, data and seed by their full name."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    keys = config if prefix else ("seed_everything", "model", "data")
+    flat: dict[str, Any] = {}
+    for key in keys:
+        flat.update(_settings(config.get(key), f"{prefix}.{key}".lstrip(".").replace(".init_args", "")))
+    return flat
