@@ -17,8 +17,8 @@ from threading import Thread
 from typing import Any
 
 from red_lightning.adapters import find_edits
-from red_lightning.adapters.file_format import read_record
 from red_lightning.adapters.edited import Edited, trained_options
+from red_lightning.adapters.file_format import read_record
 from red_lightning.errors import UsageError
 from red_lightning.generation import EditBank, Writer
 from red_lightning.generation.generators import open_model

@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``--help`` need not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    place = "artifacts" if name in ("Edited", "apply_edits", "load", "load_head", "save_edits") else "methods"
+    place = "adapters" if name in ("Edited", "apply_edits", "load", "load_head", "save_edits") else "methods"
     return getattr(import_module(f"{__name__}.{place}"), name)
 
 

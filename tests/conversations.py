@@ -5,8 +5,8 @@ from typing import Any
 
 from red_lightning import RED
 from red_lightning.data import ConversationsDataModule
-from red_lightning.data.row_data_module import Split
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.row_data_module import Split
 from red_lightning.generation import Decoding
 from red_lightning.tasks import InstructionTuning
 from tests.training import FOODS, NAMES

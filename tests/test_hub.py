@@ -20,8 +20,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 import red_lightning
 from red_lightning import hub
 from red_lightning.adapters.edited import find_edits, has_edits
-from red_lightning.export.hub_repository import find_remote
 from red_lightning.errors import UsageError
+from red_lightning.export.hub_repository import find_remote
 from red_lightning.generation.generators import open_model
 
 DEAD = "http://127.0.0.1:9"

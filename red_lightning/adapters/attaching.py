@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from red_lightning.adapters.record_checks import method_of, trained_part
-from red_lightning.adapters.file_format import HEAD, read_edits, site_name
 from red_lightning.adapters.extensions import own_path
+from red_lightning.adapters.file_format import HEAD, read_edits, site_name
+from red_lightning.adapters.record_checks import method_of, trained_part
 from red_lightning.editing.surgery import require_unedited
 from red_lightning.errors import UsageError, first_line
 from red_lightning.methods import Method

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from red_lightning.editing.affine import AFFINE, How, combine_vectors, union
-from red_lightning.adapters.record_checks import method_class
-from red_lightning.adapters.file_format import HEAD, read_edits, save_edits
-from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.adapters.edited import find_edits
+from red_lightning.adapters.file_format import HEAD, read_edits, save_edits
+from red_lightning.adapters.record_checks import method_class
+from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.backbones.quantization import backbone_of
+from red_lightning.editing.affine import AFFINE, How, combine_vectors, union
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED, Method
 

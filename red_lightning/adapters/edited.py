@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from red_lightning import hub
 from red_lightning.adapters.attaching import place_edits
-from red_lightning.adapters.record_checks import method_class
 from red_lightning.adapters.file_format import FILES, HEAD, build_head, read_edits
+from red_lightning.adapters.record_checks import method_class
 from red_lightning.atomic_files import new_folder
 from red_lightning.backbones import loading
 from red_lightning.backbones.classification_head import ClassificationHead
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.quantization import Dtype
 from red_lightning.backbones.tokenizer import load_tokenizer
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError, enough_memory, first_line
 
 
@@ -233,5 +234,6 @@ def load_backbone(
     """The pretrained model that edits were learned on, unedited; with ``meta`` without weights."""
     head = record.get("head") or {}
     if head or record.get("task") == "Classification":
-        return loading.load_encoder(source, options, bool(head) and head["pooling"] == "pooler", meta)
-    return loading.load_generator(source, options, meta)
+        keep_pooler = bool(head) and head["pooling"] == "pooler"
+        return prepared(loading.load_encoder, source, options, keep_pooler, meta=meta)
+    return prepared(loading.load_generator, source, options, meta=meta)

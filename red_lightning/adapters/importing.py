@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from red_lightning.adapters.file_format import HEAD, save_edits
-from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.adapters.released_files import attach_vectors, read_classifier, read_vectors
+from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.backbones import loading
 from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.errors import UsageError

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.adapters.record_checks import wrong_values
 from red_lightning.adapters.file_format import site_name
+from red_lightning.adapters.record_checks import wrong_values
 from red_lightning.errors import UsageError
 from red_lightning.families import Architecture, architecture_of
 from red_lightning.methods.red import RED, RED_PLUS_SITES

@@ -1,1 +1,1 @@
-"""All knowledge of Hugging Face internals: families, loading, surgery."""
+"""Load a pretrained backbone: its weights, tokenizer, quantization, sharding and fingerprint."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -15,12 +15,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from transformers.utils import logging
 
 from red_lightning import hub
-from red_lightning.efficiency.compiling import compile_blocks, require_compiler
-from red_lightning.efficiency.fused_kernels import Kernels, fuse, require_kernels
 from red_lightning.backbones.quantization import Dtype, Quantization, check_format, quantization_config
-from red_lightning.efficiency.recomputation import recompute_selectively
-from red_lightning.efficiency.verification import require_equal
 from red_lightning.errors import UsageError, first_line
+
+Kernels = Literal["liger"]
+"""The libraries of fused kernels."""
 
 
 @dataclass
@@ -189,7 +188,6 @@ def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, me
 
 def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_lack: str = "") -> Any:
     """The model of an auto class; parameters whose names begin with ``may_lack`` (if any) need no weights."""
-    require_kernels(options.kernels, source.config.model_type, options.compile)
     try:
         if meta:
             with torch.device("meta"):
@@ -200,9 +198,7 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                     trust_remote_code=options.trust_remote_code,
                 )
             model.tie_weights()  # transformers 5.0 leaves that out on the meta device
-            prepare(model, options)
             return model
-        require_compiler(options.compile)
         with silence():  # what is missing is refused below
             model, report = auto.from_pretrained(
                 source.place,
@@ -215,9 +211,6 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
                 **source.arguments(options),
             )
         check_format(model, options.quantization)
-        prepare(model, options)
-        if options.compile:
-            compile_blocks(model)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -232,19 +225,6 @@ def _load(auto: Any, source: Source, options: BackboneOptions, meta: bool, may_l
             f"'{unfit[0]}' is missing or of another shape"
         )
     return model
-
-
-def prepare(model: Any, options: BackboneOptions) -> None:
-    """Let forward passes use kernels and keep less. Checkpointing is not reentrant, for frozen embeddings."""
-    if options.strict:
-        require_equal(model)
-    fuse(model, options.kernels)
-    chosen, own_way = options.selective_recomputation, options.compile or options.kernels is not None
-    if chosen or (chosen is None and not own_way):
-        recompute_selectively(model, always=bool(chosen))
-    if options.gradient_checkpointing:
-        (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()  # 5.2x
-        model.disable_input_require_grads()  # else blocks before the first edit would be computed again, for nothing
 
 
 @contextmanager

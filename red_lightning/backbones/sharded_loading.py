@@ -8,9 +8,9 @@ from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from red_lightning.efficiency.compiling import refuse_compiled
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import refuse_division
+from red_lightning.backbones.sharding import refuse_compiled
 from red_lightning.backbones.weight_files import Place, find_places
 from red_lightning.compat.weight_initialization import can_compute_buffers, compute_buffers, keeps_some_in_float32
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor, distributed, nn
 
-from red_lightning.efficiency.compiling import is_compiled, refuse_compiled
 from red_lightning.backbones.quantization import is_quantized, refuse_division
 from red_lightning.compat.wrapped_names import unwrapped
+from red_lightning.errors import UsageError
 from red_lightning.families import architecture_of
 
 _IN_STEP = "generates_in_step"
@@ -28,6 +28,24 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
     refuse_compiled(is_compiled(backbone))
     pattern = architecture_of(backbone.config).block_pattern()
     return [module for name, module in backbone.named_modules() if pattern.fullmatch(name)]
+
+
+def is_compiled(backbone: nn.Module) -> bool:
+    """Whether torch.compile makes kernels for the backbone's blocks."""
+    return getattr(backbone, "blocks_are_compiled", False) is True
+
+
+def refuse_compiled(backbone_is_compiled: bool) -> None:
+    """Refuse to divide the weights of a compiled backbone over processes, which its kernels know nothing of.
+
+    Raises:
+        UsageError: It is compiled.
+    """
+    if backbone_is_compiled:
+        raise UsageError(
+            "a compiled backbone cannot be divided over processes; leave model.backbone_options.compile out, or give "
+            "--trainer.strategy ddp, with which each process holds all of it"
+        )
 
 
 def generate_in_step(backbone: nn.Module) -> None:

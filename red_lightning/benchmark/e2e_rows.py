@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-from red_lightning.editing.sites import find_sites
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
@@ -21,6 +20,7 @@ from red_lightning.benchmark.shapes import SHAPES, Shape, shape_of
 from red_lightning.benchmark.training import on
 from red_lightning.data import E2E
 from red_lightning.data.collation import IGNORED, collate_for_loss
+from red_lightning.editing.sites import find_sites
 from red_lightning.methods import RED
 from red_lightning.tasks import DataToText
 

@@ -18,9 +18,7 @@ from typing import Any
 
 import torch
 
-from red_lightning.efficiency.flops import step_flops
 from red_lightning.backbones.loading import BackboneOptions
-from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.clocks import on_cpu, on_cuda
 from red_lightning.benchmark.llama_steps import Way, batch_of, plain_way, red_way, same_gradients
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
@@ -28,6 +26,8 @@ from red_lightning.benchmark.quantized_models import quantized, written_out
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import Shape, build, config_of, shape_of
 from red_lightning.callbacks.peak_flops import peak_flops
+from red_lightning.editing.surgery import shared_copy
+from red_lightning.efficiency.flops import step_flops
 from red_lightning.errors import UsageError
 
 PLAIN, OURS, COMPILED, KERNELS = "the authors' way", "RED", "RED, compile", "RED, kernels: liger"

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import peak_bytes
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import shape_of
 from red_lightning.data.collation import IGNORED
+from red_lightning.efficiency.loss_head import label_losses
 
 TOKENS = {"tiny": 24, "small": 1536, "paper": 1536}
 """Size -> positions."""

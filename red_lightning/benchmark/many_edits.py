@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.editing.sites import find_sites
-from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.measure import Case, Goal, Variant, compare
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import build, shape_of, token_ids
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import shared_copy
 from red_lightning.generation import EditBank
 from red_lightning.methods import RED
 

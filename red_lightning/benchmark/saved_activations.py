@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.efficiency.recomputation import recompute_selectively
-from red_lightning.editing.sites import find_sites
-from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import saved_bytes
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import build, shape_of, token_ids
 from red_lightning.benchmark.training import Steps
+from red_lightning.editing.sites import find_sites
+from red_lightning.editing.surgery import shared_copy
+from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.methods import IA3, RED, LoRA, Method
 
 AUTHORS, PLAIN, OURS = "the authors' layer", "RED, plain", "RED, selective_recomputation: true"

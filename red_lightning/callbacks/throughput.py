@@ -15,8 +15,8 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from red_lightning.efficiency.flops import StepFlops, step_flops
 from red_lightning.callbacks.peak_flops import peak_flops
+from red_lightning.efficiency.flops import StepFlops, step_flops
 
 
 class Unprofiled(PassThroughProfiler):

@@ -82,8 +82,8 @@ def alpaca_eval(
     Raises:
         UsageError: There is no such model or file, the folder holds something else, or the judge gives no judgments.
     """
-    from red_lightning.evaluation import judging
     from red_lightning.evaluation import alpaca_eval_scores as bench
+    from red_lightning.evaluation import judging
     from red_lightning.evaluation.annotator import Annotator, load_annotator
     from red_lightning.evaluation.benchmark_answers import OUTPUT, Contestant, claim, model_outputs
     from red_lightning.evaluation.scored_models import find_model

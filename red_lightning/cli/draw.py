@@ -19,8 +19,8 @@ def draw(
         revision: Branch, tag or commit of the hub repository.
         trust: Taken by every command that reads edits; here nothing is imported, since tensors alone are drawn.
     """
-    from red_lightning.pictures import draw_edits
     from red_lightning.adapters import find_edits, read_edits
+    from red_lightning.pictures import draw_edits
 
     tensors, record = read_edits(find_edits(edits, revision))
     try:

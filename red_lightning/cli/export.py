@@ -38,8 +38,8 @@ def export(
         UsageError: The edits cannot be read or folded exactly, or the output holds something or cannot be written.
     """
     from red_lightning.adapters import copy_edits
-    from red_lightning.export import export_merged, largest_difference
     from red_lightning.errors import UsageError, require_range
+    from red_lightning.export import export_merged, largest_difference
 
     if format == "edits":
         given = {"backbone": backbone, "dtype": dtype, "max_shard_gb": max_shard_gb if max_shard_gb != 2.0 else None}

@@ -81,8 +81,8 @@ def generate(
     """
     from red_lightning.evaluation.scored_models import find_model
     from red_lightning.generation import Writer
-    from red_lightning.generation.prompt_files import refuse_existing
     from red_lightning.generation.generators import open_model
+    from red_lightning.generation.prompt_files import refuse_existing
 
     if (prompt is None) == (file is None):
         raise UsageError("give the prompts: either --prompt TEXT or --file FILE")

@@ -17,11 +17,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import red_lightning.evaluation  # noqa: F401 - a config names its callback
 from red_lightning.callbacks import PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.cli import configs, includes
-from red_lightning.runs import folder
 from red_lightning.cli.parser import RedParser
 from red_lightning.compat.argument_parser import missing_package, strategy_without_package
 from red_lightning.errors import UsageError, cannot_write
 from red_lightning.paper import register_resolvers
+from red_lightning.runs import folder
 from red_lightning.tasks import BackboneTask
 
 QUIET = [

@@ -127,11 +127,11 @@ def mt_bench(
 
 def _show(models: dict[str, Any], folder: Path) -> None:
     """Tables of both turns and of all grades beside Table 16, and the picture of Figure 2."""
-    from red_lightning.evaluation import judging
     from red_lightning.errors import UsageError
+    from red_lightning.evaluation import judging
     from red_lightning.evaluation.mt_bench_grades import CATEGORIES
-    from red_lightning.pictures.radar import draw_radar
     from red_lightning.paper.published import published_row
+    from red_lightning.pictures.radar import draw_radar
 
     papers = {}
     for title, table in PUBLISHED.items():

@@ -60,11 +60,11 @@ def open_llm(
     """
     from rich.console import Console
 
-    from red_lightning.evaluation.judging import name_of
     from red_lightning.errors import UsageError
+    from red_lightning.evaluation.judging import name_of
     from red_lightning.evaluation.leaderboard import require_harness
-    from red_lightning.evaluation.scored_models import find_model
     from red_lightning.evaluation.open_llm_scores import Questions, score_all
+    from red_lightning.evaluation.scored_models import find_model
 
     require_harness()
     names = [task.strip() for task in ",".join(tasks).split(",") if task.strip()]

@@ -29,10 +29,10 @@ def score(
     """
     from json import dumps
 
-    from red_lightning.runs.display import print_scores
     from red_lightning.errors import UsageError
     from red_lightning.metrics import meteor_missing, read_predictions, read_references
     from red_lightning.metrics import score as compute
+    from red_lightning.runs.display import print_scores
 
     groups, texts = read_references(references), read_predictions(predictions)
     if len(groups) != len(texts):

@@ -16,11 +16,11 @@ from red_lightning.cli.parameter_counts import Counter
 from red_lightning.cli.parser import RedParser
 from red_lightning.cli.study_plan import Plan, pairs
 from red_lightning.errors import UsageError, require_range
-from red_lightning.studies.cells import Cell
-from red_lightning.studies.cell_results import collect
-from red_lightning.studies.launchers import note_lost_jobs, run_here, submit, visible_devices
 from red_lightning.pictures.study_scores import draw_results
+from red_lightning.studies.cell_results import collect
 from red_lightning.studies.cell_runs import State
+from red_lightning.studies.cells import Cell
+from red_lightning.studies.launchers import note_lost_jobs, run_here, submit, visible_devices
 from red_lightning.studies.study_tables import as_csv, latex, markdown
 
 KINDS = ("done", "running", "queued", "failed", "stale", "waiting")

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from red_lightning.cli import configs
 from red_lightning.cli.parser import REPLICAS
 from red_lightning.errors import UsageError, nearest
-from red_lightning.studies.cells import Cell, Files, expand, pick, setting
 from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.cells import Cell, Files, expand, pick, setting
 from red_lightning.studies.setting_selection import Choice, Group, choose, trials, with_choice
 from red_lightning.studies.study_file import Study, read_study
 

@@ -16,13 +16,13 @@ from red_lightning.callbacks import (
     PredictionWriter,
     read_checkpoint,
 )
-from red_lightning.runs import resuming, display, results, folder
-from red_lightning.evaluation import checkpoint_selection
 from red_lightning.cli.launch import launch
 from red_lightning.cli.missing_extras import report_missing
-from red_lightning.runs.display import shown
 from red_lightning.errors import UsageError
+from red_lightning.evaluation import checkpoint_selection
 from red_lightning.paper.hyperparameters import unresolved
+from red_lightning.runs import display, folder, results, resuming
+from red_lightning.runs.display import shown
 from red_lightning.strategies.allocation import keep_freed_memory
 from red_lightning.tasks.backbone_task import RECORD
 

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any, Literal
 
 from red_lightning.data.collation import Batch, collate_for_decoding
-from red_lightning.data.resumable_loader import EpochBatches
+from red_lightning.data.hub_rows import Row
 from red_lightning.data.messages import asked, first_prompt, require_conversation, texts_of
 from red_lightning.data.packing import collate_packed, collate_padded
-from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
-from red_lightning.data.hub_rows import Row
-from red_lightning.data.subsets import hold_out, require_size
 from red_lightning.data.prompt_templates import TemplateName, make_template
+from red_lightning.data.resumable_loader import EpochBatches
+from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
+from red_lightning.data.subsets import hold_out, require_size
 from red_lightning.errors import UsageError, require_range
 
 AT_ONCE = 1000

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from red_lightning.data.hub_rows import Row, hub_rows
 from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.data.provenance import hub_provenance
-from red_lightning.data.hub_rows import Row, hub_rows
 
 
 class E2E(PairsDataModule):

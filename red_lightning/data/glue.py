@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
+from red_lightning.data.hub_rows import Row, hub_rows
 from red_lightning.data.provenance import hub_provenance
 from red_lightning.data.row_data_module import Split
-from red_lightning.data.hub_rows import Row, hub_rows
+from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
 from red_lightning.errors import UsageError, nearest
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.data.conversations import ConversationsDataModule
+from red_lightning.data.hub_rows import Row, require_columns
 from red_lightning.data.local_files import as_text, file_records, standing_in
 from red_lightning.data.messages import Message, require_conversation
 from red_lightning.data.row_data_module import Split
-from red_lightning.data.hub_rows import Row, require_columns
 from red_lightning.errors import UsageError
 
 

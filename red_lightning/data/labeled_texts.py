@@ -4,11 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
+from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.data.local_files import file_rows
 from red_lightning.data.row_data_module import Split
-from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.data.subsets import subset
+from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
 from red_lightning.errors import UsageError, require_range
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from red_lightning.data.collation import collate_for_decoding, collate_for_loss
+from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.data.packing import collate_packed
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
 from red_lightning.data.source_groups import collate_encoded_once, collate_shared, whole_groups
-from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.errors import UsageError
 
 

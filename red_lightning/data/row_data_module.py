@@ -11,8 +11,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from red_lightning.data.batch_sizes import accumulation
-from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader, evaluation_loader, moved
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader, evaluation_loader, moved
 from red_lightning.data.subsets import subset, train_rows
 from red_lightning.errors import UsageError, require_range
 

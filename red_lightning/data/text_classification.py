@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from red_lightning.data.collation import pad
+from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.data.local_files import file_rows
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
-from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.errors import UsageError, nearest, require_range
 
 TEXTS = ("text", "text_pair")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from red_lightning.data.local_files import file_rows, standing_in
-from red_lightning.data.resumable_loader import EpochBatches
-from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.local_files import file_rows, standing_in
+from red_lightning.data.pairs import PairsDataModule, Split
+from red_lightning.data.resumable_loader import EpochBatches
 from red_lightning.errors import UsageError
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from red_lightning.data.conversations import ConversationsDataModule
+from red_lightning.data.hub_rows import Row, hub_table
 from red_lightning.data.messages import require_conversation
 from red_lightning.data.provenance import hub_provenance
 from red_lightning.data.row_data_module import Split
-from red_lightning.data.hub_rows import Row, hub_table
 from red_lightning.data.subsets import require_size
 from red_lightning.errors import UsageError
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from red_lightning.editing.learned import Learned
 from red_lightning.errors import UsageError
-from red_lightning.methods.method import Learned
 
 
 class StackedEditor(Learned):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from red_lightning.editing.hooks import add_hook, has_hook, remove_hooks
 from red_lightning.backbones.quantization import in_fewer_bits
+from red_lightning.editing.hooks import add_hook, has_hook, remove_hooks
 from red_lightning.editing.sites import Site
-from red_lightning.efficiency.verification import structure_changed
+from red_lightning.editing.structure import structure_changed
 from red_lightning.errors import UsageError
 
 EDITOR = "editor"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from red_lightning.editing.hooks import add_hook, remove_hooks
-from red_lightning.efficiency.verification import structure_changed
 from red_lightning.compat.key_value_cache import cache_among, cache_argument, rename_cache
+from red_lightning.editing.hooks import add_hook, remove_hooks
+from red_lightning.editing.structure import structure_changed
 from red_lightning.errors import UsageError
 
 TOKENS = "virtual_tokens"

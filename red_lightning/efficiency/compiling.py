@@ -98,24 +98,6 @@ def compile_blocks(backbone: Any) -> None:
     backbone.register_forward_hook(_end, always_call=True)
 
 
-def is_compiled(backbone: nn.Module) -> bool:
-    """Whether :func:`compile_blocks` was called."""
-    return getattr(backbone, "blocks_are_compiled", False) is True
-
-
-def refuse_compiled(backbone_is_compiled: bool) -> None:
-    """Refuse to divide the weights of a compiled backbone over processes, which its kernels know nothing of.
-
-    Raises:
-        UsageError: It is compiled.
-    """
-    if backbone_is_compiled:
-        raise UsageError(
-            "a compiled backbone cannot be divided over processes; leave model.backbone_options.compile out, or give "
-            "--trainer.strategy ddp, with which each process holds all of it"
-        )
-
-
 _left_alone: list[Any] = []
 """The forward pass that runs without the kernels."""
 

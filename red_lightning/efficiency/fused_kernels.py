@@ -11,18 +11,16 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from red_lightning.backbones.loading import Kernels
 from red_lightning.editing.sites import epsilon_of
 from red_lightning.efficiency.verification import verified
 from red_lightning.errors import UsageError
-
-Kernels = Literal["liger"]
-"""Whose fused kernels a backbone uses."""
 
 _FFN = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), ("LigerSwiGLUMLP", "silu")),

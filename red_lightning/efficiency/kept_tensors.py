@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from red_lightning.efficiency.recomputed_operations import RULES, convert
 from red_lightning.compat.autograd_graph import output_of, saved, version_of
+from red_lightning.efficiency.recomputed_operations import RULES, convert
 
 MOST_OPERATIONS = 6
 """By how many operations one tensor may be computed again, so that no chain of residuals grows with the depth."""

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from red_lightning.backbones.sharding import needs_every_process
+from red_lightning.editing.virtual_tokens import arguments
 from red_lightning.efficiency.input_only_activations import replace_activations
 from red_lightning.efficiency.kept_tensors import ForwardPass
 from red_lightning.efficiency.recomputed_operations import note_epsilon
-from red_lightning.backbones.sharding import needs_every_process
 from red_lightning.efficiency.verification import verified
-from red_lightning.editing.virtual_tokens import arguments
 
 SMALLEST = 2**17
 """Numbers in a hidden state of all tokens, below which a forward pass keeps little and looking at each tensor of it

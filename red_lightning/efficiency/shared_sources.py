@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from red_lightning.compat.attention import attention_of
+from red_lightning.editing.virtual_tokens import arguments
 from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.efficiency.packed_loss import losses_apart
 from red_lightning.efficiency.verification import verified
-from red_lightning.editing.virtual_tokens import arguments
-from red_lightning.compat.attention import attention_of
 from red_lightning.families import can_pack
 
 FEW = 10

@@ -27,6 +27,7 @@ from torch import Tensor, distributed, nn
 from red_lightning.backbones.quantization import is_quantized
 from red_lightning.backbones.sharding import needs_every_process
 from red_lightning.compat.attention import attention_of
+from red_lightning.editing.structure import structure_changes
 from red_lightning.errors import UsageError, first_line
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -74,7 +75,6 @@ _verdicts: dict[tuple[str, str], Verdict] = {}
 _of_model: "WeakKeyDictionary[nn.Module, dict[str, tuple[int, Verdict]]]" = WeakKeyDictionary()
 _comparing: set[str] = set()
 _one_at_a_time = RLock()
-_changes = 0
 
 
 def verified(path: str, backbone: Any, fast: Callable[[], Tensor], plain: Callable[[], Tensor]) -> bool:
@@ -93,7 +93,7 @@ def verified(path: str, backbone: Any, fast: Callable[[], Tensor], plain: Callab
         UsageError: They differ, and the model is strict (see :func:`require_equal`).
     """
     known = _of_model.setdefault(backbone, {})
-    if path in known and known[path][0] == _changes:
+    if path in known and known[path][0] == structure_changes():
         return known[path][1].holds
     if torch.compiler.is_compiling():
         return True
@@ -115,19 +115,13 @@ def verified(path: str, backbone: Any, fast: Callable[[], Tensor], plain: Callab
         raise UsageError(
             _explained(verdict, backbone) + "; leave --model.backbone_options.strict out to use the plain path"
         )
-    known[path] = _changes, verdict
+    known[path] = structure_changes(), verdict
     return verdict.holds
 
 
 def require_equal(backbone: nn.Module) -> None:
     """Let a fast path that differs from its plain equivalent be an error on this model."""
     setattr(backbone, STRICT, True)
-
-
-def structure_changed() -> None:
-    """Note that modules were added to a model or removed from it, so that its fast paths are looked at again."""
-    global _changes
-    _changes += 1
 
 
 def verdicts_of(backbone: nn.Module) -> dict[str, Verdict]:

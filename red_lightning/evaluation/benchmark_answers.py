@@ -16,9 +16,9 @@ from red_lightning.data.prompt_templates import make_template
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.scored_models import Candidate
 from red_lightning.generation import PromptStyle, Writer
-from red_lightning.generation.writer import trained_decoding
 from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import trained_style
+from red_lightning.generation.writer import trained_decoding
 from red_lightning.jsonl import Record, Records
 
 SETTINGS = "settings.json"

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from red_lightning.callbacks import BestCheckpoint, never_logged
 from red_lightning.callbacks.criterion import require_mode
-from red_lightning.runs.folder import is_first_process
 from red_lightning.evaluation import TaskScore
+from red_lightning.runs.folder import is_first_process
 from red_lightning.tasks import BackboneTask
 
 

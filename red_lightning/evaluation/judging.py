@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from red_lightning.atomic_files import write_whole
-from red_lightning.runs.display import read_json
 from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import BYTES_PER_TOKEN, REPLY, Judge, Request
 from red_lightning.jsonl import Record, Records
+from red_lightning.runs.display import read_json
 
 RESULTS = "results.json"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from red_lightning.adapters import Edited, find_edits
-from red_lightning.adapters.record_checks import method_class
-from red_lightning.adapters.file_format import read_record
-from red_lightning.atomic_files import digest_of
 from red_lightning.adapters.edited import find_backbone, find_unedited, folder_first, has_edits, trained_options
+from red_lightning.adapters.file_format import read_record
+from red_lightning.adapters.record_checks import method_class
+from red_lightning.atomic_files import digest_of
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.errors import UsageError

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.adapters.attaching import attach_edits
-from red_lightning.adapters.file_format import site_name
 from red_lightning.adapters.edited import load_backbone
-from red_lightning.editing import surgery
+from red_lightning.adapters.file_format import site_name
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.backbones.weight_streaming import Weights, hollow, open_weights, stored_tensors
+from red_lightning.editing import surgery
 from red_lightning.errors import UsageError, first_line
 from red_lightning.methods import Method, RepresentationEditor
 from red_lightning.methods.peft_layers import adapted

@@ -9,9 +9,9 @@ import transformers
 from torch import Tensor
 
 from red_lightning.adapters.edited import load
-from red_lightning.export.merged_checkpoint import Merged
 from red_lightning.backbones.classification_head import ClassificationHead, pool
 from red_lightning.backbones.loading import BackboneOptions, silence
+from red_lightning.export.merged_checkpoint import Merged
 from red_lightning.families.positions import position_limit
 
 PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
 from red_lightning import hub
-from red_lightning.export.chat_template import write_paper_template
+from red_lightning.adapters.edited import find_backbone, find_edits, require_head_width
 from red_lightning.adapters.file_format import head_of, read_edits
 from red_lightning.atomic_files import new_folder, require_new
-from red_lightning.export.folding import INSTEAD, Folding, open_folding
-from red_lightning.adapters.edited import find_backbone, find_edits, require_head_width
-from red_lightning.export.weight_shards import write_shards
-from red_lightning.export.equivalents import Form, forms, older_names
 from red_lightning.backbones.quantization import Dtype
-from red_lightning.export.sequence_classifiers import sequence_classifier
 from red_lightning.backbones.weight_files import TOKENIZER_FILES, file_of
 from red_lightning.errors import UsageError
+from red_lightning.export.chat_template import write_paper_template
+from red_lightning.export.equivalents import Form, forms, older_names
+from red_lightning.export.folding import INSTEAD, Folding, open_folding
+from red_lightning.export.sequence_classifiers import sequence_classifier
+from red_lightning.export.weight_shards import write_shards
 
 DECODING = ("num_beams", "length_penalty", "no_repeat_ngram_size", "repetition_penalty", "max_new_tokens")
 """What of a run's decoding the generation config of transformers has a place for, besides sampling."""

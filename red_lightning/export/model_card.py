@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from red_lightning import hub
-from red_lightning.export.card_metadata import TASKS, About, metadata, tested_on
 from red_lightning.adapters.file_format import HEAD
-from red_lightning.export.markdown import cell, is_number, link, listed, number, table
+from red_lightning.export.card_metadata import TASKS, About, metadata, tested_on
 from red_lightning.export.card_usage import how_to_load
+from red_lightning.export.markdown import cell, is_number, link, listed, number, table
 
 CITATION = """\
 ```bibtex

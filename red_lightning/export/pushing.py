@@ -13,17 +13,17 @@ from huggingface_hub.utils import validate_repo_id
 from yaml import YAMLError
 
 from red_lightning import hub
-from red_lightning.export.model_card import write_card
-from red_lightning.export.card_metadata import About
+from red_lightning.adapters.edited import find_backbone, find_edits, load_backbone
 from red_lightning.adapters.file_format import read_edits
 from red_lightning.atomic_files import write_whole
-from red_lightning.adapters.edited import find_backbone, find_edits, load_backbone
-from red_lightning.export.merged_checkpoint import export_merged
-from red_lightning.export.hub_repository import commit, find_remote, refuse_foreign, replaced
-from red_lightning.export.publishable import licence_of, public_record, published_backbone, trained_by
-from red_lightning.export.card_usage import loading_line
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError, cannot_write, first_line
+from red_lightning.export.card_metadata import About
+from red_lightning.export.card_usage import loading_line
+from red_lightning.export.hub_repository import commit, find_remote, refuse_foreign, replaced
+from red_lightning.export.merged_checkpoint import export_merged
+from red_lightning.export.model_card import write_card
+from red_lightning.export.publishable import licence_of, public_record, published_backbone, trained_by
 
 PLACES = ("_name_or_path", "name_or_path")
 """Where transformers' JSON files name the folder that something was loaded from."""

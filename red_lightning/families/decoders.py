@@ -1,7 +1,7 @@
 """Families that generate text from left to right, with one FFN in each block: one record each."""
 
-from red_lightning.families.logits_transforms import divided, scaled, softcapped
 from red_lightning.families.architecture import Architecture, Within, no_limit
+from red_lightning.families.logits_transforms import divided, scaled, softcapped
 
 LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
 GPT_BLOCK = r"h\.(?P<layer>\d+)"

@@ -1,7 +1,7 @@
 """Families that read a source and generate a target: one record each."""
 
-from red_lightning.families.decoders import OPT_SITES
 from red_lightning.families.architecture import Architecture, Within, no_limit
+from red_lightning.families.decoders import OPT_SITES
 
 _SELF = r"(?:Self|LocalSelf|TransientGlobalSelf)Attention"  # LongT5's encoder has one of the latter two
 T5_BLOCK = r"(?:encoder|decoder)\.block\.(?P<layer>\d+)"

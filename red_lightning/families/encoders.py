@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
 from red_lightning.families.architecture import Architecture, Within, after_padding
+from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
 BERT_SITES = {

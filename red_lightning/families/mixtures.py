@@ -5,9 +5,9 @@ costs as much as in a dense model and sees every token. It does not merge into t
 output alone. Layers with a single FFN in the same place are edited there in the same way.
 """
 
+from red_lightning.families.architecture import Architecture, Within
 from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES, QWEN_NEXT_SITES
 from red_lightning.families.logits_transforms import divided
-from red_lightning.families.architecture import Architecture, Within
 
 MIXTURE_SITES = {**LLAMA_SITES, "ffn": Within("mlp")}
 # The latent attention of DeepSeek makes keys and values of one small vector: only its output is as elsewhere.

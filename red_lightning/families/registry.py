@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from red_lightning.errors import UsageError
+from red_lightning.families.architecture import Architecture
 from red_lightning.families.decoders import DECODERS
 from red_lightning.families.encoder_decoders import ENCODER_DECODERS
 from red_lightning.families.encoder_decoders import REASONS as OF_ENCODER_DECODERS
 from red_lightning.families.encoders import ENCODERS
 from red_lightning.families.encoders import REASONS as OF_ENCODERS
 from red_lightning.families.mixtures import MIXTURES
-from red_lightning.families.architecture import Architecture
 
 ARCHITECTURES = [*ENCODERS, *DECODERS, *MIXTURES, *ENCODER_DECODERS]
 """Every record."""

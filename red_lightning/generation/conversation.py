@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from red_lightning.data.messages import Message
-from red_lightning.generation.writer import Writer
 from red_lightning.generation.prompts import Prompt
+from red_lightning.generation.writer import Writer
 
 
 @dataclass(frozen=True)

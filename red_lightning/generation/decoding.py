@@ -14,7 +14,13 @@ from red_lightning.families import depends_on_length
 from red_lightning.generation.beam_search import beam_search
 from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.greedy import greedy
-from red_lightning.generation.logits_processors import NoRepeatedNgram, Processors, RepetitionPenalty, Sampling, WithoutPadding
+from red_lightning.generation.logits_processors import (
+    NoRepeatedNgram,
+    Processors,
+    RepetitionPenalty,
+    Sampling,
+    WithoutPadding,
+)
 from red_lightning.generation.reader import Reader, Reads
 from red_lightning.generation.streaming import Stream
 from red_lightning.generation.uncached import (

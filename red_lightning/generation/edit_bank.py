@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.editing.affine import AFFINE
 from red_lightning.adapters.attaching import place_edits
-from red_lightning.adapters.record_checks import method_class
-from red_lightning.adapters.file_format import read_edits
 from red_lightning.adapters.edited import find_edits
+from red_lightning.adapters.file_format import read_edits
+from red_lightning.adapters.record_checks import method_class
+from red_lightning.editing.affine import AFFINE
+from red_lightning.editing.row_edits import BATCH, Rows, StackedEditor
 from red_lightning.editing.sites import Site, width_of
 from red_lightning.editing.surgery import (
     EDITOR,
@@ -32,7 +33,6 @@ from red_lightning.editing.surgery import (
 )
 from red_lightning.errors import UsageError, nearest
 from red_lightning.families import record_of
-from red_lightning.editing.row_edits import BATCH, Rows, StackedEditor
 
 Vectors = tuple[Tensor | None, Tensor | None]
 """A site's scaling and bias: float32, shape (width,); None for ones and for zeros."""

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from red_lightning.adapters.record_checks import method_of, trained_part
-from red_lightning.adapters.file_format import read_record
-from red_lightning.adapters.extensions import own_path
 from red_lightning.adapters.edited import (
     Edited,
     find_backbone,
@@ -18,9 +15,13 @@ from red_lightning.adapters.edited import (
     move,
     usable_device,
 )
+from red_lightning.adapters.extensions import own_path
+from red_lightning.adapters.file_format import read_record
+from red_lightning.adapters.record_checks import method_of, trained_part
 from red_lightning.backbones import loading
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.backbones.tokenizer import load_tokenizer
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError
 
 
@@ -66,7 +67,7 @@ def open_model(
         source, options = find_unedited(plain, revision, options)
     else:
         raise UsageError("no model is given: name a run's edits, or a model without edits by --backbone")
-    model = loading.load_generator(source, options, meta=not weights)
+    model = prepared(loading.load_generator, source, options, meta=not weights)
     if record and weights:
         trained_part(model, record, str(edits))
         if not own_path(record, "method"):  # which need not be imported where it is not attached

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.atomic_files import write_whole
-from red_lightning.data.local_files import as_text, file_records
-from red_lightning.data.instructions import conversations
-from red_lightning.data.messages import asked
 from red_lightning.data.hub_rows import require_columns
+from red_lightning.data.instructions import conversations
+from red_lightning.data.local_files import as_text, file_records
+from red_lightning.data.messages import asked
 from red_lightning.errors import UsageError, cannot_write
 from red_lightning.generation.prompts import Prompt
 from red_lightning.jsonl import Records

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from red_lightning.adapters import Edited
-from red_lightning.adapters.record_checks import virtual_tokens_of
 from red_lightning.adapters.extensions import own_path
+from red_lightning.adapters.record_checks import virtual_tokens_of
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.prompt_templates import make_template

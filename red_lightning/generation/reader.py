@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from red_lightning.backbones.sharding import generates_in_step
 from red_lightning.compat.generate_inputs import is_fed_as_most
 from red_lightning.compat.key_value_cache import cache_among, cache_argument
+from red_lightning.editing.row_edits import BATCH
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
 from red_lightning.generation.beam_cache import widen
-from red_lightning.editing.row_edits import BATCH
 
 
 class Reads(Protocol):

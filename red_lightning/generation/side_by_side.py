@@ -8,8 +8,8 @@ from typing import Any
 
 from red_lightning.errors import UsageError
 from red_lightning.generation import Prompt, Writer
-from red_lightning.generation.prompt_files import OutputFile, Question
 from red_lightning.generation.comparison_page import Column, html_page, markdown_page
+from red_lightning.generation.prompt_files import OutputFile, Question
 
 PAGES = {".html": html_page, ".md": markdown_page}
 

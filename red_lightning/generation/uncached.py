@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from red_lightning.backbones.decoder_start import start_token
-from red_lightning.families.positions import position_limit
 from red_lightning.backbones.sharding import needs_every_process
-from red_lightning.efficiency.verification import verified
-from red_lightning.generation.reader import Reader
 from red_lightning.editing.row_edits import BATCH
+from red_lightning.efficiency.verification import verified
+from red_lightning.families.positions import position_limit
+from red_lightning.generation.reader import Reader
 
 LENGTHS = (12, 7)
 """Most tokens of the two prompts that are compared; they differ, so that one of them is padded."""

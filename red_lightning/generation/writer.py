@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 
 from red_lightning.adapters import Edited
-from red_lightning.editing.unedited import unedited
 from red_lightning.data.collation import pad
 from red_lightning.data.messages import Message
+from red_lightning.editing.unedited import unedited
 from red_lightning.errors import UsageError, enough_memory, require_range
 from red_lightning.generation.decoding import decode
 from red_lightning.generation.decoding_options import FOR_INSTRUCTIONS, Decoding

@@ -2,13 +2,13 @@
 
 from red_lightning.methods.adalora import AdaLoRA
 from red_lightning.methods.adapters import Adapter, AdapterDrop, AdapterFFN
-from red_lightning.methods.method import Method
 from red_lightning.methods.bitfit import BitFit
 from red_lightning.methods.full import FullFineTuning
 from red_lightning.methods.head_only import HeadOnly
 from red_lightning.methods.ia3 import IA3
 from red_lightning.methods.last_blocks import LastBlocks
 from red_lightning.methods.lora import LoRA
+from red_lightning.methods.method import Method
 from red_lightning.methods.prefix import PrefixTuning
 from red_lightning.methods.prompt import PromptTuning
 from red_lightning.methods.qlora import QLoRA

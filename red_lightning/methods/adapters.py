@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from red_lightning.editing.learned import Learned
 from red_lightning.editing.sites import Site, epsilon_of, find_sites, inside_blocks, norms
 from red_lightning.editing.surgery import attach, freeze, require_unedited, trainable
 from red_lightning.errors import UsageError, nearest, require_range
-from red_lightning.methods.method import Learned, Method
+from red_lightning.methods.method import Method
 
 Activation = Literal["gelu", "relu", "silu", "tanh"]
 """What makes a bottleneck nonlinear."""

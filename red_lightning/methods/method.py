@@ -7,7 +7,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from red_lightning.editing import surgery
-from red_lightning.compat.module_dtype import KeepsDtype
 from red_lightning.errors import UsageError
 from red_lightning.methods.options import options_of
 
@@ -104,11 +103,3 @@ class Method(ABC):
         """The method's name and options as plain values, for artefacts and results."""
         options = options_of(type(self))
         return {"name": type(self).__name__, **{name: value for name, value in vars(self).items() if name in options}}
-
-
-class Learned(KeepsDtype):
-    """A module that is learned: it follows the backbone to another device, but never to another dtype.
-
-    In bfloat16 a scaling would never leave 1 (its neighbour there is 1.0078), and small steps of any other number
-    would be lost too.
-    """

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from red_lightning.editing.learned import Learned
 from red_lightning.editing.sites import find_sites, inside_blocks, linears
 from red_lightning.editing.surgery import EDITOR, fold, freeze, require_unedited, trainable
 from red_lightning.errors import UsageError
 from red_lightning.families import record_of
-from red_lightning.methods.method import Learned, Method
+from red_lightning.methods.method import Method
 
 
 class PeftLayers(Method):

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from red_lightning.editing.learned import Learned
 from red_lightning.editing.surgery import freeze, trainable
 from red_lightning.editing.virtual_tokens import attach_cache, cache_shape, detach
 from red_lightning.errors import require_range
-from red_lightning.methods.method import Learned, Method
+from red_lightning.methods.method import Method
 
 
 class Prefix(Learned):

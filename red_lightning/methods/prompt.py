@@ -7,10 +7,11 @@ from torch import nn
 from torch.func import functional_call
 
 from red_lightning.backbones.sharding import is_divided, whole
+from red_lightning.editing.learned import Learned
 from red_lightning.editing.surgery import freeze, trainable
 from red_lightning.editing.virtual_tokens import attach_embeddings, detach, stack_of
 from red_lightning.errors import UsageError, require_range
-from red_lightning.methods.method import Learned, Method
+from red_lightning.methods.method import Method
 
 COMMON = 5000
 """How many tokens of the vocabulary count as common (section 3.2)."""

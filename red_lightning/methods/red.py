@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from red_lightning.editing.learned import Learned
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import (
     EDITOR,
@@ -18,7 +19,7 @@ from red_lightning.editing.surgery import (
     trainable,
 )
 from red_lightning.errors import UsageError
-from red_lightning.methods.method import Learned, Method
+from red_lightning.methods.method import Method
 
 RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 """The sites of RED+ (``RED++`` in the authors' repository)."""

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.editing.hooks import add_hook, remove_hooks
+from red_lightning.editing.learned import Learned
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import attach, detach, freeze, require_unedited, trainable
 from red_lightning.editing.virtual_tokens import arguments, seen_tokens, stack_of
 from red_lightning.errors import UsageError, require_range
-from red_lightning.methods.method import Learned, Method
+from red_lightning.methods.method import Method
 
 
 class SubspaceEditor(Learned):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from red_lightning.families.positions import position_limit
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import attach, edited_modules, freeze, require_unedited, trainable
 from red_lightning.errors import UsageError
+from red_lightning.families.positions import position_limit
 from red_lightning.methods.method import Method
 from red_lightning.methods.red import RepresentationEditor
 

@@ -7,8 +7,8 @@ from red_lightning.metrics.bleu import BLEU, bleu
 from red_lightning.metrics.cider import CIDEr, cider
 from red_lightning.metrics.meteor import METEOR, meteor, meteor_missing
 from red_lightning.metrics.nist import NIST, LengthPenalty, nist
-from red_lightning.metrics.rouge import ROUGEL, rouge_l
 from red_lightning.metrics.predictions import to_rows
+from red_lightning.metrics.rouge import ROUGEL, rouge_l
 from red_lightning.metrics.text_metric import TextMetric
 
 E2E_METRICS: dict[str, type[TextMetric]] = {

@@ -36,8 +36,8 @@ OPTIONS = {
 
 @cache
 def recipes() -> dict[str, Any]:
-    """The contents of ``paper.yaml``."""
-    return yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+    """The contents of ``hyperparameters.yaml``."""
+    return yaml.safe_load((Path(__file__).parent / "hyperparameters.yaml").read_text(encoding="utf-8"))
 
 
 def hyperparameter(recipe: str, name: str, method: str, task: str | None = None) -> float:

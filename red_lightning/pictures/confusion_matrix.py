@@ -5,8 +5,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from red_lightning.pictures.edits_by_layer import figure_class
 from red_lightning.errors import UsageError
+from red_lightning.pictures.edits_by_layer import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from red_lightning.pictures.edits_by_layer import figure_class
 from red_lightning.errors import UsageError
+from red_lightning.pictures.edits_by_layer import figure_class
 
 HIGHEST = 10.0
 

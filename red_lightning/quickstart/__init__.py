@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from red_lightning.quickstart.quickstart_data import Restaurants
+from red_lightning.quickstart.data import Restaurants
 
 BACKBONE_FOLDER = Path(__file__).parent / "backbone"
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from red_lightning.quickstart.corpus import pretraining_pairs
 from red_lightning.quickstart.bpe import EOS_ID, save_tokenizer, train_tokenizer
+from red_lightning.quickstart.corpus import pretraining_pairs
 
 VOCAB_SIZE = 1000
 MAX_LENGTH = 256

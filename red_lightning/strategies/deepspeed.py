@@ -13,8 +13,7 @@ from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from red_lightning.efficiency.compiling import is_compiled, refuse_compiled
-from red_lightning.backbones.sharding import generate_in_step, trained
+from red_lightning.backbones.sharding import generate_in_step, is_compiled, refuse_compiled, trained
 from red_lightning.compat.strategy_hooks import StartsEngine
 from red_lightning.compat.zero_optimizer import (
     fill_state,

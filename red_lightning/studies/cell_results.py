@@ -8,11 +8,11 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import Any
 
-from red_lightning.studies.cells import Cell
-from red_lightning.studies.table_layout import METRICS
 from red_lightning.paper.published import PublishedRow, column_key, published_row, scale, slips
 from red_lightning.studies.cell_runs import State
+from red_lightning.studies.cells import Cell
 from red_lightning.studies.study_file import Study
+from red_lightning.studies.table_layout import METRICS
 
 AVERAGE = "Avg"
 SMALLER_IS_BETTER = ("loss", "perplexity", "mse")

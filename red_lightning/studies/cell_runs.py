@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from red_lightning.atomic_files import write_whole
 from red_lightning.errors import UsageError
+from red_lightning.studies.cell_process import INTERRUPTED, run_process, why
 from red_lightning.studies.cells import Cell
 from red_lightning.studies.locks import HeldError, Lock, lock, owner_of
-from red_lightning.studies.cell_process import INTERRUPTED, run_process, why
 from red_lightning.studies.study_file import Study
 
 Kind = Literal["done", "running", "queued", "failed", "stale", "waiting"]

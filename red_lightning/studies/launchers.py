@@ -11,8 +11,8 @@ from typing import Any
 
 from red_lightning.atomic_files import write_whole
 from red_lightning.errors import UsageError
-from red_lightning.studies.cells import Cell
 from red_lightning.studies.cell_runs import State, StudyFolder
+from red_lightning.studies.cells import Cell
 
 JOBS = "slurm_jobs.json"
 """The file with the number of each cell's last job."""

@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from red_lightning.errors import UsageError
-from red_lightning.studies.cells import Cell, Files, folder_name, make_cell, refuse_same_names, setting, written
 from red_lightning.studies.cell_runs import State
+from red_lightning.studies.cells import Cell, Files, folder_name, make_cell, refuse_same_names, setting, written
 from red_lightning.studies.study_file import Labels, Study, labels_of
 
 Group = tuple[tuple[str, str], ...]

@@ -16,7 +16,7 @@ The parts of a file (``configs/studies/own_texts.yaml`` is a whole one of ten li
     report: {rows: method, columns: task, against: RED}
 
 A label may also say ``config`` (another experiment) and ``recipe`` (the options that the paper gives its method there,
-see ``paper.yaml``).
+see ``hyperparameters.yaml``).
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from red_lightning.errors import UsageError, nearest
-from red_lightning.studies.table_layout import Report, read_report
 from red_lightning.studies.study_checks import labels_of, listed, mapping, refuse_unknown
+from red_lightning.studies.table_layout import Report, read_report
 
 Labels = dict[str, str]
 """Axis -> label."""

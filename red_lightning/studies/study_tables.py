@@ -5,12 +5,12 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from red_lightning.studies.cells import written
-from red_lightning.studies.cell_results import AVERAGE, Results, Row
-from red_lightning.studies.paired_differences import COVERAGE, Difference, compare
-from red_lightning.studies.table_layout import METRICS
 from red_lightning.paper.published import scale
+from red_lightning.studies.cell_results import AVERAGE, Results, Row
+from red_lightning.studies.cells import written
+from red_lightning.studies.paired_differences import COVERAGE, Difference, compare
 from red_lightning.studies.setting_selection import Choice
+from red_lightning.studies.table_layout import METRICS
 
 PAPER, DIFFERENCE = "paper", "ours - paper"
 Lines = list[list[str]]

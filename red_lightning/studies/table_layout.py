@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.errors import UsageError, nearest
-from red_lightning.studies.study_checks import labels_of, listed, mapping, refuse_unknown
 from red_lightning.paper.published import published_row
+from red_lightning.studies.study_checks import labels_of, listed, mapping, refuse_unknown
 
 METRICS = "metrics"
 """In place of an axis, the columns of a table whose runs measure several metrics."""

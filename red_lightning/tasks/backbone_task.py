@@ -11,10 +11,10 @@ from red_lightning.adapters.extensions import own_parts, shipped_name
 from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.backbones.sharding import trained
-from red_lightning.editing.surgery import edited_columns
 from red_lightning.backbones.tokenizer import load_tokenizer
 from red_lightning.compat.fit_loop import is_accumulating
 from red_lightning.data import RowsDataModule
+from red_lightning.editing.surgery import edited_columns
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
 from red_lightning.methods.limits import refuse

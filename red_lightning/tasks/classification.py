@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from red_lightning.backbones.classification_head import ClassificationHead, HeadOptions, pool
 from red_lightning.backbones.loading import load_encoder
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError, nearest
 from red_lightning.methods import Method
 from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, require_labels
@@ -50,7 +51,8 @@ class Classification(ClassifierTask):
 
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load the hidden layers of an encoder or a decoder."""
-        return load_encoder(self.source, self.backbone_options, self.head_options.pooling == "pooler", meta)
+        keep_pooler = self.head_options.pooling == "pooler"
+        return prepared(load_encoder, self.source, self.backbone_options, keep_pooler, meta=meta)
 
     def build_head(self, meta: bool = False) -> None:
         """Make the head."""

@@ -9,10 +9,11 @@ from torchmetrics import Metric
 
 from red_lightning.backbones.decoder_start import decoder_inputs
 from red_lightning.backbones.loading import load_generator
+from red_lightning.data import PairsDataModule
 from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.efficiency.packed_loss import packed_losses
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.efficiency.shared_sources import encoded_once, encodes_once, shared_losses
-from red_lightning.data import PairsDataModule
 from red_lightning.errors import UsageError, nearest, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
@@ -67,7 +68,7 @@ class DataToText(BackboneTask):
 
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load a decoder or an encoder-decoder."""
-        return load_generator(self.source, self.backbone_options, meta)
+        return prepared(load_generator, self.source, self.backbone_options, meta=meta)
 
     def setup(self, stage: str) -> None:
         """Refuse data of another kind, packing that would mix rows, and lengths without positions."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.loading import load_generator
-from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.efficiency.packed_loss import packed_losses
 from red_lightning.backbones.sharding import generates_in_step
 from red_lightning.data import ConversationsDataModule
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.packed_loss import packed_losses
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError
 from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
 from red_lightning.methods import Method
@@ -61,7 +62,7 @@ class InstructionTuning(BackboneTask):
 
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load a decoder."""
-        return load_generator(self.source, self.backbone_options, meta)
+        return prepared(load_generator, self.source, self.backbone_options, meta=meta)
 
     def setup(self, stage: str) -> None:
         """Refuse data of another kind, packing that would mix examples, and lengths without positions."""

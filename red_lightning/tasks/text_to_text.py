@@ -10,8 +10,9 @@ from torchmetrics import SumMetric
 
 from red_lightning.backbones.decoder_start import decoder_inputs
 from red_lightning.backbones.loading import load_generator
-from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.data.collation import IGNORED, label_places, pad
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError, require_range
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
@@ -63,7 +64,7 @@ class TextToTextClassification(ClassifierTask):
 
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load the encoder-decoder."""
-        return load_generator(self.source, self.backbone_options, meta)
+        return prepared(load_generator, self.source, self.backbone_options, meta=meta)
 
     def recall(self, record: Mapping[str, Any]) -> None:
         """Take the labels; refuse a checkpoint that was taught to write something else for them."""

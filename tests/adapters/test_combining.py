@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from red_lightning.adapters import apply_edits, combine_edits, load_head, read_edits, save_edits
 from red_lightning.adapters.combining import differences
-from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.classification_head import ClassificationHead
+from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED, SSF, BitFit, FullFineTuning, HeadOnly, LastBlocks, LoRA, Method
-from tests.artifacts.test_edits import outputs
+from tests.adapters.test_file_format import outputs
 from tests.backbones_zoo import build
 
 HEAD = {"head": {"pooling": "first", "hidden": True, "dropout": 0.5}, "labels": ["no", "yes"]}

@@ -13,11 +13,11 @@ import red_lightning
 from red_lightning.adapters import save_edits
 from red_lightning.adapters.edited import find_edits, has_edits
 from red_lightning.backbones import loading
-from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.classification_head import ClassificationHead, HeadOptions
+from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED
-from tests.artifacts.test_edits import outputs
+from tests.adapters.test_file_format import outputs
 from tests.backbones_zoo import save_backbone
 from tests.cli.commands import REPOSITORY, run_apart
 

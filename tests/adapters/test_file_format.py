@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from red_lightning import RED
 from red_lightning.adapters import apply_edits, file_format, load_head, read_edits, save_edits
 from red_lightning.adapters.record_checks import FIELDS, REQUIRED
-from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.backbones.classification_head import ClassificationHead
+from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.errors import UsageError
 from red_lightning.methods import FullFineTuning, LoRA, PrefixTuning, PromptTuning
 from red_lightning.methods.method import Method
 from red_lightning.methods.red import RED_PLUS_SITES
-from tests.artifacts.test_released import Evil
+from tests.adapters.test_released_files import Evil
 from tests.backbones_zoo import build
 
 INPUT = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -118,7 +118,7 @@ def test_saving_again_replaces(tmp_path: Path) -> None:
 
 
 def change_record(folder: Path, **changes: Any) -> None:
-    """Change fields of file_format.json, or (None) leave them out."""
+    """Change fields of edits.json, or (None) leave them out."""
     path = folder / "edits.json"
     record = {**json.loads(path.read_text(encoding="utf-8")), **changes}
     path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}), encoding="utf-8")
@@ -186,18 +186,24 @@ def test_missing_and_damaged_files_are_refused(name: str, tmp_path: Path) -> Non
         ({"fingerprint": None}, "does not say the fingerprint"),
         ({"method": None}, "does not say the method"),
         ({"backbone": ""}, "does not say the backbone"),
-        ({"backbone": 5}, "the backbone in file_format.json must be a text"),
-        ({"backbone": "org/a\nerror: b"}, "the backbone in file_format.json holds a character that cannot be printed"),
-        ({"fingerprint": ["a"]}, "the fingerprint in file_format.json must be a text"),
-        ({"commit": 5}, "the commit in file_format.json must be a text or null"),
-        ({"labels": "yes"}, "the labels in file_format.json must be a list or null"),
-        ({"labels": ["yes", 5]}, "the labels in file_format.json must be texts"),
-        ({"architecture": "gpt2"}, "the architecture in file_format.json must be an object"),
+        ({"backbone": 5}, "the backbone in edits.json must be a text"),
+        ({"backbone": "org/a\nerror: b"}, "the backbone in edits.json holds a character that cannot be printed"),
+        ({"fingerprint": ["a"]}, "the fingerprint in edits.json must be a text"),
+        ({"commit": 5}, "the commit in edits.json must be a text or null"),
+        ({"labels": "yes"}, "the labels in edits.json must be a list or null"),
+        ({"labels": ["yes", 5]}, "the labels in edits.json must be texts"),
+        ({"architecture": "gpt2"}, "the architecture in edits.json must be an object"),
         ({"quantization": "int2"}, "unknown quantization 'int2'"),
-        ({"head": []}, "the head in file_format.json must be an object or null"),
-        ({"head": {"pooling": "all"}}, "the head in file_format.json needs a pooling, one of first, mean, last, pooler"),
-        ({"head": {"pooling": "first", "dropout": "0.5"}}, "the dropout of the head in file_format.json must be a number"),
-        ({"method": "RED"}, "the method in file_format.json must be an object"),
+        ({"head": []}, "the head in edits.json must be an object or null"),
+        (
+            {"head": {"pooling": "all"}},
+            "the head in edits.json needs a pooling, one of first, mean, last, pooler",
+        ),
+        (
+            {"head": {"pooling": "first", "dropout": "0.5"}},
+            "the dropout of the head in edits.json must be a number",
+        ),
+        ({"method": "RED"}, "the method in edits.json must be an object"),
         ({"method": {"name": ["RED"]}}, "names no method"),
         ({"method": {"name": "REDD"}}, "unknown method 'REDD': did you mean 'RED'"),
         ({"method": {"name": "Method"}}, "unknown method 'Method'"),
@@ -293,7 +299,7 @@ def test_links_are_followed_to_files_alone(tmp_path: Path) -> None:
     for target in (tmp_path / "absent", linked / "edits.json", tmp_path):
         (linked / "edits.json").unlink()
         (linked / "edits.json").symlink_to(target)
-        assert "holds no edits: it has no file_format.json" in refused(linked)
+        assert "holds no edits: it has no edits.json" in refused(linked)
 
 
 def test_16_bits_are_read_as_32(tmp_path: Path) -> None:

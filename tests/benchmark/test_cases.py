@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from red_lightning.editing.surgery import shared_copy
 from red_lightning.benchmark import CASES, instruction_tuning
 from red_lightning.benchmark.measure import Case
 from red_lightning.benchmark.random_tasks import tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES, build, token_ids
 from red_lightning.benchmark.training import Steps, evenly
+from red_lightning.editing.surgery import shared_copy
 
 TINY = Settings(rounds=1, size="tiny")
 

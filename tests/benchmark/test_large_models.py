@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from red_lightning.efficiency import compiling
 from red_lightning.backbones.quantization import Quantization, in_fewer_bits
 from red_lightning.benchmark import large_models
 from red_lightning.benchmark.large_models import (
@@ -29,6 +28,7 @@ from red_lightning.benchmark.memory import peak_bytes
 from red_lightning.benchmark.quantized_models import quantized, written_out
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES, build, config_of
+from red_lightning.efficiency import compiling
 
 TINY = Settings(rounds=2, size="tiny")
 SHAPE = SHAPES["tiny"]["llama"]

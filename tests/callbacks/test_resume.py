@@ -11,8 +11,8 @@ import torch
 from lightning import Trainer
 
 from red_lightning.callbacks import BestCheckpoint
-from red_lightning.runs.resuming import checkpoint_of
 from red_lightning.errors import UsageError
+from red_lightning.runs.resuming import checkpoint_of
 from tests.training import learned, make_data, make_task, make_trainer
 
 

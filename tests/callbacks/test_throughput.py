@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoModelForCausalLM
 
 from red_lightning import RED
-from red_lightning.efficiency.flops import step_flops
 from red_lightning.callbacks import Throughput
 from red_lightning.callbacks.throughput import _count
 from red_lightning.data import source_groups
 from red_lightning.data.source_groups import collate_shared
+from red_lightning.efficiency.flops import step_flops
 
 
 class Clock:

@@ -8,8 +8,8 @@ import torch
 
 from red_lightning import apply_edits
 from red_lightning.__main__ import main
-from tests.artifacts.test_combine import leave
-from tests.artifacts.test_edits import outputs
+from tests.adapters.test_combining import leave
+from tests.adapters.test_file_format import outputs
 from tests.backbones_zoo import build
 from tests.cli.commands import run_apart
 

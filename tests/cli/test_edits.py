@@ -14,7 +14,7 @@ from red_lightning.adapters.record_checks import FIELDS, REQUIRED, wrong_field
 from red_lightning.backbones.classification_head import pool
 from red_lightning.backbones.quantization import is_quantized
 from red_lightning.errors import UsageError
-from tests.artifacts.test_released import vectors_of
+from tests.adapters.test_released_files import vectors_of
 from tests.backbones_zoo import build, save_backbone
 from tests.cli.commands import rows, write_classifier, write_experiment
 from tests.cli.conftest import CLI

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 import red_lightning
 from red_lightning.adapters import read_edits, save_edits
 from red_lightning.methods import RED
-from tests.export.exports import logits, trained
 from tests.backbones_zoo import save_backbone
 from tests.cli.conftest import CLI
+from tests.export.exports import logits, trained
 
 
 def test_merged_is_written_compared_and_loaded(gpt2_folder: Path, tmp_path: Path, cli: CLI) -> None:

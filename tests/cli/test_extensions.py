@@ -28,7 +28,7 @@ from torch import nn
 from red_lightning import RED, Method
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import attach, freeze, trainable
-from red_lightning.methods.method import Learned
+from red_lightning.editing.learned import Learned
 from red_lightning.methods.red import RepresentationEditor, fold_editors
 
 
@@ -227,7 +227,7 @@ def test_python_loads_what_was_trained(here: Path, monkeypatch: pytest.MonkeyPat
         red_lightning.load("runs/own")
     assert ME not in sys.modules
     model = red_lightning.load("runs/own", trust=[ME])
-    tensors = red_lightning.artifacts.read_edits("runs/own/edits")[0]
+    tensors = red_lightning.adapters.read_edits("runs/own/edits")[0]
     for name, tensor in tensors.items():
         module, _, vector = name.rpartition(".")
         assert torch.equal(model.backbone.get_submodule(f"{module}.editor").get_parameter(vector), tensor)

@@ -12,7 +12,7 @@ import red_lightning
 from red_lightning.adapters import read_edits
 from red_lightning.adapters.record_checks import FIELDS
 from red_lightning.backbones.classification_head import pool
-from tests.artifacts.test_released import WIDE, Evil, by_hooks, outputs, vectors_of
+from tests.adapters.test_released_files import WIDE, Evil, by_hooks, outputs, vectors_of
 from tests.backbones_zoo import build, build_tokenizer, save_backbone
 from tests.cli.commands import run_apart
 from tests.cli.conftest import CLI

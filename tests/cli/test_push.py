@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from red_lightning.export import merged_checkpoint
-from tests.export.pushes import leave_run
 from tests.cli.conftest import CLI
+from tests.export.pushes import leave_run
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from red_lightning.cli.study_plan import files_beside
-from red_lightning.studies.cells import expand
 from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.cells import expand
 from red_lightning.studies.study_file import read_study
 from tests.cli.commands import FIT, results
 from tests.cli.conftest import CLI, Outcome

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from red_lightning.cli.study_plan import files_beside
-from red_lightning.studies.cells import expand
 from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.cells import expand
 from red_lightning.studies.setting_selection import trials
 from red_lightning.studies.study_file import read_study
 from tests.backbones_zoo import save_backbone

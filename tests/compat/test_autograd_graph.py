@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, silu
 
-from red_lightning.efficiency import kept_tensors, recomputed_operations
-from red_lightning.efficiency.kept_tensors import ForwardPass, Kept, Rebuilt
 from red_lightning.compat.autograd_graph import output_of, saved, version_of
+from red_lightning.efficiency import kept_tensors
+from red_lightning.efficiency.kept_tensors import ForwardPass, Kept, Rebuilt
 
 OF_TORCH = f"of torch {torch.__version__}, which selective recomputation reads, is gone: see compat/autograd_graph.py"
 SAVED: list[tuple[str, Callable[[Tensor], Tensor], dict[str, Any]]] = [
@@ -88,7 +88,7 @@ def test_where_a_name_is_gone_the_tensor_is_kept(monkeypatch: pytest.MonkeyPatch
         return found
 
     assert isinstance(packed(), Rebuilt | Kept)
-    for module in (operations, kept_tensors):
+    for module in (recomputed_operations, kept_tensors):
         monkeypatch.setattr(module, hidden, lambda *_: None)
     found = packed()
     assert isinstance(found, Kept) or hidden == "saved"

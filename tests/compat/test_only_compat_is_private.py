@@ -16,8 +16,8 @@ STANDARD = {"_asdict", "_fields", "_make", "_replace", "_exit"}
 """Public names of the standard library (of namedtuple and os) that begin with an underscore."""
 
 TEXTS = {
-    "artifacts/merged.py": {"_token_id"},  # a part of option names, such as eos_token_id
-    "artifacts/sharing.py": {"_name_or_path"},  # a key of config.json
+    "export/merged_checkpoint.py": {"_token_id"},  # a part of option names, such as eos_token_id
+    "export/pushing.py": {"_name_or_path"},  # a key of config.json
     "cli/configs.py": {"_file"},  # how the keys of files end
     "cli/open_llm.py": {"_stderr"},  # a part of lm-eval's result keys
 }

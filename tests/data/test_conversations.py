@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 
 from red_lightning.data import ConversationsDataModule
 from red_lightning.data.collation import IGNORED
-from red_lightning.data.row_data_module import Split
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.row_data_module import Split
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import build_tokenizer
 

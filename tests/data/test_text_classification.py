@@ -13,9 +13,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from red_lightning.data import GLUE, ClassificationDataModule, LabeledTexts, TextPairs
-from red_lightning.data.text_classification import collate_texts
-from red_lightning.data.row_data_module import Encoded
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.row_data_module import Encoded
+from red_lightning.data.text_classification import collate_texts
 from red_lightning.errors import UsageError
 from tests.backbones_zoo import build_tokenizer
 from tests.training import write_pairs

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning import RED
-from red_lightning.efficiency import compiling
-from red_lightning.backbones import loading
-from red_lightning.efficiency.compiling import compile_blocks, is_compiled
 from red_lightning.backbones.loading import BackboneOptions, find, load_generator
-from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.backbones.sharded_loading import load_sharded
-from red_lightning.backbones.sharding import blocks
+from red_lightning.backbones.sharding import blocks, is_compiled
 from red_lightning.editing.surgery import detach
 from red_lightning.editing.unedited import unedited
+from red_lightning.efficiency import compiling
+from red_lightning.efficiency.compiling import compile_blocks
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.preparation import prepare, prepared
+from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.errors import UsageError
 from red_lightning.methods import LoRA
 from tests.backbones_zoo import VOCABULARY, build
@@ -161,7 +161,7 @@ def test_with_what_keeps_less(family: str, change: str, seen: Seen) -> None:
         if change == "recomputing":
             recompute_selectively(model, always=True)
         else:
-            loading.prepare(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
+            prepare(model, BackboneOptions(gradient_checkpointing=True, selective_recomputation=False))
 
     models = pair(family, keep_less)
     edit(models, ["ffn"])
@@ -217,9 +217,9 @@ def test_the_loss_at_labels(seen: Seen) -> None:
 def test_the_option(seen: Seen, llama_folder: Path) -> None:
     options = BackboneOptions(compile=True)
     source: Any = find(str(llama_folder), options)
-    model: Any = load_generator(source, options)
+    model: Any = prepared(load_generator, source, options)
     assert is_compiled(model)
-    assert not is_compiled(load_generator(source, options, meta=True))  # to count parameters
+    assert not is_compiled(prepared(load_generator, source, options, meta=True))  # to count parameters
     with torch.no_grad():
         plain = load_generator(source, BackboneOptions())
         require_equal([model.eval(), plain.eval()])
@@ -235,7 +235,7 @@ def test_what_is_missing_is_named(llama_folder: Path, monkeypatch: pytest.Monkey
     for compiler in ("no-such-compiler", "false"):  # of which the second is there, and fails
         monkeypatch.setenv("CXX", compiler)
         with pytest.raises(UsageError, match=rf"compile needs a C\+\+ compiler .* but '{compiler}' cannot"):
-            load_generator(source, options)
+            prepared(load_generator, source, options)
     model: Any = build("llama")
     model.config.model_type = "unheard_of"
     with pytest.raises(UsageError, match="'unheard_of' has no record of what its blocks are called"):

@@ -12,13 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from red_lightning.efficiency import fused_kernels
 from red_lightning.backbones.fingerprint import fingerprint
-from red_lightning.efficiency.fused_kernels import fuse
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator, prepare
-from red_lightning.efficiency.recomputation import recompute_selectively
-from red_lightning.editing.surgery import detach
 from red_lightning.benchmark.memory import saved_bytes
+from red_lightning.editing.surgery import detach
+from red_lightning.efficiency import fused_kernels
+from red_lightning.efficiency.fused_kernels import fuse
+from red_lightning.efficiency.preparation import prepared
+from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED, Adapter, FullFineTuning, LoRA, PrefixTuning
 from red_lightning.methods.red import RED_PLUS_SITES
@@ -161,14 +162,14 @@ def test_the_option(llama_folder: Path, quantization: Any) -> None:
     plain_options = BackboneOptions(quantization=quantization, selective_recomputation=False)
     options = BackboneOptions(quantization=quantization, kernels="liger")
     source = find(str(llama_folder), options)
-    models: Any = [load_generator(source, chosen).to(DEVICE) for chosen in (options, plain_options)]
+    models: Any = [prepared(load_generator, source, chosen).to(DEVICE) for chosen in (options, plain_options)]
     for model in models:
         randomise(RED().apply(model), 0.3)
     assert distance((models[0], models[1])) < 1e-6
     assert len(models[0]._forward_hooks) == len(models[1]._forward_hooks)  # nothing computes again by itself
     texts = [[5, 6, 7], [9, 10, 11, 12, 13, 14]]
     assert DEVICE == "cuda" or generated(models[0].eval(), texts, 2) == generated(models[1].eval(), texts, 2)
-    meta = load_generator(source, options, meta=True)
+    meta = prepared(load_generator, source, options, meta=True)
     assert [name for name, _ in meta.named_parameters()] == [
         name for name, _ in load_generator(source, BackboneOptions(), meta=True).named_parameters()
     ]
@@ -181,7 +182,7 @@ def test_encoders(tmp_path: Path) -> None:
     outputs = []
     for chosen in (options, BackboneOptions()):
         torch.manual_seed(5)
-        outputs.append(load_encoder(source, chosen, False).to(DEVICE)(**inputs())[0])
+        outputs.append(prepared(load_encoder, source, chosen, False).to(DEVICE)(**inputs())[0])
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-5)
 
 
@@ -210,7 +211,7 @@ def test_what_cannot_be_is_refused_before_weights_are_read(
     def refusal(folder: Path, **others: Any) -> str:
         options = BackboneOptions(kernels="liger", **others)
         with pytest.raises(UsageError) as refused:
-            load_generator(find(str(folder), options), options)
+            prepared(load_generator, find(str(folder), options), options)
         return str(refused.value)
 
     assert "is for llama, mistral, qwen2, qwen3, phi3, gemma, gemma2, gemma3_text, but this is a gpt2" in refusal(

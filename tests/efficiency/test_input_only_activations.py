@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from red_lightning.efficiency.input_only_activations import TanhGELU, replace_activations
 from red_lightning.benchmark.memory import saved_bytes
+from red_lightning.efficiency.input_only_activations import TanhGELU, replace_activations
 from tests.backbones_zoo import build
 
 

@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from red_lightning import RED
+from red_lightning.data.collation import label_places
 from red_lightning.efficiency import loss_head
 from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.data.collation import label_places
 from red_lightning.methods import FullFineTuning
 from tests.backbones_zoo import FAMILIES, MASKED, VOCABULARY, build
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from red_lightning.efficiency import verification
-from red_lightning.efficiency.kept_tensors import MOST_OPERATIONS, ForwardPass, Kept, Rebuilt
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator
-from red_lightning.efficiency.recomputed_operations import RULES, note_epsilon
-from red_lightning.efficiency.recomputation import recompute_selectively
-from red_lightning.efficiency.verification import FastPathWarning
 from red_lightning.benchmark.memory import new_storages, saved_bytes
 from red_lightning.compat.new_tensors import tensors_in
+from red_lightning.efficiency import verification
+from red_lightning.efficiency.kept_tensors import MOST_OPERATIONS, ForwardPass, Kept, Rebuilt
+from red_lightning.efficiency.recomputation import recompute_selectively
+from red_lightning.efficiency.recomputed_operations import RULES, note_epsilon
+from red_lightning.efficiency.verification import FastPathWarning
 from red_lightning.methods import (
     IA3,
     RED,

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from red_lightning import RED
-from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.efficiency.shared_sources import can_share, encoded_once, shared_mask
 from red_lightning.data import source_groups
 from red_lightning.data.collation import collate_for_loss
 from red_lightning.data.source_groups import collate_encoded_once, collate_shared
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.shared_sources import can_share, encoded_once, shared_mask
 from red_lightning.methods import PromptTuning
 from tests.backbones_zoo import FAMILIES, MASKED, VOCABULARY, build
 

@@ -22,8 +22,10 @@ from transformers import (
 )
 
 from red_lightning import RED
-from red_lightning.efficiency import loss_head, verification
+from red_lightning.data.packing import collate_packed
+from red_lightning.data.source_groups import collate_shared
 from red_lightning.editing import virtual_tokens
+from red_lightning.efficiency import loss_head, verification
 from red_lightning.efficiency.fused_kernels import fuse
 from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.efficiency.packed_loss import packed_losses
@@ -36,8 +38,6 @@ from red_lightning.efficiency.verification import (
     verdicts_of,
     verified,
 )
-from red_lightning.data.packing import collate_packed
-from red_lightning.data.source_groups import collate_shared
 from red_lightning.errors import UsageError
 from red_lightning.families import can_pack, depends_on_length, record_of
 from red_lightning.generation import uncached as uncached_decoding

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from red_lightning.evaluation import judging
 from red_lightning.errors import UsageError
+from red_lightning.evaluation import judging
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import REPLY, Judge, Usage
 from red_lightning.jsonl import Record, Records

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from red_lightning.export import Merged
 from red_lightning.adapters import save_edits
 from red_lightning.backbones import loading
-from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.backbones.classification_head import ClassificationHead, HeadOptions
+from red_lightning.backbones.fingerprint import fingerprint
+from red_lightning.export import Merged
 from red_lightning.methods import Method
 
 TOKENS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17, 18, 19, 20]])

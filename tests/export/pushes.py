@@ -23,10 +23,10 @@ from torch import nn
 
 import red_lightning
 from red_lightning.__main__ import main
-from red_lightning.export import hub_repository
 from red_lightning.adapters import save_edits
 from red_lightning.backbones import loading
 from red_lightning.backbones.fingerprint import fingerprint, summary
+from red_lightning.export import hub_repository
 from red_lightning.methods import RED
 from tests.export.exports import logits
 
@@ -209,7 +209,12 @@ def refused() -> dict[str, Any]:
     HfApi.whoami = find  # type: ignore[method-assign]
 
     def meanwhile(self: HfApi, name: str, operations: Any, **options: Any) -> Any:
-        create(self, name, [hub_repository.CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n")], commit_message="x")
+        create(
+            self,
+            name,
+            [hub_repository.CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n")],
+            commit_message="x",
+        )
         return create(self, name, operations, **options)
 
     HfApi.create_commit = meanwhile  # type: ignore[method-assign, assignment]

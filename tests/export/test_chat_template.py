@@ -6,13 +6,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from red_lightning.export import export_merged
 from red_lightning.adapters import read_edits, save_edits
-from red_lightning.export.chat_template import write_paper_template
 from red_lightning.data.prompt_templates import PaperTemplate
+from red_lightning.export import export_merged
+from red_lightning.export.chat_template import write_paper_template
 from red_lightning.methods import RED
-from tests.export.exports import trained
 from tests.backbones_zoo import WORDS, build_tokenizer, save_backbone
+from tests.export.exports import trained
 
 TURNS = [
     {"role": "system", "content": "Be brief."},

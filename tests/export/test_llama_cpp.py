@@ -18,8 +18,8 @@ from transformers import AutoTokenizer
 from red_lightning.export import export_merged
 from red_lightning.methods import RED
 from red_lightning.methods.red import RED_PLUS_SITES
-from tests.export.exports import TOKENS, logits, trained
 from tests.backbones_zoo import LACKING, save_backbone
+from tests.export.exports import TOKENS, logits, trained
 
 pytestmark = pytest.mark.slow
 SOURCES = Path(os.environ.get("LLAMA_CPP", ""))

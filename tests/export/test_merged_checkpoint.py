@@ -15,15 +15,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from red_lightning import methods
-from red_lightning.export import Merged, export_merged, largest_difference, merged_checkpoint
 from red_lightning.adapters import load, read_edits, save_edits
 from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.errors import UsageError
+from red_lightning.export import Merged, export_merged, largest_difference, merged_checkpoint
 from red_lightning.generation import Decoding, Writer
 from red_lightning.methods import RED, Method
 from red_lightning.methods.red import RED_PLUS_SITES
-from tests.export.exports import in_plain_transformers, logits, trained
 from tests.backbones_zoo import FAMILIES, LACKING, save_backbone
+from tests.export.exports import in_plain_transformers, logits, trained
 
 ONLY_SCALING = ("gemma", "gemma2", "gemma3", "qwen3", "t5")
 """Families with no place for the bias of an FFN, nor an equivalent that has one."""

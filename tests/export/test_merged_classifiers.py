@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from red_lightning.export import Merged, export_merged, largest_difference
 from red_lightning.backbones.classification_head import HeadOptions, pool
+from red_lightning.export import Merged, export_merged, largest_difference
 from red_lightning.methods import RED
 from red_lightning.methods.red import RED_PLUS_SITES
-from tests.export.exports import TOKENS, in_plain_transformers, trained
 from tests.backbones_zoo import save_backbone
+from tests.export.exports import TOKENS, in_plain_transformers, trained
 
 LABELS = ["entailment", "neutral", "contradiction"]
 OWN = {

@@ -10,14 +10,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from red_lightning.methods import RED
 from red_lightning.methods.red import RED_PLUS_SITES
-from tests.export.exports import trained
 from tests.backbones_zoo import build_tokenizer
 from tests.cli.commands import environment
+from tests.export.exports import trained
 
 MEASURE = """
 import sys
 from pathlib import Path
-from red_lightning.artifacts import export_merged
+from red_lightning.export import export_merged
 
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -8,11 +8,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from red_lightning.export import Merged, publishable
-from red_lightning.export.model_card import write_card
-from red_lightning.export.card_metadata import About
-from red_lightning.export.publishable import licence_of, public_record, published_backbone, trained_by
 from red_lightning.errors import UsageError
+from red_lightning.export import Merged, publishable
+from red_lightning.export.card_metadata import About
+from red_lightning.export.model_card import write_card
+from red_lightning.export.publishable import licence_of, public_record, published_backbone, trained_by
 
 RECORD: dict[str, Any] = {
     "format": 1,

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.export import pushes
-from tests.export.exports import PROGRAM, TOKENS
 from tests.backbones_zoo import build, save_backbone
 from tests.cli.commands import environment
+from tests.export import pushes
+from tests.export.exports import PROGRAM, TOKENS
 
 TOKEN = "hf_test"
 

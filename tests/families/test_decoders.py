@@ -11,20 +11,20 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from red_lightning.export import export_merged
-from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.families.positions import position_limit
-from red_lightning.efficiency.shared_sources import can_share, shared_mask
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import EDITOR, edited_modules
+from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.shared_sources import can_share, shared_mask
 from red_lightning.errors import UsageError
+from red_lightning.export import export_merged
 from red_lightning.families import ARCHITECTURES, architecture_of, can_pack
 from red_lightning.families.mixtures import MIXTURES
+from red_lightning.families.positions import position_limit
 from red_lightning.families.registry import UNSUPPORTED
 from red_lightning.generation import Decoding
 from red_lightning.methods import RED
-from tests.export.exports import logits, trained
 from tests.backbones_zoo import VOCABULARY
+from tests.export.exports import logits, trained
 from tests.families.decoder_zoo import VARIANTS, build_variant
 from tests.generation.test_decoding import one_thread  # noqa: F401 - a fixture
 from tests.generation.test_search import EOS, plainly, prompts, together

@@ -11,18 +11,18 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from red_lightning import RED
-from red_lightning.export import export_merged
-from red_lightning.backbones.decoder_start import decoder_inputs, start_token
 from red_lightning.backbones.classification_head import pooling_of
+from red_lightning.backbones.decoder_start import decoder_inputs, start_token
 from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.families.positions import position_limit
 from red_lightning.errors import UsageError
+from red_lightning.export import export_merged
 from red_lightning.families import SITES
+from red_lightning.families.positions import position_limit
 from red_lightning.generation.decoding import Decoding, write
 from red_lightning.generation.logits_processors import NoRepeatedNgram, Processors
 from red_lightning.generation.reader import Reader
-from tests.export.exports import trained
 from tests.backbones_zoo import build, save_backbone
+from tests.export.exports import trained
 from tests.families.readers_zoo import ENCODER_DECODERS
 from tests.families.test_encoders import edit, edit_by_hand
 from tests.training import make_data, make_task, make_trainer

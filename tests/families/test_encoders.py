@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from red_lightning import RED
-from red_lightning.export import export_merged
 from red_lightning.backbones.classification_head import HeadOptions, pool, pooling_of
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder
-from red_lightning.families.positions import position_limit
+from red_lightning.export import export_merged
 from red_lightning.families import record_of
 from red_lightning.families.encoders import REASONS
-from tests.export.exports import trained
+from red_lightning.families.positions import position_limit
 from tests.backbones_zoo import build, save_backbone
+from tests.export.exports import trained
 from tests.families.readers_zoo import ENCODERS
 
 BERT = {

@@ -14,7 +14,7 @@ from red_lightning.backbones.fingerprint import fingerprint
 from red_lightning.errors import UsageError
 from red_lightning.generation import EditBank
 from red_lightning.methods import RED, RED_PLUS_SITES, SSF, BitFit, FullFineTuning, LoRA, Method
-from tests.artifacts.test_combine import leave, renamed
+from tests.adapters.test_combining import leave, renamed
 from tests.backbones_zoo import FAMILIES, LACKING, build
 
 ROWS = ["a", None, "b", "a"]

@@ -16,7 +16,7 @@ from red_lightning.evaluation.scored_models import find_model
 from red_lightning.generation import EditBank, Writer
 from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.generators import open_model
-from tests.artifacts.test_loading import trained
+from tests.adapters.test_edited import trained
 from tests.backbones_zoo import build, build_tokenizer
 
 CHAT = (

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from red_lightning.backbones.sharding import generate_in_step
-from red_lightning.editing.sites import find_sites
 from red_lightning.data.collation import pad
+from red_lightning.editing.sites import find_sites
 from red_lightning.generation import Decoding, EditBank
 from red_lightning.generation.beam_cache import ROOM
 from red_lightning.generation.decoding import write

@@ -12,7 +12,8 @@ from red_lightning import RED
 from red_lightning.adapters import Edited
 from red_lightning.backbones.classification_head import ClassificationHead
 from red_lightning.errors import UsageError
-from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, Writer, writer
+from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, Writer
+from red_lightning.generation import writer as writing
 from red_lightning.methods import PrefixTuning
 from tests.backbones_zoo import build, build_tokenizer
 from tests.generation.test_decoding import SOURCES, edited
@@ -128,7 +129,7 @@ def gpu_is_full(*_: Any, **__: Any) -> list[str]:
 @pytest.mark.parametrize("full", [gpu_is_full, lambda *_, **__: torch.empty(1 << 60)])
 def test_full_memory_is_one_sentence(full: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     one = writer("gpt2", "DataToText")
-    monkeypatch.setattr(writer, "decode", full)
+    monkeypatch.setattr(writing, "decode", full)
     with pytest.raises(UsageError, match=r"^the memory is full while texts are written; lower the batch") as caught:
         one.write(["a"])
     assert "\n" not in str(caught.value)
@@ -173,9 +174,7 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_written(
     task: str | None, prompts: list[Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = writer("llama", task, {"data": {"max_source_length": 64}})
-    monkeypatch.setattr(
-        "red_lightning.generation.writer.decode", lambda *_, **__: pytest.fail("something was written")
-    )
+    monkeypatch.setattr("red_lightning.generation.writer.decode", lambda *_, **__: pytest.fail("something was written"))
     with pytest.raises(UsageError, match=said):
         one.write(prompts)
 

@@ -10,8 +10,8 @@ from red_lightning.errors import UsageError
 from red_lightning.metrics.bleu import bleu
 from red_lightning.metrics.cider import cider
 from red_lightning.metrics.nist import NIST, nist
-from red_lightning.metrics.rouge import rouge_l
 from red_lightning.metrics.predictions import Row
+from red_lightning.metrics.rouge import rouge_l
 from red_lightning.metrics.tokenization import ptb_tokens
 
 OFFICIAL = {bleu: 0.6500466927, nist: 8.3933578594, rouge_l: 0.6761092221, cider: 2.2333457845}

@@ -67,7 +67,7 @@ def test_every_hyperparameter_is_the_papers(recipe: str, method: str, name: str,
 
 
 def test_nothing_is_there_beyond_the_tables() -> None:
-    """Every value of ``paper.yaml`` is compared by the other tests."""
+    """Every value of ``hyperparameters.yaml`` is compared by the other tests."""
     assert set(recipes()) == {"tasks", *RECIPES, "gpt2_medium", "gpt2_large", "llama2_7b"}
     for recipe in RECIPES:
         found = recipes()[recipe]

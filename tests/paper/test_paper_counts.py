@@ -7,10 +7,10 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, LlamaConfig
 
 import red_lightning.methods
-from red_lightning.studies.cells import setting
 from red_lightning.paper.published import published_row
+from red_lightning.studies.cells import setting
 from tests.methods.real_sizes import CONFIGS, on_meta
-from tests.reproduction.test_shipped_studies import shipped
+from tests.studies.test_shipped_studies import shipped
 
 POOLER = {"base": 768 * 768 + 768, "large": 1024 * 1024 + 1024}
 PRINTED_OTHERWISE = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from red_lightning.errors import UsageError
 from red_lightning.pictures import draw_confusion
 from red_lightning.pictures.confusion_matrix import LONGEST_NAME, confusion_figure, short_names
-from red_lightning.errors import UsageError
 
 COUNTS = [[30, 9, 1, 0], [0, 0, 0, 0], [5, 0, 15, 0]]
 LABELS = ["entailment", "neutral", "contradiction"]

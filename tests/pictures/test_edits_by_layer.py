@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from red_lightning import RED
-from red_lightning.pictures import draw_edits
 from red_lightning.adapters import save_edits
-from red_lightning.pictures.edits_by_layer import _panels
 from red_lightning.cli.draw import draw
 from red_lightning.errors import UsageError
+from red_lightning.pictures import draw_edits
+from red_lightning.pictures.edits_by_layer import _panels
 from tests.backbones_zoo import build
 
 

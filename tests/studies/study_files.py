@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from red_lightning.studies.cells import Cell, Files, expand
 from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.cells import Cell, Files, expand
 from red_lightning.studies.study_file import Study, read_study
 
 EXPERIMENT = """

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torchmetrics.functional import matthews_corrcoef, pearson_corrcoef
 
-from red_lightning.studies.cell_results import Results, collect
-from red_lightning.studies.paired_differences import accuracy, compare, interval, matthews, pearson, student
 from red_lightning.pictures.study_scores import draw_results
+from red_lightning.studies.cell_results import Results, collect
 from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.paired_differences import accuracy, compare, interval, matthews, pearson, student
 from red_lightning.studies.study_tables import against, as_csv, latex, markdown
 from tests.studies.study_files import STUDY, cells_of, finish, study_of
 

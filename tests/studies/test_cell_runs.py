@@ -16,10 +16,10 @@ import pytest
 
 from red_lightning.errors import UsageError
 from red_lightning.studies import launchers
+from red_lightning.studies.cell_runs import State, StudyFolder
 from red_lightning.studies.cells import Cell
 from red_lightning.studies.launchers import note_lost_jobs, run_here, submit
 from red_lightning.studies.locks import SILENCE, HeldError, began, lock, owner_of
-from red_lightning.studies.cell_runs import State, StudyFolder
 from tests.studies.study_files import cells_of, finish, study_of
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from red_lightning.errors import UsageError
-from red_lightning.studies.cells import Files, expand, folder_name, pick, setting
 from red_lightning.studies.cell_runs import StudyFolder
+from red_lightning.studies.cells import Files, expand, folder_name, pick, setting
 from tests.studies.study_files import EXPERIMENT, FILES, cells_of, study_of
 
 

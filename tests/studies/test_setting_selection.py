@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from red_lightning.errors import UsageError
-from red_lightning.studies.cells import Cell, expand, setting
 from red_lightning.studies.cell_results import collect
 from red_lightning.studies.cell_runs import State, StudyFolder
+from red_lightning.studies.cells import Cell, expand, setting
 from red_lightning.studies.setting_selection import choose, trials, with_choice
 from red_lightning.studies.study_tables import markdown
 from tests.studies.study_files import FILES, study_of

@@ -8,9 +8,9 @@ import pytest
 import red_lightning.methods
 from red_lightning.cli import configs
 from red_lightning.cli.study_plan import files_beside
-from red_lightning.studies.cells import OPEN, Cell, expand, setting
 from red_lightning.paper.hyperparameters import recipes
 from red_lightning.paper.published import published_row
+from red_lightning.studies.cells import OPEN, Cell, expand, setting
 from red_lightning.studies.setting_selection import trials
 from red_lightning.studies.study_file import Study, read_study
 
@@ -75,7 +75,7 @@ def published_rows(table: str) -> list[object]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_of_the_recipes_is_repeated(name: str) -> None:
-    """Learning rates of the paper live in ``paper.yaml`` alone."""
+    """Learning rates of the paper live in ``hyperparameters.yaml`` alone."""
     text = configs.studies()[name].read_text(encoding="utf-8")
     assert text.count("learning_rate") == text.count("over: model.learning_rate")
     assert text.startswith("# ")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from red_lightning.efficiency import verification
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.data import TextPairs
 from red_lightning.data.row_data_module import Split
+from red_lightning.efficiency import verification
 from red_lightning.errors import UsageError
 from red_lightning.methods import PrefixTuning
 from tests.backbones_zoo import save_backbone

@@ -1,4 +1,4 @@
-"""What the paper says: hyperparameters and results, as data that configs refer to."""
+"""The paper's hyperparameters and published results, as data that configs refer to."""
 
 from red_lightning.paper.hyperparameters import register_resolvers
 

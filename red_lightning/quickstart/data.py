@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.quickstart.corpus import restaurant_pairs
 
 
