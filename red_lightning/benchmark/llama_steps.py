@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.loading import BackboneOptions
-from red_lightning.efficiency.preparation import prepare
 from red_lightning.benchmark.memory import held_bytes, peak_bytes
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.settings import Settings
@@ -20,6 +19,7 @@ from red_lightning.editing.sites import find_sites
 from red_lightning.efficiency.compiling import compile_blocks, require_compiler
 from red_lightning.efficiency.fused_kernels import require_kernels
 from red_lightning.efficiency.loss_head import label_losses
+from red_lightning.efficiency.preparation import prepare
 from red_lightning.methods import RED
 
 
