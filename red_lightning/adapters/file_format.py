@@ -149,10 +149,11 @@ def head_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_head(folder: str | Path) -> ClassificationHead:
-    """The classification head that a run left behind with its edits, in evaluation mode.
+    """Return the classification head that an adapter holds, in evaluation mode.
 
-    Its input is :func:`red_lightning.backbones.classification_head.pool` of the edited backbone's output, with the ``pooling`` that
-    ``edits.json`` names under ``head``, as it names the ``labels``.
+    Its input is the edited backbone's output after
+    :func:`~red_lightning.backbones.classification_head.pool`, with the ``pooling``
+    that ``edits.json`` names under ``head``, as it names the ``labels``.
 
     Raises:
         UsageError: The files cannot be read, or there is no head among them.

@@ -101,10 +101,10 @@ def export_merged(
     """Write a checkpoint that plain transformers loads, with the outputs of the edited model.
 
     The weights are read one at a time, folded in float32, and rounded once to ``dtype``; in memory are at most those
-    of one file that is written (see :func:`~red_lightning.backbones.weight_streaming.open_weights` for backbones of other files
-    than safetensors, and quantised ones, whose weights become 16-bit). Where the architecture has no bias for what an
-    edit adds, its configuration is given one, or an equivalent architecture takes its place: Llama, Mistral, Qwen 2 and
-    Phi-3 become a Llama with ``mlp_bias`` or ``attention_bias``, whose other biases are zero.
+    of one file that is written (see :func:`~red_lightning.backbones.weight_streaming.open_weights` for backbones of
+    other files than safetensors, and quantised ones, whose weights become 16-bit). Where the architecture has no bias
+    for what an edit adds, its configuration is given one, or an equivalent architecture takes its place: Llama,
+    Mistral, Qwen 2 and Phi-3 become a Llama with ``mlp_bias`` or ``attention_bias``, whose other biases are zero.
 
     A classifier becomes the family's own ``...ForSequenceClassification`` where that computes the same, else its
     backbone alone, with the head beside it in ``head.safetensors``. A model tuned on the paper's prompts gets them as

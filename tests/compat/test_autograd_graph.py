@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, silu
 
 from red_lightning.compat.autograd_graph import output_of, saved, version_of
-from red_lightning.efficiency import kept_tensors
+from red_lightning.efficiency import kept_tensors, recomputed_operations
 from red_lightning.efficiency.kept_tensors import ForwardPass, Kept, Rebuilt
 
 OF_TORCH = f"of torch {torch.__version__}, which selective recomputation reads, is gone: see compat/autograd_graph.py"

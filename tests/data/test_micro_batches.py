@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader
-from tests.data.test_loader import text_lengths
+from tests.data.test_resumable_loader import text_lengths
 
 ROWS, STEP = 53, 12
 LENGTHS = text_lengths(ROWS)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from red_lightning.backbones.fingerprint import fingerprint
-from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator, prepare
+from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator
 from red_lightning.benchmark.memory import saved_bytes
 from red_lightning.editing.surgery import detach
 from red_lightning.efficiency import fused_kernels
 from red_lightning.efficiency.fused_kernels import fuse
-from red_lightning.efficiency.preparation import prepared
+from red_lightning.efficiency.preparation import prepare, prepared
 from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED, Adapter, FullFineTuning, LoRA, PrefixTuning

@@ -7,7 +7,7 @@ import pytest
 from red_lightning.errors import UsageError
 from red_lightning.generation import Writer
 from red_lightning.generation.conversation import Conversation
-from tests.generation.test_answers import writer
+from tests.generation.test_writer import writer
 
 
 class Answers:

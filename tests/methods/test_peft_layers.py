@@ -12,7 +12,8 @@ from peft import AdaLoraConfig, IA3Config, LoraConfig, VeraConfig, get_peft_mode
 from torch import nn
 
 from red_lightning.adapters import save_edits
-from red_lightning.backbones.loading import BackboneOptions, prepare
+from red_lightning.backbones.loading import BackboneOptions
+from red_lightning.efficiency.preparation import prepare
 from red_lightning.errors import UsageError
 from red_lightning.methods import IA3, RED, AdaLoRA, LoRA, VeRA
 from red_lightning.methods.peft_layers import PeftLayers
