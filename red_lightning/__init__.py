@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from red_lightning.compat.moved_modules import find_moved_modules
 from red_lightning.compat.versions import VersionError, check_versions
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ except VersionError as error:
         raise
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2) from None
+
+find_moved_modules()
 
 
 def __getattr__(name: str) -> Any:
