@@ -31,11 +31,11 @@ def test_every_command_has_a_file_and_every_file_a_command() -> None:
     for name in names:
         module = import_module(f"red_lightning.cli.{name}")
         assert hasattr(module, "main") or callable(getattr(module, name))
-    shared = {"__init__", "continuing", "launch", "training", "parser", "report", "result", "run_folder"}
+    shared = {"__init__", "launch", "training", "parser"}
     shared |= {"class_paths", "includes"}  # of configs
-    shared |= {"missing", "selecting"}  # of training
-    shared |= {"count", "plan", "side_by_side"}  # of study, of generate
-    shared |= {"alpaca_eval", "judging", "mt_bench", "open_llm"}  # of evaluate
+    shared |= {"missing_extras"}  # of training
+    shared |= {"parameter_counts", "study_plan"}  # of study
+    shared |= {"alpaca_eval", "mt_bench", "open_llm"}  # of evaluate
     files = {path.stem for path in (REPOSITORY / "red_lightning/cli").glob("*.py")}
     assert files - shared == names
 

@@ -14,8 +14,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder, load_generator
 from red_lightning.benchmark.memory import new_storages, saved_bytes
 from red_lightning.compat.new_tensors import tensors_in
+from red_lightning.editing.structure import structure_changed
 from red_lightning.efficiency import verification
 from red_lightning.efficiency.kept_tensors import MOST_OPERATIONS, ForwardPass, Kept, Rebuilt
+from red_lightning.efficiency.preparation import prepared
 from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.efficiency.recomputed_operations import RULES, note_epsilon
 from red_lightning.efficiency.verification import FastPathWarning
@@ -310,7 +312,8 @@ def test_the_option(tmp_path: Path, family: str, checkpointing: bool) -> None:
     found = []
     for recompute in (True, False):  # null leaves small batches alone
         options = BackboneOptions(gradient_checkpointing=checkpointing, selective_recomputation=recompute)
-        model = load(find(str(tmp_path), options), options, **({"keep_pooler": False} if family == "roberta" else {}))
+        extra = [False] if family == "roberta" else []  # keep_pooler
+        model = prepared(load, find(str(tmp_path), options), options, *extra)
         assert any(module._forward_hooks for module in model.modules()) == recompute
         randomise(RED().apply(model), 0.3)
         found.append((*step(model), kept(model)))
@@ -352,7 +355,7 @@ def test_an_operation_that_is_computed_otherwise_is_caught(family: str, monkeypa
     rule = RULES["AddcmulBackward0"]
     monkeypatch.setitem(RULES, "AddcmulBackward0", rule._replace(function=lambda _: lambda bias, h, s: bias - h * s))
     monkeypatch.setattr(verification, "_verdicts", {})
-    verification.structure_changed()
+    structure_changed()
     with pytest.warns(FastPathWarning, match="'selective recomputation' differs"):
         gradients = step(ours)[1]
     assert distance(gradients, step(plain)[1]) < 1e-6

@@ -25,6 +25,7 @@ from red_lightning import RED
 from red_lightning.data.packing import collate_packed
 from red_lightning.data.source_groups import collate_shared
 from red_lightning.editing import virtual_tokens
+from red_lightning.editing.structure import structure_changed
 from red_lightning.efficiency import loss_head, verification
 from red_lightning.efficiency.fused_kernels import fuse
 from red_lightning.efficiency.loss_head import label_losses
@@ -97,7 +98,7 @@ def test_a_renamed_cache_argument_is_caught(method: Any, monkeypatch: pytest.Mon
     right = [uncached(model, text, 5) for text in TEXTS]
     assert decoded(model) == right
     monkeypatch.setattr(verification, "_verdicts", {})
-    verification.structure_changed()
+    structure_changed()
     drop_cache(monkeypatch)
     with pytest.warns(FastPathWarning) as caught:
         assert decoded(model) == right
@@ -204,7 +205,7 @@ def test_packed_sequences_that_see_each_other_are_caught(monkeypatch: pytest.Mon
     right = packed_losses(*given)
     assert verdicts_of(model)["packed sequences"].holds and not refused_paths(model)
     monkeypatch.setattr(verification, "_verdicts", {})
-    verification.structure_changed()
+    structure_changed()
     drop_argument(monkeypatch, "position_ids")
     with pytest.warns(FastPathWarning, match=REPORTED.format("packed sequences")):
         torch.testing.assert_close(packed_losses(*given), right, rtol=1e-5, atol=1e-5)
@@ -222,7 +223,7 @@ def test_targets_that_see_each_other_are_caught(monkeypatch: pytest.MonkeyPatch)
     right = shared_losses(model, *given, places=batch["label_places"])
     assert verdicts_of(model)["shared sources"].holds
     monkeypatch.setattr(verification, "_verdicts", {})
-    verification.structure_changed()
+    structure_changed()
     drop_argument(monkeypatch, "attention_mask")
     with pytest.warns(FastPathWarning, match=REPORTED.format("shared sources")):
         found = shared_losses(model, *given, places=batch["label_places"])
@@ -242,7 +243,7 @@ def test_an_encoder_whose_rows_depend_on_their_batch_is_caught() -> None:
         output["last_hidden_state"] += len(output["last_hidden_state"])
 
     model.get_encoder().register_forward_hook(shift)
-    verification.structure_changed()
+    structure_changed()
     model.config.initializer_range = 7.0  # another kind of model
     with pytest.warns(FastPathWarning, match=REPORTED.format("sources encoded once")):
         assert not encodes_once(model, ids, torch.ones_like(ids))

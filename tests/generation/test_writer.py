@@ -133,7 +133,7 @@ def test_full_memory_is_one_sentence(full: Callable[..., Any], monkeypatch: pyte
     with pytest.raises(UsageError, match=r"^the memory is full while texts are written; lower the batch") as caught:
         one.write(["a"])
     assert "\n" not in str(caught.value)
-    monkeypatch.setattr(writer, "decode", Mock(side_effect=RuntimeError("shapes differ")))
+    monkeypatch.setattr(writing, "decode", Mock(side_effect=RuntimeError("shapes differ")))
     with pytest.raises(RuntimeError, match="shapes differ"):
         one.write(["a"])
 
@@ -210,5 +210,5 @@ def test_gradients_are_not_kept() -> None:
 
 def test_what_a_record_leaves_open_is_the_tasks_own() -> None:
     for task, default in (("InstructionTuning", FOR_INSTRUCTIONS), ("DataToText", Decoding())):
-        assert writer.trained_decoding({"task": task}) == default
-        assert writer.trained_decoding({"task": task, "decoding": {"seed": 3}}) == replace(default, seed=3)
+        assert writing.trained_decoding({"task": task}) == default
+        assert writing.trained_decoding({"task": task, "decoding": {"seed": 3}}) == replace(default, seed=3)
