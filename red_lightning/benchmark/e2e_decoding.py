@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from red_lightning.benchmark.measure import Case, Goal, Variant, compare, count
+from red_lightning.benchmark.optimizer_steps import evenly
 from red_lightning.benchmark.random_tasks import given_by, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import config_of, random_model, shape_of
-from red_lightning.benchmark.training import evenly
 from red_lightning.data import E2E
 from red_lightning.data.collation import pad
 from red_lightning.generation import Decoding

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from red_lightning.benchmark.e2e_rows import BATCH, Plain, batches_of, computed, edited_task, folded, read_e2e
 from red_lightning.benchmark.measure import Case, Goal, Variant, compare, count
+from red_lightning.benchmark.optimizer_steps import evenly
 from red_lightning.benchmark.settings import Settings
-from red_lightning.benchmark.training import evenly
 
 ROWS = {"tiny": 32, "small": 64, "paper": 2048}
 """Size -> rows that are timed, about: whole batches at even distances of their tokens."""

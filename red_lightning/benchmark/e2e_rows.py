@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from red_lightning.benchmark.optimizer_steps import on
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES, Shape, shape_of
-from red_lightning.benchmark.training import on
 from red_lightning.data import E2E
 from red_lightning.data.collation import IGNORED, collate_for_loss
 from red_lightning.editing.sites import find_sites

@@ -12,8 +12,8 @@ from torch import Tensor
 from red_lightning.benchmark.e2e_rows import Plain, batches_of, computed, edited_task, folded, read_e2e
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import peak_bytes
+from red_lightning.benchmark.optimizer_steps import Steps, evenly
 from red_lightning.benchmark.settings import Settings
-from red_lightning.benchmark.training import Steps, evenly
 
 BATCHES = {"tiny": 1, "small": 2, "paper": 20}
 """Size -> batches that are timed: at even distances of their tokens in an epoch."""

@@ -22,10 +22,10 @@ from lightning.pytorch.loggers import CSVLogger
 
 from red_lightning.benchmark.clocks import Measured
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare
+from red_lightning.benchmark.optimizer_steps import on
 from red_lightning.benchmark.random_tasks import random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES
-from red_lightning.benchmark.training import on
 from red_lightning.callbacks import BestCheckpoint, FiniteSteps, PredictionWriter, Preemption, RunSummary, Throughput
 from red_lightning.methods import RED
 from red_lightning.quickstart import Restaurants

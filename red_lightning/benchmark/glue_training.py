@@ -14,10 +14,10 @@ from torch import Tensor
 
 from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.benchmark.measure import Case, Row, Variant, compare, count
+from red_lightning.benchmark.optimizer_steps import Steps, evenly, on
 from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import Shape, shape_of
-from red_lightning.benchmark.training import Steps, evenly, on
 from red_lightning.data import GLUE
 from red_lightning.methods import RED
 from red_lightning.tasks import Classification

@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.benchmark.memory import held_bytes, peak_bytes
+from red_lightning.benchmark.optimizer_steps import Steps
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import Shape, token_ids
-from red_lightning.benchmark.training import Steps
 from red_lightning.data.collation import IGNORED
 from red_lightning.editing.sites import find_sites
 from red_lightning.efficiency.compiling import compile_blocks, require_compiler

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from red_lightning.benchmark.measure import Case, Goal, Row, Variant, compare, count
 from red_lightning.benchmark.memory import saved_bytes
+from red_lightning.benchmark.optimizer_steps import Steps
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import build, shape_of, token_ids
-from red_lightning.benchmark.training import Steps
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import shared_copy
 from red_lightning.efficiency.recomputation import recompute_selectively

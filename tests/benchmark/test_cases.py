@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from red_lightning.benchmark import CASES, instruction_tuning
+from red_lightning.benchmark import CASES, packed_conversations
 from red_lightning.benchmark.measure import Case
+from red_lightning.benchmark.optimizer_steps import Steps, evenly
 from red_lightning.benchmark.random_tasks import tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import SHAPES, build, token_ids
-from red_lightning.benchmark.training import Steps, evenly
 from red_lightning.editing.surgery import shared_copy
 
 TINY = Settings(rounds=1, size="tiny")
@@ -108,8 +108,8 @@ def test_glue_training(shared: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_instruction_tuning(shared: Path) -> None:
-    case = measured("instruction_tuning", with_data(shared))
+def test_packed_conversations(shared: Path) -> None:
+    case = measured("packed_conversations", with_data(shared))
     slots = [row.amounts[0] for row in case.rows if not row.wall]
     plain, fixed, packed = slots
     assert packed < plain < fixed
@@ -118,8 +118,8 @@ def test_instruction_tuning(shared: Path) -> None:
 
 def test_timed_conversations_are_like_the_epoch() -> None:
     lengths = random.Random(0).choices(range(40, 768), k=301)
-    pairs = instruction_tuning._pairs(range(301))
-    few = instruction_tuning._typical(pairs, lengths, 2)
+    pairs = packed_conversations._pairs(range(301))
+    few = packed_conversations._typical(pairs, lengths, 2)
     assert few in [pairs[first : first + 2] for first in range(149)]  # the last row has nothing beside it
 
     def shape(some: list[list[int]]) -> tuple[float, float]:
@@ -128,7 +128,7 @@ def test_timed_conversations_are_like_the_epoch() -> None:
         return total / rows, sum(len(pair) * max(pair) for pair in own) / total
 
     assert shape(few) == pytest.approx(shape(pairs), rel=0.05)
-    assert instruction_tuning._typical(pairs[:1], lengths, 2) == pairs[:1]
+    assert packed_conversations._typical(pairs[:1], lengths, 2) == pairs[:1]
 
 
 @pytest.mark.slow

@@ -87,8 +87,8 @@ def test_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
         ("e2e_decoding", "e2e_path"),
         ("glue_training", "roberta_tokenizer"),
         ("glue_training", "glue_path"),
-        ("instruction_tuning", "llama_tokenizer"),
-        ("instruction_tuning", "ultrafeedback_path"),
+        ("packed_conversations", "llama_tokenizer"),
+        ("packed_conversations", "ultrafeedback_path"),
     ],
 )
 def test_what_is_missing_is_named_by_its_option(case: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:

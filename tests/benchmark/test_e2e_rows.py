@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from red_lightning.benchmark import e2e_evaluation, e2e_training, loss_head
+from red_lightning.benchmark import e2e_evaluation, e2e_training, label_loss
 from red_lightning.benchmark.e2e_rows import Plain, edited_task, read_e2e
 from red_lightning.benchmark.measure import Case
 from red_lightning.benchmark.settings import Settings
@@ -30,8 +30,8 @@ def amounts(case: Case, unit: str) -> dict[str, float]:
     return {row.variant: row.amounts[0] for row in case.rows if row.unit == unit}
 
 
-def test_loss_head() -> None:
-    case = loss_head.measure(Settings(rounds=1, size="tiny"))
+def test_label_loss() -> None:
+    case = label_loss.measure(Settings(rounds=1, size="tiny"))
     assert all(case.checks.values()) and len(case.checks) == 2
     assert {row.group.split(",")[0] for row in case.rows} == {"float32", "bfloat16"}
 

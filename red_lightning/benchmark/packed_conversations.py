@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from red_lightning.benchmark.measure import Case, Row, Variant, compare, count
+from red_lightning.benchmark.optimizer_steps import Steps, on
 from red_lightning.benchmark.random_tasks import given_by, random_task, tokenizer_of
 from red_lightning.benchmark.settings import Settings
 from red_lightning.benchmark.shapes import shape_of
-from red_lightning.benchmark.training import Steps, on
 from red_lightning.data import UltraFeedback
 from red_lightning.data.collation import IGNORED
 from red_lightning.data.packing import balanced, collate_packed, collate_padded
