@@ -1,4 +1,4 @@
-"""``python -m red_lightning COMMAND``: finds the command and runs it."""
+"""Find the command of ``python -m red_lightning COMMAND`` and run it."""
 
 import importlib
 import keyword
@@ -11,25 +11,25 @@ from pathlib import Path
 from red_lightning.errors import UsageError, nearest, usage_error_in
 
 TRAINING = {
-    "fit": "train, keep the best checkpoint, test it, write results.json and edits/",
-    "validate": "measure the validation metrics of a checkpoint",
+    "fit": "train, keep the best checkpoint, test it, write results.json and the adapter",
+    "validate": "compute the validation metrics of a checkpoint",
     "test": "score a checkpoint on the test split",
-    "predict": "write a checkpoint's outputs as JSONL",
+    "predict": "write the outputs of a checkpoint as JSONL",
 }
 TOOLS = {
-    "parameters": "show what a config trains: site, shape, count, share of the backbone",
-    "configs": "list the experiments that ship with the package, and copy one to start from",
-    "draw": "draw a run's learned scaling and bias by layer",
-    "study": "run many cells from one file, and collect them in a table: study run|status|report FILE",
-    "generate": "write texts with a run's edits: generate EDITS --prompt TEXT, --file FILE, --compare EDITS ...",
-    "chat": "talk with a run's edits in the terminal: chat EDITS",
+    "parameters": "list the trainable parameters of a config: site, shape, count, share of the backbone",
+    "configs": "list the experiments that ship with the package, or copy one",
+    "draw": "draw the learned scaling and bias by layer: draw ADAPTER",
+    "study": "run many experiments from one file and collect their table: study run|status|report FILE",
+    "generate": "generate texts: generate ADAPTER --prompt TEXT, --file FILE or --compare ADAPTER ...",
+    "chat": "chat with a model in the terminal: chat ADAPTER",
     "evaluate": "score a model on a benchmark: evaluate --suite open_llm|alpaca_eval|mt_bench",
-    "import": "turn the authors' released delta_vector.pth into edits: import FILE --backbone ID --output DIR",
-    "combine": "add up, interpolate or stack edits of one backbone: combine EDITS EDITS --output DIR",
-    "export": "fold a run's edits into a plain checkpoint: export EDITS --format merged|gguf-ready|edits --output DIR",
-    "push": "push edits or the merged model to the hub, with a model card: push EDITS --to org/name",
+    "import": "convert the authors' delta_vector.pth to an adapter: import FILE --backbone ID --output DIR",
+    "combine": "add, interpolate or stack adapters of one backbone: combine ADAPTER ADAPTER --output DIR",
+    "export": "merge an adapter into a standard checkpoint: export ADAPTER --output DIR",
+    "push": "push an adapter or the merged model to the hub with a model card: push ADAPTER --to org/name",
     "score": "score predictions against references with the official E2E metrics",
-    "benchmark": "measure speed and memory on this machine against the plain way: benchmark --cases NAME,NAME",
+    "benchmark": "measure speed and memory on this machine: benchmark --cases NAME,NAME",
 }
 
 
@@ -102,7 +102,7 @@ def _help() -> str:
     ]
     for title, commands in (("training commands", TRAINING), ("tools", TOOLS)):
         lines += [f"{title}:", *(f"  {name:<11} {what}" for name, what in commands.items()), ""]
-    return "\n".join([*lines, "python -m red_lightning COMMAND --help explains a command's options."])
+    return "\n".join([*lines, "Run python -m red_lightning COMMAND --help for the options of a command."])
 
 
 if __name__ == "__main__":

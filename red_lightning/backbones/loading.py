@@ -27,23 +27,25 @@ class BackboneOptions:
     """How a backbone is loaded.
 
     Attributes:
-        revision: Branch, tag or commit on the hub; null for the main branch.
-        dtype: Number format of the frozen weights; what is learned stays float32. null is float32 for a training, that
-            of the training for its edits, and that of the files for a model without edits.
-        quantization: Store the weights of linears in fewer bits: ``nf4`` (4, as in the QLoRA paper), ``fp4``, ``int8``;
-            by torchao ``int8_weight_only``, ``float8_weight_only``; null as ``dtype``, in which else they are used.
-        attention: Attention implementation (``sdpa``, ``eager``, ``flash_attention_2``); null for transformers' choice.
-        gradient_checkpointing: Compute each block again in the backward pass: less memory, and a second forward pass.
-        selective_recomputation: Keep for the backward pass only what a few elementwise operations cannot compute again
-            from the rest: the same loss, and gradients equal to rounding. Null does so where it costs no time, which is
-            not in small batches, nor on a CPU in 16 bits, nor with ``compile`` or ``kernels``, which choose themselves.
-        compile: Let torch.compile make kernels for the blocks, in training and for losses, not for decoding: fewer
-            passes over memory, after first steps that can take minutes. Equal to rounding, but for what dropout draws.
-        kernels: ``liger`` runs the norms and gated FFNs of Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 and Phi-3 as
-            fused kernels of Liger Kernel, on CUDA: fewer passes over memory, and less is kept than without, though more
-            than with ``selective_recomputation``. Equal to rounding. Not with ``compile``; null for the model's code.
-        strict: Raise an error, not a warning, where a fast path gives other values than its plain equivalent.
-        trust_remote_code: Let the repository run its own Python code on this machine.
+        revision: Branch, tag or commit on the hub. null is the main branch.
+        dtype: dtype of the frozen weights. Trainable parameters are always float32. null is float32 for training, the
+            dtype of the training for an adapter, and the dtype of the files for a model without an adapter.
+        quantization: Quantization of the linears: ``nf4`` (4 bits, as in the QLoRA paper), ``fp4`` and ``int8`` through
+            bitsandbytes; ``int8_weight_only`` and ``float8_weight_only`` through torchao. null does not quantize.
+            Computation is in ``dtype``.
+        attention: Attention implementation: ``sdpa``, ``eager`` or ``flash_attention_2``. null is transformers'
+            default.
+        gradient_checkpointing: Recompute each block in the backward pass. Saves memory and costs a second forward pass.
+        selective_recomputation: Recompute cheap elementwise operations in the backward pass instead of storing their
+            outputs. The loss is the same and gradients are equal up to rounding. null enables it where it costs no
+            time: not for small batches, not on a CPU in 16 bits, and not with ``compile`` or ``kernels``.
+        compile: Compile the blocks with torch.compile, for training and losses but not for decoding. The first steps
+            can take minutes. Equal up to rounding, except that dropout draws other random numbers.
+        kernels: ``liger`` uses the fused norms and gated FFNs of Liger Kernel on CUDA, for Llama, Mistral, Qwen 2 and
+            3, Gemma 1 to 3 and Phi-3. Equal up to rounding. It stores more activations than ``selective_recomputation``
+            and cannot be combined with ``compile``. null uses the model's own code.
+        strict: Raise an error instead of a warning if a fast path differs from its plain equivalent.
+        trust_remote_code: Run the Python code of the backbone's repository on this machine.
     """
 
     revision: str | None = None

@@ -38,29 +38,29 @@ def chat(
     device: str | None = None,
     trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Talk with the edits that a run left behind, or with a model without edits.
+    """Chat in the terminal with an adapter, or with a model without one.
 
-    Answers appear as they are written, with the template that was trained and decoded as the run decoded. A
-    conversation that outgrows the context forgets its oldest exchanges, and says so. /help shows the commands.
-    The edits are given first, without a name: chat runs/mine --compare true
+    Answers are streamed. Template and decoding are those of the run. If the conversation exceeds the context, its
+    oldest turns are dropped with a note. /help lists the commands. The adapter comes first.
+
+        chat runs/mine
+        chat runs/mine --compare true
 
     Args:
-        edits: A run's folder, its `edits` folder, a folder with a model, or a hub repository of either.
-        compare: Show beside each answer that of the unedited backbone, in a conversation of its own; the edits are
-            switched off and on, in one backbone.
-        system: A system message, which precedes the conversation.
-        edited: Attach the edits; false lets the unedited backbone answer, with the run's template and decoding.
-        backbone: Where the backbone is now, as a folder or hub id; without edits, the model that answers.
-        revision: Branch, tag or commit of the edits' hub repository.
-        template: How a conversation becomes tokens: paper or chat, or source or plain, for which each message stands
-            alone. null takes the one that was trained, and for a model without edits chat if its tokenizer has a
-            chat template, else plain.
-        decoding: What is decoded otherwise than the run did.
-        backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
-            and the quantisation of the training, and for a model without edits the dtype of its files.
-        device: Where the model goes, such as cuda:1; null for a GPU if there is one.
-        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
-            that is not part of red_lightning need it.
+        edits: A run's folder, its edits/ folder, a model folder, or a hub repository with an adapter or a model.
+        compare: Show the answer of the unedited backbone beside each answer. Each side has its own conversation.
+        system: System message at the start of the conversation.
+        edited: Attach the adapter. false chats with the unedited backbone, and the run's template and decoding.
+        backbone: Folder or hub id of the backbone. Without an adapter: the model to chat with.
+        revision: Branch, tag or commit of the adapter's hub repository.
+        template: Prompt format: paper or chat; or source or plain, which treat each message alone. Default: that of the
+            training. For a model without an adapter: chat if its tokenizer has a chat template, otherwise plain.
+        decoding: Decoding options that replace those of the run.
+        backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16. Default: the dtype and
+            quantization of the training, and the dtype of its files for a model without an adapter.
+        device: Device, such as cuda:1. Default: a GPU if there is one.
+        trust: Packages to import custom methods from, such as my_package. Their code runs on this machine. Needed only
+            for adapters of methods outside red_lightning.
 
     Raises:
         UsageError: There is no such model, or its edits cannot be switched off.

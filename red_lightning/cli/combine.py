@@ -1,4 +1,4 @@
-"""``combine``: edits made of other edits of the same backbone."""
+"""``combine``: an adapter made of other adapters of the same backbone."""
 
 from collections.abc import Sequence
 
@@ -20,39 +20,41 @@ def main(args: Sequence[str]) -> None:
     print(f"wrote {folder}")
     if differ := differences(read_edits(folder)[1]):
         print(
-            f"note: the runs differ in {' and '.join(differ)}, so that the combined edits say nothing of it: give "
-            "generate and chat --template and --decoding"
+            f"note: the runs differ in {' and '.join(differ)}, so the combined adapter does not record it. Pass "
+            "--template and --decoding to generate and chat"
         )
 
 
 def _parser() -> RedParser:
     parser = RedParser(
         prog="python -m red_lightning combine",
-        description="Write edits that are made of others: their weighted sum, or one after the other.",
+        description="Combine adapters of one backbone: their weighted sum, or one after the other.",
     )
     parser.add_argument(
-        "edits", nargs="*", help="Runs' folders, edits folders or hub repositories: of one backbone and one method."
+        "edits",
+        nargs="*",
+        help="Adapters of one backbone and one method: run folders, edits/ folders or hub repositories.",
     )
     parser.add_argument(
         "--weights",
         nargs="+",
         type=float,
         default=None,
-        help="One for each of the edits: s = 1 + sum w (s_i - 1) and b = sum w b_i. Without them, the mean.",
+        help="One weight per adapter: s = 1 + sum w (s_i - 1) and b = sum w b_i. Default: the mean.",
     )
     parser.add_argument(
         "--how",
         choices=["sum", "stack"],
         default="sum",
-        help="Add the edits up, or stack them in the order given: the second edits what the first has edited.",
+        help="sum adds the edits. stack applies them in the given order.",
     )
-    parser.add_argument("--revision", type=str, help="Branch, tag or commit of those that are hub repositories.")
+    parser.add_argument("--revision", type=str, help="Branch, tag or commit of the adapters that are hub repositories.")
     parser.add_argument(
         "--trust",
         nargs="+",
         action="extend",
         default=[],
-        help="Packages whose own methods may be imported, such as my_package: their code runs.",
+        help="Packages to import custom methods from, such as my_package. Their code runs on this machine.",
     )
-    parser.add_argument("--output", type=str, required=True, help="The folder to write, which is new or empty.")
+    parser.add_argument("--output", type=str, required=True, help="Output folder, new or empty.")
     return parser

@@ -1,4 +1,4 @@
-"""``draw``: a picture of the edits that a run left behind."""
+"""``draw``: a picture of the learned edit vectors."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ def draw(
     """Draw the learned scaling and bias by layer.
 
     Args:
-        edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
-        to: The PNG, SVG or PDF file to write.
+        edits: A run's folder, its edits/ folder, or a hub repository with an adapter.
+        to: Output file: PNG, SVG or PDF.
         revision: Branch, tag or commit of the hub repository.
-        trust: Taken by every command that reads edits; here nothing is imported, since tensors alone are drawn.
+        trust: Accepted for consistency with the other commands. This command imports nothing.
     """
     from red_lightning.adapters import find_edits, read_edits
     from red_lightning.pictures import draw_edits

@@ -8,14 +8,14 @@ from red_lightning.errors import UsageError, nearest
 
 SUITES = {
     "open_llm": "the six tasks of the Open LLM Leaderboard, or any other task of lm-eval",
-    "alpaca_eval": "win rate against reference answers, judged by a model behind an endpoint",
-    "mt_bench": "80 conversations of two turns, graded by a model behind an endpoint",
+    "alpaca_eval": "win rate against reference answers, judged through an OpenAI-compatible endpoint",
+    "mt_bench": "80 two-turn conversations, graded through an OpenAI-compatible endpoint",
 }
 """Suite -> what it measures. Each is the typed function of its name in the module of its name, imported when asked."""
 
 
 def main(args: Sequence[str]) -> None:
-    """Find the suite, and hand it the rest of the command line.
+    """Find the suite and pass it the rest of the command line.
 
     Args:
         args: What follows ``evaluate``.
@@ -48,6 +48,6 @@ def _help() -> str:
             "suites:",
             *(f"  {name:<11} {what}" for name, what in SUITES.items()),
             "",
-            "python -m red_lightning evaluate --suite SUITE --help explains a suite's options.",
+            "Run python -m red_lightning evaluate --suite SUITE --help for the options of a suite.",
         ]
     )

@@ -1,4 +1,4 @@
-"""``export``: a run's edits as files for elsewhere, folded into the backbone or as they are."""
+"""``export``: a standard checkpoint with the adapter merged into it, or a copy of the adapter."""
 
 import math
 import shutil
@@ -17,25 +17,28 @@ def export(
     check: bool = True,
     trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Write edits for use elsewhere: a checkpoint that plain transformers loads, or a copy of the edits.
+    """Merge an adapter into a checkpoint that transformers loads, or copy the adapter.
+
+        export runs/mine --output merged
+        export runs/mine --format gguf-ready --output for_llama_cpp
 
     Args:
-        edits: A run's folder, its edits/ folder, or a hub repository of edits.
-        output: The folder to write, which must not exist or be empty.
-        format: "merged" folds the edits into the backbone's weights; "gguf-ready" does so and refuses what llama.cpp's
-            convert_hf_to_gguf.py does not take; "edits" copies the edits.
-        backbone: Where the backbone is now, as a folder or hub id; null for where edits.json says.
-        revision: Branch, tag or commit of the edits' hub repository.
-        dtype: Number format of the merged weights; null for that of the backbone's files, and bfloat16 if it was
-            quantised.
-        max_shard_gb: Size of the largest file of merged weights, in GB; to write them takes about as much memory.
-        check: Load both models, one after the other and each of them whole, and say how far the merged outputs are
-            from the edited model's; false needs no more memory than the writing.
-        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
-            that is not part of red_lightning need it.
+        edits: A run's folder, its edits/ folder, or a hub repository with an adapter.
+        output: Output folder, new or empty.
+        format: "merged" merges the adapter into the backbone's weights. "gguf-ready" does the same and refuses models
+            that llama.cpp's convert_hf_to_gguf.py does not accept. "edits" copies the adapter.
+        backbone: Folder or hub id of the backbone. Default: the one that edits.json names.
+        revision: Branch, tag or commit of the adapter's hub repository.
+        dtype: dtype of the merged weights. Default: that of the backbone's files, and bfloat16 for a quantized
+            backbone.
+        max_shard_gb: Largest size of a weight file, in GB. Writing needs about as much memory.
+        check: Compare the outputs of the merged and the edited model. Loads both models, one after the other. false
+            needs only the memory for writing.
+        trust: Packages to import custom methods from, such as my_package. Their code runs on this machine. Needed only
+            for adapters of methods outside red_lightning.
 
     Raises:
-        UsageError: The edits cannot be read or folded exactly, or the output holds something or cannot be written.
+        UsageError: The adapter cannot be read or merged exactly, or the output folder is not empty or not writable.
     """
     from red_lightning.adapters import copy_edits
     from red_lightning.errors import UsageError, require_range

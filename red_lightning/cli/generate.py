@@ -1,4 +1,4 @@
-"""``generate``: write texts with a run's edits: one prompt to the terminal, a file to JSONL, several runs to a page."""
+"""``generate``: texts of a model: one prompt to the terminal, a file to JSONL, several models to a page."""
 
 import json
 import sys
@@ -40,41 +40,40 @@ def generate(
     device: str | None = None,
     trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Write texts with the edits that a run left behind, or with a model without edits.
+    """Generate texts with an adapter, or with a model without one.
 
-    A prompt is put to the model as it was in training, and decoded as the run decoded, so that its text is that
-    of the run's own `predict`. The edits are given first, without a name:
+    Prompts are formatted and decoded as in the run, so the texts equal those of its `predict`. The adapter comes first.
 
         generate runs/mine --prompt "name[Aromi], food[Chinese]"
         generate runs/mine --file prompts.jsonl --output answers.jsonl
         generate runs/red --compare runs/lora runs/full --baseline true --file prompts.txt --output page.html
 
     Args:
-        edits: A run's folder, its `edits` folder, a folder with a model, or a hub repository of either.
-        prompt: One prompt; without --output its text appears as it is written.
-        file: Prompts: .txt with one in each line; or .jsonl, .json, .csv, .tsv or .parquet, in the layouts of
-            Instructions for edits that converse, else with a column of texts.
-        output: The JSONL file to write, which then appears whole: what was interrupted, the same command goes on
-            with. With --compare the page, as .html or .md.
-        compare: Other runs, which answer the same prompts beside the first.
-        baseline: Let --compare begin with the first one's unedited backbone.
-        edited: Attach the edits; false lets the unedited backbone write, with the run's template and decoding.
-        backbone: Where the backbone is now, as a folder or hub id; without edits, the model that writes.
-        revision: Branch, tag or commit of the edits' hub repository.
-        template: How a prompt becomes tokens: source (the text and EOS, as data-to-text is trained), paper or chat
-            (as instructions are), or plain (the text as it is). null takes the one that was trained, and for a
-            model without edits chat if its tokenizer has a chat template, else plain.
-        column: The file's column of texts; null takes the one that was trained, or prompt, source or text.
-        overlong: What becomes of a prompt that is longer than the model can read: refuse, or cut the end of a
-            source (as in training) or the beginning of anything else.
-        decoding: What is decoded otherwise than the run did.
-        batch_size: Prompts that are decoded at once; the texts do not depend on it.
+        edits: A run's folder, its edits/ folder, a model folder, or a hub repository with an adapter or a model.
+        prompt: One prompt. Without --output its text is streamed to the terminal.
+        file: Prompts: .txt with one per line; or .jsonl, .json, .csv, .tsv or .parquet, in the layouts of Instructions
+            for chat models, otherwise with a column of texts.
+        output: Output JSONL, written atomically. Rerun the same command to resume. With --compare: a page, .html or
+            .md.
+        compare: Other adapters, which answer the same prompts beside the first.
+        baseline: Show the unedited backbone first in --compare.
+        edited: Attach the adapter. false generates with the unedited backbone, and the run's template and decoding.
+        backbone: Folder or hub id of the backbone. Without an adapter: the model that generates.
+        revision: Branch, tag or commit of the adapter's hub repository.
+        template: Prompt format: source (the text and EOS, for data-to-text), paper or chat (for instructions), or plain
+            (the text). Default: that of the training. For a model without an adapter: chat if its tokenizer has a chat
+            template, otherwise plain.
+        column: Column of the file that holds the texts. Default: that of the training, or prompt, source or text.
+        overlong: Prompts longer than the model's context: refuse them, or cut the end of a source (as in training) and
+            the beginning of any other prompt.
+        decoding: Decoding options that replace those of the run.
+        batch_size: Prompts per batch. The texts do not depend on it.
         overwrite: Replace an existing output.
-        backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16; null for the dtype
-            and the quantisation of the training, and for a model without edits the dtype of its files.
-        device: Where the model goes, such as cuda:1; null for a GPU if there is one.
-        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
-            that is not part of red_lightning need it.
+        backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16. Default: the dtype and
+            quantization of the training, and the dtype of its files for a model without an adapter.
+        device: Device, such as cuda:1. Default: a GPU if there is one.
+        trust: Packages to import custom methods from, such as my_package. Their code runs on this machine. Needed only
+            for adapters of methods outside red_lightning.
 
     Raises:
         UsageError: There is no such model, no prompt, or an output that exists.

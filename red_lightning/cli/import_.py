@@ -1,4 +1,4 @@
-"""``import``: the authors' released files as edits."""
+"""``import``: the authors' released files as an adapter."""
 
 from pathlib import Path
 
@@ -13,20 +13,21 @@ def import_(
     layers: list[int] | None = None,
     revision: str | None = None,
 ) -> None:
-    """Turn the files that the authors of RED released into edits, which every other command reads.
+    """Convert the files that the authors of RED released to an adapter.
 
-    For example: import delta_vector.pth --classifier classifier.pth --backbone FacebookAI/roberta-base --task mnli
-    --output mnli. The sites (RED, RED+ and their ablations) follow from the file. Nothing in it is run.
+    The sites follow from the file: RED, RED+ or one of their ablations. No code in the file is executed.
+
+        import delta_vector.pth --backbone meta-llama/Llama-2-7b-hf --output released
+        import delta_vector.pth --classifier classifier.pth --backbone FacebookAI/roberta-base --task mnli --output mnli
 
     Args:
-        vectors: The file delta_vector.pth; it may come first, without --vectors.
-        backbone: Hub id or folder of the pretrained model that it edits: RoBERTa, GPT-2, T5, Llama, or another family
-            whose sites are known.
-        output: The folder for edits.safetensors and edits.json, new or empty.
-        classifier: The file classifier.pth of an encoder; without it the edits give hidden states and no classes.
-        task: The GLUE task that was learned, which says the labels: mnli, sst2, mrpc, cola, qnli, qqp, rte or stsb.
-        labels: The classes of any other task in the order of their numbers; without either, 0, 1, 2 and so on.
-        layers: The layers that were edited, counted from 0, where not all were (the authors' exclude_layers).
+        vectors: The file delta_vector.pth. --vectors may be left out if it comes first.
+        backbone: Hub id or folder of the pretrained model.
+        output: Output folder for edits.safetensors and edits.json, new or empty.
+        classifier: The file classifier.pth of an encoder. Without it the adapter has no classification head.
+        task: GLUE task, which sets the labels: mnli, sst2, mrpc, cola, qnli, qqp, rte or stsb.
+        labels: Class names of another task, in the order of their indices. Default: 0, 1, 2, ...
+        layers: Edited layers, counted from 0. Default: all (the authors' exclude_layers names the others).
         revision: Branch, tag or commit of the backbone on the hub.
 
     Raises:

@@ -42,7 +42,22 @@ SINGLE_REPLICA = re.compile(r"(class_path: red_lightning(?:\.\w+)*\.RED\n(?: .*\
 
 
 class RedParser(LightningArgumentParser):
-    """LightningCLI's parser with complaints that a user can act on."""
+    """LightningCLI's parser with errors that a user can act on.
+
+    Args:
+        args: Those of the parser.
+        examples: Command lines, without ``python -m red_lightning``, that the help shows at its end.
+        kwargs: Those of the parser.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Return the help, with each example on a line of its own: argparse would join them to a paragraph."""
+        shown = "".join(f"  python -m red_lightning {example}\n" for example in self.examples)
+        return super().format_help(*args, **kwargs) + (f"\nexamples:\n{shown}" if shown else "")
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Parse, where jsonargparse hands the null of a nested option on as the text ``None``."""
@@ -79,7 +94,7 @@ def run(function: Callable[..., None], args: Sequence[str], command: str | None 
     """Build a command line from a typed function, and call it.
 
     Args:
-        function: The function; its docstring is the help.
+        function: The function. Its docstring is the help; indented lines before ``Args`` are examples.
         args: The command line, without the command's name. A first argument that is no option is the value of the
             function's first parameter; an option that takes a list may be followed by several values.
         command: How the command is called; None for the function's name.
@@ -91,8 +106,16 @@ def run(function: Callable[..., None], args: Sequence[str], command: str | None 
         if list in [get_origin(kind) for kind in (parameter.annotation, *get_args(parameter.annotation))]:
             args = gathered(args, f"--{name}")
     prog = f"python -m red_lightning {command or function.__name__.removesuffix('_')}"  # that of import is import_
-    about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
-    auto_cli(function, args=list(args), as_positional=False, parser_class=RedParser, prog=prog, description=about)
+    about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0].split("\n")
+    auto_cli(
+        function,
+        args=list(args),
+        as_positional=False,
+        parser_class=RedParser,
+        prog=prog,
+        description="\n".join(line for line in about if not line.startswith("    ")).rstrip(":\n"),
+        examples=[line.strip() for line in about if line.startswith("    ")],
+    )
 
 
 def gathered(args: Sequence[str], option: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``push``: a run's edits, or the model that they are merged into, on the hub."""
+"""``push``: an adapter or a merged model on the hub, with a model card."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,32 +19,34 @@ def push(
     dry_run: bool = False,
     trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Push edits or the merged model to the hub, in one commit with a model card that is written from the run.
+    """Push an adapter or the merged model to the hub, in one commit with a model card.
 
-    For example: push runs/mine --to me/mine --dry_run true --card card.md shows what would be pushed and writes the
-    card; once it has been edited, push runs/mine --to me/mine --card card.md pushes. Log in first with hf auth login,
-    or set HF_TOKEN. Folders of this machine are named nowhere in what is pushed.
+    The first example prints the files and writes the card for you to edit. The second pushes them. Log in with
+    hf auth login or set HF_TOKEN. Paths of this machine are removed from what is pushed.
+
+        push runs/mine --to me/mine --dry_run true --card card.md
+        push runs/mine --to me/mine --card card.md
 
     Args:
-        edits: A run's folder, its edits/ folder, or a folder of imported or combined edits.
-        to: The hub repository, such as org/name; it is made if need be.
-        format: "edits" pushes kilobytes, which need the backbone; "merged" a whole checkpoint for plain transformers.
-        backbone: The backbone's hub id, where the edits name a folder of this machine. Its architecture is compared
-            now, its weights when somebody loads the edits.
-        private: Make a new repository private, and refuse one that is public.
-        branch: Where the commit goes; a new branch begins at main.
-        message: The commit's message.
-        license: The licence for the card, such as apache-2.0; null for what the backbone's own card states.
-        card: The card to push, as a file that you have edited. With --dry_run true it is written if there is none.
-        overwrite: Replace all that the repository holds, whatever it is.
-        scratch: A folder with room for the merged model, which is written there first and then removed; null for the
-            system's folder for temporary files.
+        edits: A run's folder, its edits/ folder, or the folder of an imported or combined adapter.
+        to: Hub repository, such as org/name. It is created if it does not exist.
+        format: "edits" pushes the adapter, a few hundred kilobytes. "merged" pushes a standard checkpoint.
+        backbone: Hub id of the backbone, needed if the adapter names a local folder. Its architecture is compared now,
+            its weights when somebody loads the adapter.
+        private: Create a private repository, and refuse an existing public one.
+        branch: Branch of the commit. A new branch starts at main.
+        message: Commit message.
+        license: Licence for the card, such as apache-2.0. Default: the licence in the backbone's card.
+        card: Markdown file to push as the card. With --dry_run true it is written if it does not exist.
+        overwrite: Replace all files of the repository.
+        scratch: Folder for the merged model while it is pushed. It is removed afterwards. Default: the system's
+            temporary folder.
         dry_run: Print the card and the files, and push nothing.
-        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
-            that is not part of red_lightning need it.
+        trust: Packages to import custom methods from, such as my_package. Their code runs on this machine. Needed only
+            for adapters of methods outside red_lightning.
 
     Raises:
-        UsageError: The edits cannot be read or folded, or the hub refuses; the repository is then as it was.
+        UsageError: The adapter cannot be read or merged, or the hub refuses. The repository is unchanged then.
     """
     import tempfile
 

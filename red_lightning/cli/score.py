@@ -1,4 +1,4 @@
-"""Score a file of predictions as the official E2E script does."""
+"""``score``: the scores of the official E2E script."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,17 +12,18 @@ def score(
 ) -> None:
     """Score predictions with BLEU, NIST, METEOR, ROUGE-L and CIDEr, as the official E2E script does.
 
-    METEOR needs Java and the extra `meteor`; without them the table says how to get them and shows the other
-    four.
+    METEOR needs Java and the extra `meteor`. Without them the table shows the other four scores and how to install
+    both.
+
+        score --references references.txt --predictions predictions.txt --json scores.json
 
     Args:
-        references: Plain text with groups of references separated by blank lines, or .csv/.tsv with the
-            columns mr and ref.
-        predictions: Plain text with one prediction per line, or .csv/.tsv with the columns mr and output.
-        json: Also write the scores in full precision to this file; with "-" write them to standard output
-            instead of the table.
-        nist_length_penalty: What NIST holds the length of the predictions against: "pymteval" (mean length of
-            each group) or "mteval" (as the Perl script, lenient where groups differ in size).
+        references: Text file with groups of references separated by blank lines, or .csv/.tsv with the columns mr and
+            ref.
+        predictions: Text file with one prediction per line, or .csv/.tsv with the columns mr and output.
+        json: JSON file for the scores in full precision. "-" prints them instead of the table.
+        nist_length_penalty: Reference length of NIST: "pymteval" is the mean length of each group, "mteval" is the rule
+            of the Perl script.
 
     Raises:
         UsageError: A file is missing, empty or not UTF-8, the counts differ, or the JSON cannot be written.

@@ -1,4 +1,4 @@
-"""``study``: many runs from one file, and the table that they fill."""
+"""``study``: many runs from one file, and their table."""
 
 import shlex
 import signal
@@ -39,34 +39,49 @@ def main(args: Sequence[str]) -> None:
 
 
 def _parser() -> RedParser:
-    parser = RedParser(prog="python -m red_lightning study", description="Many runs from one file, and their table.")
+    parser = RedParser(
+        prog="python -m red_lightning study",
+        description="Run many experiments from one file and collect their results in a table.",
+    )
     commands = parser.add_subcommands(required=True)
     about = {
-        "run": "Run the cells that are not done yet; the same command again resumes.",
+        "run": "Run all unfinished cells. Rerun the same command to resume.",
         "status": "Show how many cells are done, running, failed and waiting.",
-        "report": "Write the table as Markdown, CSV and LaTeX, and a picture; with --only, print it alone.",
+        "report": "Write the table as Markdown, CSV and LaTeX, and a picture. With --only: print a part of the table.",
     }
     for name, what in about.items():
         command = RedParser(description=what)
-        command.add_argument("file", help="The study file, or the name of one that ships, such as table1.")
-        command.add_argument("--folder", type=str, default="studies", help="Where the folders of studies are.")
-        command.add_argument("--only", nargs="+", default=[], metavar="AXIS=LABEL,...", help="Cells of these labels.")
+        command.add_argument("file", help="Study file, or the name of one that ships with the package, such as table1.")
+        command.add_argument("--folder", type=str, default="studies", help="Parent of the studies' folders.")
         command.add_argument(
-            "--set", nargs="+", default=[], metavar="KEY=VALUE", help="Settings of every run (another --folder, then)."
+            "--only", nargs="+", default=[], metavar="AXIS=LABEL,...", help="Restrict to cells with these labels."
+        )
+        command.add_argument(
+            "--set", nargs="+", default=[], metavar="KEY=VALUE", help="Settings for every run. Needs a new --folder."
         )
         if name == "run":
-            command.add_argument("--dry_run", action="store_true", help="Show the commands, and run nothing.")
-            command.add_argument("--jobs", type=int, default=None, help="Runs at once; by default one for each GPU.")
-            command.add_argument("--launcher", choices=["local", "slurm"], default="local", help="Where the runs run.")
+            command.add_argument("--dry_run", action="store_true", help="Print the commands without running them.")
+            command.add_argument(
+                "--jobs",
+                type=int,
+                default=None,
+                help="Parallel runs. Default: one per GPU. More than one per GPU shares the GPU.",
+            )
+            command.add_argument(
+                "--launcher",
+                choices=["local", "slurm"],
+                default="local",
+                help="Run on this machine or as a SLURM job array.",
+            )
             command.add_argument(
                 "--slurm",
                 nargs="+",
                 default=[],
                 metavar="KEY=VALUE",
-                help="submitit's, such as timeout_min=600 gpus_per_node=0.",
+                help="Options of submitit, such as timeout_min=600 gpus_per_node=0.",
             )
         if name == "status":
-            command.add_argument("--watch", action="store_true", help="Go on showing it until all is done.")
+            command.add_argument("--watch", action="store_true", help="Refresh until all cells are done.")
         commands.add_subcommand(name, command, help=what)
     return parser
 

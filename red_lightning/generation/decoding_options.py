@@ -12,16 +12,17 @@ class Decoding:
     The defaults are the paper's for E2E (Table 11); :data:`FOR_INSTRUCTIONS` has those for instruction tuning.
 
     Attributes:
-        num_beams: Beams kept; 1 is greedy decoding.
-        length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; those of a decoder's prompt count. 0 allows all.
-        repetition_penalty: What divides the logit of a token that has occurred (multiplies it if it is negative); those
-            of a decoder's prompt count. 1 is no penalty.
-        max_new_tokens: Most tokens to generate (authors' code: 256).
-        stop_at_blank_line: Keep the text before the first blank line only (authors' code).
-        temperature: What divides the logits before a token is drawn; 0 draws nothing, but takes the likeliest.
-        top_p: Draw from the likeliest tokens alone whose probabilities reach this sum.
-        seed: Seeds what is drawn, together with the prompt: a prompt's text does not depend on those beside it.
+        num_beams: Number of beams. 1 is greedy decoding, or sampling.
+        length_penalty: Exponent of the length that divides a beam's log-probability.
+        no_repeat_ngram_size: Size of n-grams that may not occur twice, the prompt of a decoder included. 0 allows all.
+        repetition_penalty: Divisor of the logits of tokens that have occurred, the prompt of a decoder included
+            (negative logits are multiplied). 1 is no penalty.
+        max_new_tokens: Maximum number of generated tokens (authors' code: 256).
+        stop_at_blank_line: Cut the text at the first blank line (authors' code).
+        temperature: Sampling temperature. 0 is greedy decoding.
+        top_p: Nucleus sampling: probability mass of the most likely tokens to sample from.
+        seed: Sampling seed. It is combined with the prompt, so a text does not depend on the other prompts of its
+            batch.
     """
 
     num_beams: int = 10
@@ -62,18 +63,18 @@ FOR_INSTRUCTIONS = Decoding(
 
 @dataclass
 class DecodingChanges:
-    """What is decoded otherwise than a run did; null leaves it as it was.
+    """Decoding options that replace those of a run. null keeps the run's value.
 
     Attributes:
-        num_beams: Beams kept; 1 is greedy decoding, or sampling.
-        length_penalty: Exponent of the length by which a beam's log-probability is divided.
-        no_repeat_ngram_size: No n-gram of this size occurs twice; those of a decoder's prompt count. 0 allows all.
-        repetition_penalty: What divides the logit of a token that has occurred; 1 is no penalty.
-        max_new_tokens: Most tokens to generate.
-        stop_at_blank_line: Keep the text before the first blank line only.
-        temperature: What divides the logits before a token is drawn; 0 draws nothing, but takes the likeliest.
-        top_p: Draw from the likeliest tokens alone whose probabilities reach this sum.
-        seed: Seeds what is drawn.
+        num_beams: Number of beams. 1 is greedy decoding, or sampling.
+        length_penalty: Exponent of the length that divides a beam's log-probability.
+        no_repeat_ngram_size: Size of n-grams that may not occur twice, the prompt of a decoder included. 0 allows all.
+        repetition_penalty: Divisor of the logits of tokens that have occurred. 1 is no penalty.
+        max_new_tokens: Maximum number of generated tokens.
+        stop_at_blank_line: Cut the text at the first blank line.
+        temperature: Sampling temperature. 0 is greedy decoding.
+        top_p: Nucleus sampling: probability mass of the most likely tokens to sample from.
+        seed: Sampling seed.
     """
 
     num_beams: int | None = None

@@ -73,13 +73,13 @@ def answers(edits: Path, *questions: str, edited: bool = True, system: str | Non
 
 
 def test_a_full_memory_ends_no_chat(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode, calls = generation.answers.decode, []
+    decode, calls = generation.writer.decode, []
 
     def full_at_first(*args: Any, **options: Any) -> list[str]:
         calls.append(args)
         return [str(torch.empty(1 << 60))] if len(calls) == 1 else decode(*args, **options)
 
-    monkeypatch.setattr(generation.answers, "decode", full_at_first)
+    monkeypatch.setattr(generation.writer, "decode", full_at_first)
     done = talk(["Who serves Thai food?", "And where?"])
     assert done.status == 0 and "error: the memory is full while texts are written; lower" in done.out
     assert len(calls) == 2 and done.out.count("error: ") == 1

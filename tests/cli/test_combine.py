@@ -51,7 +51,7 @@ def test_other_decodings_are_said_to_be_left_out(
     for number, name in enumerate("ab"):
         leave(tmp_path / name, number, decoding={"num_beams": number + 1})
     assert main(["combine", "a", "b", "--output", "c"]) == 0
-    assert "note: the runs differ in decoding, so that" in capsys.readouterr().out
+    assert "note: the runs differ in decoding, so the" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -179,3 +179,13 @@ def test_a_list_that_may_be_left_out(given: list[str], labels: list[str] | None,
 
     run(command, ["x", *given])
     assert seen == ["x", labels, layers]
+
+
+def test_examples_stand_on_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "examples:",
+        "  python -m red_lightning export runs/mine --output merged",
+        "  python -m red_lightning export runs/mine --format gguf-ready --output for_llama_cpp",
+    ]
