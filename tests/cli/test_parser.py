@@ -2,6 +2,7 @@
 
 import pytest
 
+from red_lightning.__main__ import main
 from red_lightning.cli.parser import explain, gathered, run
 from red_lightning.errors import UsageError
 
