@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from red_lightning import methods
+from red_lightning import methods, tasks
 from red_lightning.adapters import apply_edits, save_edits
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
-from red_lightning.families import ARCHITECTURES, record_of
+from red_lightning.families import record_of
 from red_lightning.methods import Method
-from red_lightning.methods.limits import LIMITS, limit_of
 from red_lightning.tasks import BackboneTask
 from tests.backbones_zoo import FAMILIES, MASKED, build, save_backbone
 from tests.conversations import Conversations, tuning
@@ -144,10 +143,10 @@ def test_a_cell_runs_or_says_why_not(
     method, folder = method_of(name, tmp_path), backbones(family)
     record = record_of(build(family).config)
     assert record is not None
-    if limit := limit_of(name, record.name, task_name):
+    if reason := type(method).limit(record, getattr(tasks, task_name).has_head):
         with pytest.raises(UsageError, match=f"^model.method {name} ") as caught:
             task_of(task_name, folder, method)
-        assert limit.reason.format(family=record.name) in str(caught.value)
+        assert reason in str(caught.value)
         return
     task = task_of(task_name, folder, method)
     batch = batch_of(task, task_name, tmp_path)
@@ -185,11 +184,3 @@ def test_an_encoder_cannot_write_whatever_the_method(
         method = method_of(name, tmp_path)
         with pytest.raises(UsageError, match=r"is an encoder .* and cannot write text"):
             task_of(task_name, backbones("bert"), method).configure_model()
-
-
-def test_each_limit_names_what_exists() -> None:
-    families = {record.name for record in ARCHITECTURES}
-    for limit in LIMITS:
-        assert limit.method in METHODS
-        assert set(limit.families) <= families and set(limit.tasks) <= set(TASKS)
-    assert limit_of("RED", "Llama", "InstructionTuning") is None

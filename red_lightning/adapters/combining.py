@@ -12,12 +12,9 @@ from red_lightning.adapters.file_format import HEAD, read_edits, save_edits
 from red_lightning.adapters.record_checks import method_class
 from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.backbones.quantization import backbone_of
-from red_lightning.editing.affine import AFFINE, How, combine_vectors, union
+from red_lightning.editing.affine import How, combine_vectors, union
 from red_lightning.errors import UsageError
-from red_lightning.methods import RED, Method
-
-AVERAGED = ("FullFineTuning", "LastBlocks", "HeadOnly")
-"""The methods that train plain weights: models of one origin can be averaged (model soups, arXiv 2203.05482)."""
+from red_lightning.methods import RED, Method, that_combine
 
 OF_ONE = ("format", "scores", "unreadable", "seed", "imported", "libraries")
 """What a record says of one run alone."""
@@ -173,7 +170,7 @@ def _require_one_kind(sources: Sequence[_Source]) -> None:
     if first.kind.combines is None:
         raise UsageError(
             f"edits of {first.method} cannot be combined: the model is not linear in what it learns (LoRA's is a "
-            f"product of two factors); those of {', '.join((*AFFINE, *AVERAGED))} can"
+            f"product of two factors); those of {', '.join(that_combine('affine', 'mean'))} can"
         )
     for other in others:
         both = f"'{first.name}' and '{other.name}'"

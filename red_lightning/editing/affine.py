@@ -18,9 +18,6 @@ from torch import Tensor
 from red_lightning.errors import UsageError
 from red_lightning.families import ARCHITECTURES
 
-AFFINE = ("RED", "SSF", "BitFit", "SteeringVector")
-"""The methods whose edits are affine maps of single columns."""
-
 How = Literal["sum", "stack"]
 """How edits are combined."""
 

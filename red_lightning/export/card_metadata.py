@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from red_lightning import hub
 from red_lightning.export.markdown import is_number, link
 from red_lightning.export.merged_checkpoint import Merged
+from red_lightning.methods import that_combine
 
 TASKS = {
     "Classification": ("text-classification", "classifies texts"),
@@ -25,9 +26,6 @@ METRICS = {
     "ROUGE_L": "rouge",
 }
 """The hub's names of metrics that are not ours in small letters."""
-
-WHOLE = ("FullFineTuning", "LastBlocks", "HeadOnly")
-"""Methods that train the backbone's own weights: not parameter-efficient ones of the hub's."""
 
 
 class About(NamedTuple):
@@ -79,7 +77,7 @@ class About(NamedTuple):
 def metadata(about: About) -> ModelCardData:
     """The YAML at the beginning of a card."""
     data = about.record.get("data") or {}
-    efficient = [] if about.method in WHOLE else ["parameter-efficient-fine-tuning"]
+    efficient = [] if about.method in that_combine("mean") else ["parameter-efficient-fine-tuning"]
     editing = ["representation-editing"] if about.method == "RED" else []
     fields: dict[str, Any] = {
         "pipeline_tag": about.pipeline,

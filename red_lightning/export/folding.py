@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from red_lightning.adapters.attaching import attach_edits
 from red_lightning.adapters.edited import load_backbone
 from red_lightning.adapters.file_format import site_name
+from red_lightning.adapters.record_checks import method_class
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.backbones.weight_streaming import Weights, hollow, open_weights, stored_tensors
@@ -108,8 +109,8 @@ def open_folding(
         raise UsageError(f"the edits in '{folder}' belong to another backbone: {backbone_of(record)}")
     stored, tied = stored_tensors(backbone), _tied(backbone)
     method = dict(record["method"])
-    if method["name"] == "QLoRA":  # which is LoRA once the weights are unpacked
-        method["name"] = "LoRA"
+    if dense := method_class(record, folder, trust).dense:  # the weights are merged into unpacked ones
+        method["name"] = dense
     applied, parameters = attach_edits(backbone, tensors, {**record, "method": method}, folder, trust)
     for name, parameter in parameters.items():
         parameter.data = tensors[site_name(name)].float()

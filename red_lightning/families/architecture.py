@@ -15,6 +15,11 @@ Pooling = Literal["first", "mean", "last", "pooler"]
 tokens, that of the last token (padding never counts), or the output of the pretrained pooler."""
 
 
+READS_NO_CACHE = "reads no cache of keys and values"
+FIXED_MASK = "accepts no attention mask that is longer than the text"
+"""Values of :attr:`Architecture.no_prefix`."""
+
+
 @dataclass(frozen=True)
 class Within:
     """A module inside a block, or one of several equally wide parts of its output.
@@ -55,6 +60,7 @@ class Architecture:
         head_bias: Name of the model's buffer that is added to the output of the head; empty for none.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
+        no_prefix: Why learned keys and values cannot precede a text (prefix tuning); empty where they can.
         recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
             decodes, since our beam search rearranges keys and values only.
         refuses: Maps the configuration to the reason why the sites of this model cannot be edited, or to an empty
@@ -72,8 +78,14 @@ class Architecture:
     logits: Callable[[Any, Tensor], Tensor] | None = None
     head_bias: str = ""
     positions: Callable[[Any], int | None] | None = None
+    no_prefix: str = ""
     recurrent: bool = False
     refuses: Callable[[Any], str] | None = None
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether an encoder reads the source and a decoder generates the target."""
+        return self.pooling is None
 
     def block_pattern(self) -> "re.Pattern[str]":
         """A pattern that matches the full names of the family's blocks."""

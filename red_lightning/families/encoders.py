@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from red_lightning.families.architecture import Architecture, Within, after_padding
+from red_lightning.families.architecture import FIXED_MASK, READS_NO_CACHE, Architecture, Within, after_padding
 from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
@@ -68,6 +68,7 @@ ENCODERS = [
             "value": Within(r"attention\.attn\.v"),
         },
         positions=_of_mpnet,
+        no_prefix=READS_NO_CACHE,
     ),
     # The columns of version 1's fused in_proj go head by head: no third of them is the query, so none is a site.
     Architecture(
@@ -79,6 +80,7 @@ ENCODERS = [
         wider=dict.fromkeys(("query", "key", "value"), "*.in_proj"),
         by_batch=r"(?:.*\.)?encoder\..*\.(?:pos_proj|pos_q_proj)",  # they see the relative positions alone
         positions=_of_deberta,
+        no_prefix=READS_NO_CACHE,
     ),
     Architecture(
         "DeBERTa-v3",
@@ -93,6 +95,7 @@ ENCODERS = [
         },
         by_batch=r"(?:.*\.)?encoder\.(?:LayerNorm|.*\.(?:query|key)_proj)",  # they see the relative positions too
         positions=_of_deberta,
+        no_prefix=READS_NO_CACHE,
     ),
     Architecture(
         "DistilBERT",
@@ -107,6 +110,7 @@ ENCODERS = [
             "value": Within(r"attention\.v_lin"),
             "residual": Within(r"output_layer_norm"),
         },
+        no_prefix=READS_NO_CACHE,
     ),
     # All layers of ALBERT share one block, so an edit is one pair of vectors that acts at every pass through it
     # (ALBERT-base: 2 x 768 numbers, not 12 times that) and folds exactly; the layer number is that of the hidden group.
@@ -123,6 +127,7 @@ ENCODERS = [
             "value": Within(r"attention\.value"),
             "residual": Within(r"full_layer_layer_norm"),
         },
+        no_prefix=READS_NO_CACHE,
     ),
     # A layer of XLM is no module: its parts lie in lists side by side.
     Architecture(
@@ -131,10 +136,11 @@ ENCODERS = [
         XLM_BLOCK,
         "first",
         {**XLM_SITES, "residual": Within("", block=r"layer_norm2\.(?P<layer>\d+)")},
+        no_prefix=FIXED_MASK,
     ),
     # Where its config says pre_norm (FlauBERT-small and -large), the norm comes before the FFN, and the sum is the
     # output of no module. transformers 5.24 fails to run these at all.
-    Architecture("FlauBERT", ("flaubert",), XLM_BLOCK, "first", XLM_SITES),
+    Architecture("FlauBERT", ("flaubert",), XLM_BLOCK, "first", XLM_SITES, no_prefix=FIXED_MASK),
     Architecture(
         "ModernBERT",
         ("modernbert",),
@@ -148,17 +154,19 @@ ENCODERS = [
             "value": Within(r"attn\.Wqkv", 2, 3),
             "residual": Within(""),
         },
+        no_prefix=READS_NO_CACHE,
     ),
-    Architecture("EuroBERT", ("eurobert",), LLAMA_BLOCK, "first", LLAMA_SITES),
-    Architecture("UltraBERT", ("ultrabert",), LLAMA_BLOCK, "first", LLAMA_SITES),
-    Architecture("Nomic BERT", ("nomic_bert",), LLAMA_BLOCK, "mean", POSTNORM_SITES),
-    Architecture("GTE", ("gte",), LLAMA_BLOCK, "first", POSTNORM_SITES),
+    Architecture("EuroBERT", ("eurobert",), LLAMA_BLOCK, "first", LLAMA_SITES, no_prefix=READS_NO_CACHE),
+    Architecture("UltraBERT", ("ultrabert",), LLAMA_BLOCK, "first", LLAMA_SITES, no_prefix=READS_NO_CACHE),
+    Architecture("Nomic BERT", ("nomic_bert",), LLAMA_BLOCK, "mean", POSTNORM_SITES, no_prefix=READS_NO_CACHE),
+    Architecture("GTE", ("gte",), LLAMA_BLOCK, "first", POSTNORM_SITES, no_prefix=READS_NO_CACHE),
     Architecture(
         "Jina Embeddings v3",
         ("jina_embeddings_v3",),
         LLAMA_BLOCK,
         "mean",
         {**POSTNORM_SITES, "ffn": Within(r"mlp\.fc2")},
+        no_prefix=READS_NO_CACHE,
     ),
 ]
 

@@ -19,7 +19,6 @@ from red_lightning.adapters.attaching import place_edits
 from red_lightning.adapters.edited import find_edits
 from red_lightning.adapters.file_format import read_edits
 from red_lightning.adapters.record_checks import method_class
-from red_lightning.editing.affine import AFFINE
 from red_lightning.editing.row_edits import BATCH, Rows, StackedEditor
 from red_lightning.editing.sites import Site, width_of
 from red_lightning.editing.surgery import (
@@ -33,6 +32,7 @@ from red_lightning.editing.surgery import (
 )
 from red_lightning.errors import UsageError, nearest
 from red_lightning.families import record_of
+from red_lightning.methods import that_combine
 
 Vectors = tuple[Tensor | None, Tensor | None]
 """A site's scaling and bias: float32, shape (width,); None for ones and for zeros."""
@@ -172,7 +172,7 @@ class EditBank:
         if method_class(record, folder, trust).combines != "affine":
             raise UsageError(
                 f"the edits in '{edits}' were learned with {method}, which cannot change from row to row; a bank holds "
-                f"scalings and biases alone, as those of {', '.join(AFFINE)}"
+                f"scalings and biases alone, as those of {', '.join(that_combine('affine'))}"
             )
         place_edits(self._twin, tensors, record, folder, trust)
         try:

@@ -41,3 +41,8 @@ __all__ = [
     "SteeringVector",
     "VeRA",
 ]
+
+
+def that_combine(*kinds: str) -> list[str]:
+    """Return the names of the methods whose adapters combine in one of these ways (:attr:`Method.combines`)."""
+    return [name for name in __all__ if getattr(globals()[name], "combines", None) in kinds]

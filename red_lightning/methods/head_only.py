@@ -3,6 +3,7 @@
 from torch import nn
 
 from red_lightning.editing.surgery import freeze
+from red_lightning.families import Architecture
 from red_lightning.methods.method import Method
 
 
@@ -10,6 +11,13 @@ class HeadOnly(Method):
     """Train the task's head on the frozen backbone, and nothing else: the baseline that shows what a method adds."""
 
     combines = "mean"
+
+    @classmethod
+    def limit(cls, record: Architecture | None, has_head: bool) -> str:
+        """Refuse tasks without a classification head."""
+        if not has_head:
+            return "trains nothing but a classification head, and this task has none; choose another method"
+        return super().limit(record, has_head)
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Freeze the backbone.

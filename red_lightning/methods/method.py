@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from red_lightning.editing import surgery
 from red_lightning.errors import UsageError
-from red_lightning.methods.options import options_of
+from red_lightning.families import Architecture, record_of
+from red_lightning.methods.options import options_of, require_kept
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -27,11 +28,40 @@ class Method(ABC):
     whose output they edit column by column, ``mean`` if it is the backbone's own weights, None if they cannot be."""
     computed = False
     """Whether what the method adds is computed (:meth:`compute`) and not trained."""
+    dense: str | None = None
+    """For a method of quantized backbones, the class name of the same method on a backbone that is not quantized."""
 
     @property
     def virtual_tokens(self) -> int:
         """How many positions of the backbone the method takes up, before each text."""
         return 0
+
+    @classmethod
+    def limit(cls, record: Architecture | None, has_head: bool) -> str:
+        """Return why the method does not run on a model family or in a task; empty where it runs.
+
+        Args:
+            record: The model family; None for one without a record.
+            has_head: Whether the task trains a classification head.
+
+        Returns:
+            The reason and the way out, as the rest of a sentence that starts with the method's name.
+        """
+        return ""
+
+    def refuse(self, config: Any, has_head: bool) -> None:
+        """Refuse a combination that does not run, or whose adapter could not be loaded.
+
+        Args:
+            config: The backbone's Hugging Face configuration.
+            has_head: Whether the task trains a classification head.
+
+        Raises:
+            UsageError: States the reason and the way out.
+        """
+        if reason := self.limit(record_of(config), has_head):
+            raise UsageError(f"model.method {type(self).__name__} {reason}")
+        require_kept(self, {option: value for option, value in self.describe().items() if option != "name"})
 
     @abstractmethod
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:

@@ -9,6 +9,7 @@ from red_lightning.editing.learned import Learned
 from red_lightning.editing.surgery import freeze, trainable
 from red_lightning.editing.virtual_tokens import attach_cache, cache_shape, detach
 from red_lightning.errors import require_range
+from red_lightning.families import Architecture
 from red_lightning.methods.method import Method
 
 
@@ -87,6 +88,16 @@ class PrefixTuning(Method):
     def virtual_tokens(self) -> int:
         """How many positions of the backbone the method takes up."""
         return self.length
+
+    @classmethod
+    def limit(cls, record: Architecture | None, has_head: bool) -> str:
+        """Refuse families whose attention takes no keys and values from outside."""
+        if record and record.no_prefix:
+            return (
+                "puts learned keys and values into the cache that attention reads, but transformers' "
+                f"{record.name} {record.no_prefix}; choose PromptTuning, whose virtual tokens are input embeddings"
+            )
+        return super().limit(record, has_head)
 
     def apply(self, backbone: Any) -> dict[str, nn.Parameter]:
         """Freeze the backbone and put the prefix before each text.

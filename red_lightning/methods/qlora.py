@@ -22,6 +22,8 @@ class QLoRA(LoRA):
         layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
     """
 
+    dense = "LoRA"
+
     def __init__(
         self,
         sites: list[str] | None = None,

@@ -12,6 +12,7 @@ from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import attach, detach, freeze, require_unedited, trainable
 from red_lightning.editing.virtual_tokens import arguments, seen_tokens, stack_of
 from red_lightning.errors import UsageError, require_range
+from red_lightning.families import Architecture
 from red_lightning.methods.method import Method
 
 
@@ -96,6 +97,13 @@ class LoReFT(Method):
             raise UsageError("model.method.first and last are both 0, so that no token would be edited")
         self.rank, self.first, self.last, self.positions = rank, first, last, positions
         self.layers = None if layers is None else list(layers)
+
+    @classmethod
+    def limit(cls, record: Architecture | None, has_head: bool) -> str:
+        """Refuse families whose blocks' output is no module."""
+        if record and "residual" not in record.sites:
+            return f"edits the output of each block, which in {record.name} is the output of no module; choose RED"
+        return super().limit(record, has_head)
 
     def apply(self, backbone: Any) -> dict[str, nn.Parameter]:
         """Freeze the backbone and attach an editor to each block's output.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from red_lightning.editing.sites import find_sites
 from red_lightning.editing.surgery import attach, edited_modules, freeze, require_unedited, trainable
 from red_lightning.errors import UsageError
+from red_lightning.families import Architecture
 from red_lightning.families.positions import position_limit
 from red_lightning.methods.method import Method
 from red_lightning.methods.red import RepresentationEditor
@@ -39,6 +40,18 @@ class SteeringVector(Method):
 
     def __init__(self, pairs: str, layer: int, strength: float = 1.0) -> None:
         self.pairs, self.layer, self.strength = pairs, layer, strength
+
+    @classmethod
+    def limit(cls, record: Architecture | None, has_head: bool) -> str:
+        """Refuse encoder-decoders, and families whose blocks' output is no module."""
+        if record and record.encoder_decoder:
+            return (
+                "is the difference that a text makes to the decoder which continues it, but in "
+                f"{record.name} the encoder reads the text; choose a decoder"
+            )
+        if record and "residual" not in record.sites:
+            return f"is added to the output of a block, which in {record.name} is the output of no module; choose RED"
+        return super().limit(record, has_head)
 
     def apply(self, backbone: Any) -> dict[str, nn.Parameter]:
         """Freeze the backbone and attach the vector, which is zero until it is computed.

@@ -17,7 +17,6 @@ from red_lightning.data import RowsDataModule
 from red_lightning.editing.surgery import edited_columns
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
-from red_lightning.methods.limits import refuse
 from red_lightning.tasks.checkpoint_identity import RECORD, belonging, recount, refuse_other_rows
 from red_lightning.tasks.module import TaskModule
 from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
@@ -68,7 +67,7 @@ class BackboneTask(TaskModule):
         self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
         self.source = find(backbone, backbone_options)
-        refuse(method, self.source.config, shipped_name(type(self)))
+        method.refuse(self.source.config, self.has_head)
         self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
         self.backbone: Any = None
         self.backbone_fingerprint, self.restored = "", False
@@ -82,6 +81,8 @@ class BackboneTask(TaskModule):
     """The data modules that the task can read."""
     needs_eos = True
     """Whether texts must end with EOS."""
+    has_head: bool = False
+    """Whether a classification head is trained besides the method's parameters."""
     validation_metrics: tuple[str, ...] = ()
     """What validation logs, by which a checkpoint can be chosen."""
     smaller_is_better: tuple[str, ...] = ("val_loss",)

@@ -34,6 +34,8 @@ class Classification(ClassifierTask):
     needs_eos = False
     unedited = "untrained head"
 
+    has_head = True
+
     def __init__(
         self,
         backbone: str,

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
+from red_lightning.families import record_of
 from red_lightning.methods import PrefixTuning
-from red_lightning.methods.limits import limit_of
 from red_lightning.tasks import Classification, InstructionTuning
 from tests.backbones_zoo import FAMILIES, build, save_backbone
 from tests.conversations import Conversations
@@ -57,9 +57,7 @@ def test_trains_nothing_else_and_detaches(family: str, projection: int | None) -
 @pytest.mark.parametrize("family", WITHOUT)
 def test_a_family_without_a_cache_is_refused(family: str) -> None:
     model = build(family)
-    limit = limit_of("PrefixTuning", WITHOUT[family], "Classification")
-    assert limit is not None
-    assert "choose PromptTuning" in limit.reason
+    assert "choose PromptTuning" in PrefixTuning.limit(record_of(model.config), has_head=True)
     with pytest.raises(UsageError, match="reads no cache of keys and values"):
         PrefixTuning().apply(model)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -205,5 +203,5 @@ def test_packing_is_refused(llama_folder: Path, tmp_path: Path) -> None:
 
 def test_a_family_is_refused_before_loading(tmp_path: Path) -> None:
     folder = save_backbone("distilbert", tmp_path / "distilbert")
-    with pytest.raises(UsageError, match=r"model\.method PrefixTuning puts .* transformers' DistilBERT reads none"):
+    with pytest.raises(UsageError, match=r"model\.method PrefixTuning puts .* transformers' DistilBERT reads no cache"):
         Classification(str(folder), PrefixTuning())

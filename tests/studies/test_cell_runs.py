@@ -119,6 +119,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
         ("another", None, SILENCE / 2, True),
         ("another", None, 2 * SILENCE, False),
     ],
+    ids=["dead owner", "live child", "another host, recent", "another host, silent"],
 )
 def test_a_lock_that_was_left_behind_is_recognised(
     host: str, child: int | None, age: float, alive: bool, tmp_path: Path
