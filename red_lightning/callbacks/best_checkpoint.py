@@ -17,20 +17,19 @@ from red_lightning.errors import UsageError, cannot_write, nearest
 
 
 class BestCheckpoint(Checkpoint):
-    """Writes ``best.ckpt`` when a validation metric is strictly better than ever, so the earlier of two equals stays.
+    """Write ``best.ckpt`` when a validation metric improves strictly, and ``last.ckpt`` to resume from.
 
-    ``last.ckpt``, from which a run resumes, is written after each validation and every ``every_n_steps`` steps. Each
-    file is written under another name, flushed and renamed: a crash at any moment leaves the previous one whole. If it
-    comes between ``best.ckpt`` and ``last.ckpt``, the resumed run repeats that validation and writes ``best.ckpt``
-    again.
+    ``last.ckpt`` is written after each validation and every ``every_n_steps`` steps. Files are written under another
+    name, flushed and renamed, so a crash leaves the previous file complete. After a crash between ``best.ckpt`` and
+    ``last.ckpt``, the resumed run repeats the validation.
 
     Args:
-        monitor: Name of the metric that the task logs in validation.
+        monitor: Name of the validation metric.
         mode: Whether the smallest (``min``) or the largest (``max``) value is best.
-        every_n_steps: Optimizer steps between two writes of ``last.ckpt``; null writes it after validations only.
-        folder: Where the files go; null for ``checkpoints`` in the run's folder.
-        fallback: The metric that replaces a benchmark's score where its package or its questions are missing. This is
-            decided once, before training, and reported. null makes it an error.
+        every_n_steps: Optimizer steps between two writes of ``last.ckpt``. null writes it after validations only.
+        folder: Folder of the files. null is ``checkpoints`` in the run's folder.
+        fallback: Metric to use if the package or the questions of a benchmark are missing. This is decided once, before
+            training, and reported. null raises an error instead.
     """
 
     def __init__(

@@ -9,10 +9,10 @@ from red_lightning.errors import UsageError
 
 @dataclass(frozen=True)
 class Criterion:
-    """A validation metric, and which of its values is best.
+    """A validation metric, and whether smaller or larger is better.
 
     Attributes:
-        monitor: Name of a metric that the task itself logs in validation.
+        monitor: Name of a validation metric of the task.
         mode: Whether the smallest (``min``) or the largest (``max``) value is best.
     """
 
@@ -40,11 +40,11 @@ def require_mode(criterion: Any, right: str, name: str = "checkpoint") -> None:
 
 @dataclass(frozen=True)
 class Replacement:
-    """A criterion that replaces the wanted one.
+    """A criterion that replaces the configured one.
 
     Attributes:
-        criterion: The one that is used.
-        reason: Why the wanted one is not.
+        criterion: The criterion in use.
+        reason: Why the configured one cannot be used.
         told: The sentence for the user.
     """
 

@@ -13,11 +13,11 @@ from red_lightning.errors import cannot_write
 
 
 class PredictionWriter(Callback):
-    """Collects the rows that test and predict steps return, and writes them in the data's order, from one process.
+    """Collect the rows that test and predict steps return, and write them in the data's order, from one process.
 
     Args:
-        test_file: Name of the file that ``test`` writes in the run's folder.
-        predict_file: Name of the file that ``predict`` writes in the run's folder.
+        test_file: Output of ``test``, in the run's folder.
+        predict_file: Output of ``predict``, in the run's folder.
     """
 
     def __init__(self, test_file: str = "test_predictions.jsonl", predict_file: str = "predictions.jsonl") -> None:

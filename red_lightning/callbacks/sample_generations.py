@@ -13,14 +13,14 @@ from red_lightning.errors import UsageError, require_range
 
 
 class SampleGenerations(Callback):
-    """Answers the first prompts of the validation split at each validation, as the task decodes.
+    """Answer the first prompts of the validation split at each validation, with the task's decoding options.
 
-    The answers go to ``samples.jsonl`` in the run's folder, with the optimizer step, and to TensorBoard where it logs.
-    The task is asked by its ``forward``, the data module for its ``prompts``. Training is not changed by it.
+    The answers are written to ``samples.jsonl`` in the run's folder, with the optimizer step, and to TensorBoard if it
+    logs. Training does not change.
 
     Args:
-        count: Number of prompts; 0 asks nothing.
-        file: Name of the file.
+        count: Number of prompts. 0 disables the callback.
+        file: Output file in the run's folder.
     """
 
     def __init__(self, count: int = 2, file: str = "samples.jsonl") -> None:

@@ -20,26 +20,27 @@ AT_ONCE = 1000
 
 
 class ConversationsDataModule(RowsDataModule):
-    """Base of the instruction-tuning data modules. A subclass says where the conversations of a split come from.
+    """Base of the instruction-tuning data modules. A subclass reads the conversations of a split.
 
-    It reads dictionaries with ``messages`` (each with a ``role``, system, user or assistant, and its ``content``),
-    ``row`` (the number in its source) and ``where`` (what an error calls it). Training, validation and test read the
-    loss; prediction answers the last user message.
+    A conversation is a dictionary with ``messages`` (each with a ``role``, system, user or assistant, and its
+    ``content``), ``row`` (its number in the source) and ``where`` (its name in errors). Training, validation and test
+    use the loss. Prediction answers the last user message.
 
     Args:
-        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches.
-        micro_batch_size: Rows that one process reads at once (with ``packing``: on average); how many such
-            micro-batches are accumulated follows from it. null gives each process its whole share at once.
-        eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
-        template: The paper's ``Human: {prompt}``, a blank line, ``Assistant: {answer}`` and EOS, or the chat template
-            of the backbone's own tokenizer.
-        loss_on: Learn the answers, or ``all`` tokens but the first (the authors' code).
-        max_length: Tokens of a conversation (the paper: 768; the authors' code: 512). Prompts to answer may be longer.
-        overlong: Leave longer conversations out (the authors' code), or cut them at the end; those without an answer
-            within ``max_length`` are always left out.
-        validation_size: Training rows held out for validation where there are no validation rows: a whole number, or
-            a share such as 0.05, chosen by the seed. Rows with the same prompt stay together.
-        packing: Put the rows of a micro-batch one after another into one row without padding. The loss is the same.
+        global_batch_size: Rows per optimizer step, over all processes and accumulated micro-batches.
+        micro_batch_size: Rows per forward pass of a process (with ``packing``: on average). Accumulation follows from
+            it. null is the process' whole share of the global batch.
+        eval_batch_size: Rows per batch and process in validation, test and prediction. Scores do not depend on it.
+        template: Prompt format: ``paper`` is ``Human: {prompt}``, a blank line, ``Assistant: {answer}`` and EOS;
+            ``chat`` is the chat template of the backbone's tokenizer.
+        loss_on: Tokens with a loss: the ``answers``, or ``all`` tokens but the first (authors' code).
+        max_length: Maximum number of tokens of a conversation (paper: 768; authors' code: 512). Prompts to answer may
+            be longer.
+        overlong: Longer conversations: ``drop`` them (authors' code) or ``cut`` them at the end. Those without an
+            answer within ``max_length`` are always dropped. Dropped rows are counted.
+        validation_size: Number or share (such as 0.05) of the training rows held out for validation if there are no
+            validation rows, chosen by the seed. Rows with the same prompt stay together.
+        packing: Pack the rows of a micro-batch into one sequence without padding. The loss is the same.
         **options: Those of :class:`RowsDataModule`.
     """
 

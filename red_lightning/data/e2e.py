@@ -10,12 +10,12 @@ from red_lightning.data.provenance import hub_provenance
 class E2E(PairsDataModule):
     """E2E with the paper's protocol (appendix A.2): 42,061 training, 4,672 validation and 4,693 test rows.
 
-    The source is the raw meaning representation, as in the authors' code. The test split is decoded once for each of
-    its 630 distinct meaning representations.
+    The source is the raw meaning representation, as in the authors' code. Test decodes each of the 630 distinct meaning
+    representations once.
 
     Args:
-        path: Hub id, or a local folder laid out like it.
-        revision: Branch, tag or commit on the hub. Its main branch holds a script, which datasets >= 4 refuses.
+        path: Hub id, or a local folder with the same layout.
+        revision: Branch, tag or commit on the hub. The main branch holds a script, which datasets >= 4 refuses.
         **options: Those of :class:`PairsDataModule`.
     """
 

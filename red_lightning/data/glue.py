@@ -14,12 +14,12 @@ from red_lightning.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One task.
+    """A GLUE task.
 
     Attributes:
-        columns: The columns of its texts.
-        labels: Its classes in the order of their numbers; none for a regression.
-        metrics: By what it is judged: the first is the paper's (Table 8).
+        columns: Columns of its texts.
+        labels: Its classes in the order of their indices; empty for regression.
+        metrics: Its metrics. The first is the paper's (Table 8).
         validation_size: Rows of the validation half (Table 8).
         validation_split: Name of the hub's split that is divided.
     """
@@ -55,18 +55,17 @@ FROM_TRAIN = ("mnli", "qnli", "qqp", "sst2")
 
 
 class GLUE(ClassificationDataModule):
-    """A GLUE task by the paper's protocol: the hub's validation split is divided into validation and test rows.
+    """A GLUE task with the paper's protocol: the hub's validation split is divided in two.
 
-    Which row belongs to which part depends on the seed, as in the authors' code: the seeds of the paper vary the split
-    as well.
+    The division depends on the seed, as in the authors' code, so the paper's seeds vary the split too.
 
     Args:
         task: mnli (matched), sst2, mrpc, cola, qnli, qqp, rte or stsb.
-        path: Hub id, or a local folder laid out like it.
+        path: Hub id, or a local folder with the same layout.
         revision: Branch, tag or commit on the hub.
-        split_rule: Sizes of Table 8 (``paper``), or those of the authors' code for the family of the backbone
-            (``authors``): RTE 138/139; for T5, MNLI, QNLI, QQP and SST-2 validate on 1,000 training rows and test on
-            the whole validation split, and CoLA's parts are not swapped. The rows are permuted alike.
+        split_rule: Sizes of the splits: those of Table 8 (``paper``), or those of the authors' code for the backbone's
+            family (``authors``): RTE 138/139; for T5, MNLI, QNLI, QQP and SST-2 validate on 1,000 training rows and
+            test on the whole validation split, and CoLA's halves are not swapped. Both permute the rows alike.
         **options: Those of :class:`ClassificationDataModule`.
     """
 

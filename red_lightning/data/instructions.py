@@ -15,16 +15,16 @@ from red_lightning.errors import UsageError
 class Instructions(ConversationsDataModule):
     """Conversations from files (``.jsonl``, ``.json``, ``.parquet``, ``.csv`` or ``.tsv``; UTF-8).
 
-    The columns of the first row say the layout of a file: ``messages``, a list of objects with ``role`` and
-    ``content``; ``conversations``, a list of objects with ``from`` (system, human or gpt) and ``value``; ``prompt`` and
-    ``response``; or ``instruction``, perhaps ``input``, and ``output``.
+    The columns of the first row decide the layout: ``messages``, a list of objects with ``role`` and ``content``;
+    ``conversations``, a list of objects with ``from`` (system, human or gpt) and ``value``; ``prompt`` and
+    ``response``; or ``instruction``, an optional ``input``, and ``output``.
 
     Args:
-        train_file: Training rows; needed to fit.
-        validation_file: Validation rows; null holds out ``validation_size`` of the training rows.
-        test_file: Test rows; null tests on the validation rows.
-        predict_file: Prompts to answer, in the same layouts, where answers may be missing, or ``.txt`` with one prompt
-            per line; null answers the test prompts.
+        train_file: Training rows. Required by fit.
+        validation_file: Validation rows. null holds out ``validation_size`` of the training rows.
+        test_file: Test rows. null tests on the validation rows.
+        predict_file: Prompts to answer, in the same layouts (answers may be missing), or ``.txt`` with one prompt per
+            line. null answers the test prompts.
         **options: Those of :class:`ConversationsDataModule`.
     """
 

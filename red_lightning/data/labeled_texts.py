@@ -13,23 +13,22 @@ from red_lightning.errors import UsageError, require_range
 
 
 class LabeledTexts(ClassificationDataModule):
-    """Texts, or pairs of texts, with a label each from files (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``; UTF-8).
+    """Labelled texts, or pairs of texts, from files (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``; UTF-8).
 
-    Rows of the training file are held out, with each class's share and chosen by the seed, for the splits that have no
-    file of their own.
+    Splits without a file of their own are held out of the training file, stratified by class and chosen by the seed.
 
     Args:
-        train_file: Training rows; needed to fit.
-        validation_file: Validation rows; null holds out ``validation_share`` of the training file.
-        test_file: Test rows; null holds out ``test_share`` of the training file.
+        train_file: Training rows. Required by fit.
+        validation_file: Validation rows. null holds out ``validation_share`` of the training file.
+        test_file: Test rows. null holds out ``test_share`` of the training file.
         text_column: Column of the text.
-        text_pair_column: Column of the second text, if a label belongs to two; null for none.
+        text_pair_column: Column of the second text. null for single texts.
         label_column: Column of the label.
-        regression: Whether labels are numbers to predict; null takes them so if all are numbers and some are no whole
-            numbers.
-        labels: The classes in the order of their numbers; null takes those of the training file, sorted.
+        regression: Whether labels are numbers to predict. null decides by the labels: all numbers, and some with
+            decimals.
+        labels: Classes in the order of their indices. null uses those of the training file, sorted.
         validation_share: Share of the training file held out for validation.
-        test_share: Share of the training file held out for the test; 0 tests on the validation rows.
+        test_share: Share of the training file held out for the test. 0 tests on the validation rows.
         **options: Those of :class:`ClassificationDataModule`.
     """
 

@@ -15,22 +15,22 @@ from red_lightning.errors import UsageError
 
 
 class PairsDataModule(RowsDataModule):
-    """Base of the data-to-text data modules. A subclass says where the rows of a split come from.
+    """Base of the data-to-text data modules. A subclass reads the rows of a split.
 
-    It reads dictionaries with the texts ``source`` and ``target``; ``target`` may be missing in the ``predict`` split.
-    Training and validation use every (source, target) row. Test and prediction use each distinct source once, with
-    all its references. The task that is trained supplies the tokenizer, which must have an EOS token.
+    A row is a dictionary with the texts ``source`` and ``target``; ``target`` may be missing in the ``predict`` split.
+    Training and validation use every row. Test and prediction use each distinct source once, with all its references.
+    The task supplies the tokenizer, which must have an EOS token.
 
     Args:
-        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches.
-        eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
-        max_source_length: Tokens of a source, its EOS included; longer ones are cut.
-        max_target_length: Tokens of a target, its EOS included; longer ones are cut.
-        packing: Put the rows of a micro-batch one after another into a few rows without padding, in which targets share
-            a source that they have in common. The loss is the same. For decoders.
-        share_sources: Let rows with the same source come in the same batch, where it is read once for all of them.
-            Other rows share a batch than else would, so results differ (as much as between two seeds), but the sources
-            take a fraction of the time. Validation, whose loss does not depend on batches, always does so if it can.
+        global_batch_size: Rows per optimizer step, over all processes and accumulated micro-batches.
+        eval_batch_size: Rows per batch and process in validation, test and prediction. Scores do not depend on it.
+        max_source_length: Maximum number of tokens of a source, including EOS. Longer sources are cut and counted.
+        max_target_length: Maximum number of tokens of a target, including EOS. Longer targets are cut and counted.
+        packing: Pack the rows of a micro-batch into a few sequences without padding, in which targets share a common
+            source. The loss is the same. For decoders.
+        share_sources: Batch rows with the same source together and prefill the source once for all of them. Other rows
+            then share a batch, so results differ as much as between two seeds. Validation always shares sources if it
+            can, because its loss does not depend on batches.
         **options: Those of :class:`RowsDataModule`.
     """
 

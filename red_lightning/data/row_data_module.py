@@ -29,20 +29,19 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 
 
 class RowsDataModule(LightningDataModule):
-    """Base of the data modules. A subclass reads the rows of a split, tokenizes them and makes batches of them.
+    """Base of the data modules. A subclass reads the rows of a split, tokenizes them and collates batches.
 
     Args:
-        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches, so that a config
-            means the same on any number of them.
-        micro_batch_size: Rows that one process reads at once; how many such micro-batches are accumulated follows from
-            it. null gives each process its whole share of the global batch at once.
-        eval_batch_size: Rows of one batch of one process elsewhere; scores do not depend on it.
-        train_size: Use only so many training rows (a whole number, or a share such as 0.1), chosen by the seed so that
-            each class keeps its share; null for all.
-        group_by_length: Let training rows of like length share a batch, which saves padding. The order still differs
-            in each epoch, but is less random.
-        seed: Seeds the order of the training rows, ``train_size`` and splits; null takes that of the run.
-        num_workers: Processes that prepare batches; 0 prepares them in the training process.
+        global_batch_size: Rows per optimizer step, over all processes and accumulated micro-batches.
+        micro_batch_size: Rows per forward pass of a process. Accumulation follows from it. null is the process' whole
+            share of the global batch.
+        eval_batch_size: Rows per batch and process in validation, test and prediction. Scores do not depend on it.
+        train_size: Number or share (such as 0.1) of the training rows to use, chosen by the seed and stratified by
+            class. null uses all.
+        group_by_length: Batch training rows of similar length, which saves padding. The order still differs between
+            epochs, but is less random.
+        seed: Seed of the order of training rows, of ``train_size`` and of splits. null uses the seed of the run.
+        num_workers: Processes that prepare batches. 0 prepares them in the training process.
     """
 
     examples = "any data module"

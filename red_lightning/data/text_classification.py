@@ -21,14 +21,14 @@ TEXTS = ("text", "text_pair")
 class ClassificationDataModule(RowsDataModule):
     """Base of the classification data modules. A subclass knows the labels and reads the rows of a split.
 
-    A row has a ``text``, perhaps a ``text_pair``, and a ``label``: the name of a class, or a number (regression).
+    A row has a ``text``, an optional ``text_pair`` and a ``label``: the name of a class, or a number (regression).
 
     Args:
-        global_batch_size: Rows of one optimizer step over all processes and accumulated micro-batches.
-        max_length: Tokens of a text or a pair of texts, special tokens included; longer ones are cut (the authors'
-            code: 256).
-        predict_file: A file of texts to predict (``.txt`` with one per line, blank lines left out, or ``.csv``,
-            ``.tsv``, ``.jsonl``, ``.parquet`` with the columns of the texts); null predicts the test rows.
+        global_batch_size: Rows per optimizer step, over all processes and accumulated micro-batches.
+        max_length: Maximum number of tokens of a text or a pair of texts, including special tokens. Longer ones are cut
+            and counted (authors' code: 256).
+        predict_file: File of texts to predict: ``.txt`` with one per line (blank lines are skipped), or ``.csv``,
+            ``.tsv``, ``.jsonl`` or ``.parquet`` with the text columns. null predicts the test rows.
         **options: Those of :class:`RowsDataModule`.
     """
 

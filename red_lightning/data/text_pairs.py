@@ -12,15 +12,15 @@ from red_lightning.errors import UsageError
 class TextPairs(PairsDataModule):
     """Pairs of a source and a target text from files (``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``; UTF-8).
 
-    Rows with the same source are references of one another: test decodes each distinct source once.
+    Rows with the same source are references of one another. Test decodes each distinct source once.
 
     Args:
-        train_file: Training rows; needed to fit.
-        validation_file: Validation rows; null holds out ``validation_share`` of the training sources.
-        test_file: Test rows; null tests on the validation rows.
-        predict_file: Rows to predict, with the source column only if need be; null predicts the test rows.
-        source_column: Column of the input text.
-        target_column: Column of the text to learn.
+        train_file: Training rows. Required by fit.
+        validation_file: Validation rows. null holds out ``validation_share`` of the training sources.
+        test_file: Test rows. null tests on the validation rows.
+        predict_file: Rows to predict; the target column may be missing. null predicts the test rows.
+        source_column: Column of the source text.
+        target_column: Column of the target text.
         validation_share: Share of the distinct training sources held out, chosen by the seed.
         **options: Those of :class:`PairsDataModule`.
     """

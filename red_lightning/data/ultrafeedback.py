@@ -16,17 +16,17 @@ ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
 
 class UltraFeedback(ConversationsDataModule):
-    """UltraFeedback, of which each instruction is learned with the answer of the highest mean rating.
+    """UltraFeedback: each instruction with its answer of the highest mean rating (paper, section 4.4).
 
-    Reads data sets that have chosen such answers already (a column ``chosen``), and ``openbmb/UltraFeedback`` itself
-    with four rated answers each (a column ``completions``). Validation rows are held out of the training split; so are
-    test rows, where there is neither a split ``test_sft`` nor ``test``. Prediction answers the test prompts.
+    Reads data sets with chosen answers (a column ``chosen``), and ``openbmb/UltraFeedback`` itself with four rated
+    answers per row (a column ``completions``). Validation rows are held out of the training split, and test rows too if
+    there is no split ``test_sft`` or ``test``. Prediction answers the test prompts.
 
     Args:
-        path: Hub id, or a local folder laid out like it.
-        revision: Branch, tag or commit on the hub. Revisions of the default data set before 6221885 hold prompts of
+        path: Hub id, or a local folder with the same layout.
+        revision: Branch, tag or commit on the hub. Revisions of the default data set before 6221885 contain prompts of
             TruthfulQA.
-        test_size: Rows held out for the test where the data set has no test split: a whole number, or a share.
+        test_size: Number or share of rows held out for the test if the data set has no test split.
         **options: Those of :class:`ConversationsDataModule`.
     """
 

@@ -27,14 +27,13 @@ from red_lightning.strategies.one_file import OneFile
 
 
 class DeepSpeed(OneFile, StartsEngine):
-    """DeepSpeed's ZeRO. Checkpoints are the single files of the other strategies, not DeepSpeed's directories.
+    """DeepSpeed's ZeRO, stages 2 and 3. Checkpoints are single files, as with the other strategies.
 
-    Each process loads the whole backbone into its CPU memory first; :class:`FSDP2` does not.
+    Each process first loads the whole backbone into CPU memory; :class:`FSDP2` does not.
 
     Args:
-        stage: What is divided over the processes: with 2 gradients and optimizer state, which are small here; with 3
-            the weights too.
-        process_group_backend: ``nccl`` or ``gloo``; null for what suits the device.
+        stage: 2 shards gradients and optimizer state, which are small here; 3 shards the weights too.
+        process_group_backend: ``nccl`` or ``gloo``. null chooses by the device.
     """
 
     _given_precision: Any = None

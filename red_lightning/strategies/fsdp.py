@@ -14,13 +14,13 @@ from red_lightning.strategies.one_file import MeanGradients, OneFile
 
 
 class FSDP(OneFile, MeanGradients, WrapsModel):
-    """Divides the frozen weights over all processes, block by block, and gathers one block at a time.
+    """Shard the frozen weights over all processes, and gather one block at a time.
 
-    What trains stays whole on each process, so it must be the smaller part of the model. Each process loads the whole
-    backbone into its CPU memory first; :class:`FSDP2` does not.
+    Trainable parameters are replicated, so they must be the smaller part of the model. Each process first loads the
+    whole backbone into CPU memory; :class:`FSDP2` does not.
 
     Args:
-        process_group_backend: ``nccl`` or ``gloo``; null for what suits the device.
+        process_group_backend: ``nccl`` or ``gloo``. null chooses by the device.
     """
 
     _given_precision: Any = None

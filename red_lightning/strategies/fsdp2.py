@@ -15,13 +15,13 @@ from red_lightning.strategies.one_file import MeanGradients, OneFile
 
 
 class FSDP2(OneFile, MeanGradients, ModelParallelStrategy):
-    """Divides the backbone's weights over all processes, block by block, and gathers one block at a time.
+    """Shard the backbone's weights over all processes, and gather one block at a time.
 
-    The backbone is divided before its weights are read, and each process reads its own part of the files. What a method
-    adds to it stays whole on each process; weights of its own that train are divided with the rest.
+    The backbone is sharded before its weights are read, and each process reads only its part of the files. Parameters
+    that a method adds are replicated; trainable weights of the backbone are sharded.
 
     Args:
-        process_group_backend: ``nccl`` or ``gloo``; null for what suits the device.
+        process_group_backend: ``nccl`` or ``gloo``. null chooses by the device.
     """
 
     def __init__(self, process_group_backend: str | None = None) -> None:

@@ -25,19 +25,19 @@ from red_lightning.tasks.seeding import first_values, seed_batch
 
 
 class BackboneTask(TaskModule):
-    """Base of the tasks: a pretrained backbone that a method adapts. A subclass loads the backbone and has the steps.
+    """Base of the tasks: a frozen backbone and a method. A subclass loads the backbone and has the steps.
 
     Args:
         backbone: Hub id or folder of the pretrained model.
-        method: How the backbone is adapted.
+        method: Method that adapts the backbone.
         learning_rate: Peak learning rate.
-        weight_decay: Decoupled weight decay of everything that trains.
+        weight_decay: Decoupled weight decay of all trainable parameters.
         optimizer: ``AdamW``, ``Adam`` or ``SGD``.
-        adam_epsilon: Adam's epsilon (authors' code: 1e-6).
-        schedule: How the learning rate falls after the warm-up: ``linear``, ``cosine`` or ``constant``.
-        warmup_steps: Optimizer steps over which the learning rate rises to its peak.
-        warmup_ratio: The same as a share of the run, used if ``warmup_steps`` is 0.
-        decay_towards: Where weight decay pulls a scaling: ``zero`` (authors' code) or ``identity``, that is 1.
+        adam_epsilon: Epsilon of Adam (authors' code: 1e-6).
+        schedule: Learning-rate schedule after the warmup: ``linear``, ``cosine`` or ``constant``.
+        warmup_steps: Learning-rate warmup in optimizer steps. Overrides ``warmup_ratio``.
+        warmup_ratio: Learning-rate warmup as a share of the run.
+        decay_towards: Target of the weight decay of scalings: ``zero`` (authors' code) or ``identity``, which is 1.
         backbone_options: How the backbone is loaded.
     """
 

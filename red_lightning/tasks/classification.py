@@ -15,19 +15,19 @@ from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, requi
 
 
 class Classification(ClassifierTask):
-    """Tell classes apart, or predict a number, by a head on an encoder's or a decoder's representation of the text.
+    """Classify texts, or predict a number, with a head on the representation of an encoder or a decoder.
 
-    The head is trained beside what the method trains, at the same learning rate, and saved with it; as in the paper, it
-    is not counted among the method's parameters. Numbers are learned by the mean squared error.
+    The head is trained together with the method's parameters, at the same learning rate, and saved with them. Like the
+    paper, parameter counts do not include it. Regression minimises the mean squared error.
 
     Args:
         backbone: Hub id or folder of the pretrained model.
-        method: How the backbone is adapted.
-        head: The head; the default is the paper's for RoBERTa.
-        class_weights: What an error on each class counts in the training loss: ``balanced`` (in inverse proportion to
-            the class's training rows, 1 on average), or a number for each class; null counts all alike.
-        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. Null
-            takes those of the data set.
+        method: Method that adapts the backbone.
+        head: Classification head. The default is the paper's for RoBERTa.
+        class_weights: Weights of the classes in the training loss: ``balanced`` (inverse to the class frequency, 1 on
+            average) or a number per class. null weights all classes equally.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. null
+            uses those of the data set.
         **options: Those of :class:`BackboneTask`.
     """
 

@@ -21,12 +21,13 @@ Batch = dict[str, Any]
 
 @dataclass
 class Answers:
-    """What a task says about a batch.
+    """The output of a task for a batch.
 
     Attributes:
-        values: int64 class numbers (the number of classes where an output is no label), or float32 numbers; (rows,).
+        values: int64 class indices (the number of classes where an output is no label), or float32 numbers; shape
+            (rows,).
         scores: float32 probabilities, shape (rows, classes); None for numbers.
-        outputs: The texts that were written, where answers are texts.
+        outputs: Generated texts, if the task generates its labels.
     """
 
     values: Tensor
@@ -37,14 +38,14 @@ class Answers:
 class ClassifierTask(BackboneTask):
     """Base of the classification tasks. A subclass has a loss and answers.
 
-    Validates by the loss per row (``val_loss``) and by each metric (``val_accuracy``, ...), of which the first is also
-    called ``val_score`` (negated if it is an error, so that the largest is the best); tests by the same metrics.
+    Validation logs the loss per row (``val_loss``) and each metric (``val_accuracy``, ...). The first metric is also
+    logged as ``val_score``, negated if smaller is better. Test logs the same metrics.
 
     Args:
         backbone: Hub id or folder of the pretrained model.
-        method: How the backbone is adapted.
-        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. Null
-            takes those of the data set.
+        method: Method that adapts the backbone.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. null
+            uses those of the data set.
         **options: Those of :class:`BackboneTask`.
     """
 

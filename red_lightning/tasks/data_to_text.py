@@ -24,17 +24,17 @@ from red_lightning.tasks.packing_support import require_packing, require_sharing
 
 
 class DataToText(BackboneTask):
-    """Learn to write the reference for a source text, with a decoder or an encoder-decoder.
+    """Generate the reference of a source text, with a decoder or an encoder-decoder (paper, section 4.3).
 
-    Trains on the reference only; validates by the loss per reference token (``val_loss``) and its exponential
-    (``val_perplexity``); tests by decoding each distinct source and the official E2E metrics (``test_BLEU``, ...).
+    The loss is on the reference only. Validation logs the loss per reference token (``val_loss``) and its exponential
+    (``val_perplexity``). Test decodes each distinct source and logs the official E2E metrics (``test_BLEU``, ...).
 
     Args:
         backbone: Hub id or folder of the pretrained model.
-        method: How the backbone is adapted.
-        label_smoothing: Share of the target probability spread over the vocabulary, in training only.
-        decoding: How test and predict decode.
-        metrics: The test metrics: BLEU, NIST, METEOR, ROUGE_L, CIDEr.
+        method: Method that adapts the backbone.
+        label_smoothing: Share of the target probability that is spread over the vocabulary, in training only.
+        decoding: Decoding options of test and predict.
+        metrics: Test metrics: BLEU, NIST, METEOR, ROUGE_L, CIDEr.
         **options: Those of :class:`BackboneTask`.
     """
 

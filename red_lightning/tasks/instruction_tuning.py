@@ -25,16 +25,16 @@ Batch = Mapping[str, Any]
 
 
 class InstructionTuning(BackboneTask):
-    """Learn to answer as in conversations, with a decoder: the loss on the next token where the data have labels.
+    """Answer instructions with a decoder (paper, section 4.4). The loss is on the tokens that have labels.
 
-    Every label counts the same, however rows share batches, micro-batches and processes. Validates by the loss per
-    label (``val_loss``, nats) and its exponential (``val_perplexity``), tests by the same two; predicts answers.
+    Every label has the same weight, whatever the batches, micro-batches and processes. Validation and test log the loss
+    per label in nats (``val_loss``) and its exponential (``val_perplexity``). Predict generates answers.
 
     Args:
         backbone: Hub id or folder of the pretrained model.
-        method: How the backbone is adapted.
-        decoding: How answers are decoded. The default is the paper's: greedy, repetition penalty 1.1, no 5-gram twice
-            (the authors' code: at most 768 new tokens).
+        method: Method that adapts the backbone.
+        decoding: Decoding options. The default is the paper's: greedy, repetition penalty 1.1, no repeated 5-gram, at
+            most 768 new tokens (authors' code).
         **options: Those of :class:`BackboneTask`.
     """
 

@@ -20,23 +20,23 @@ from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, requi
 
 
 class TextToTextClassification(ClassifierTask):
-    """Learn to write the label of a text with an encoder-decoder; there is no head.
+    """Generate the label of a text with an encoder-decoder, without a head (paper, section 4.2).
 
-    The source is the text, or both texts of a pair, without a prefix (authors' code). What is written is read as a
-    label; what cannot be read as one is wrong, and is counted and reported (the authors' code takes it for class 0). A
-    number that cannot be read is measured as 0, as in the authors' code, and is counted too.
+    The source is the text, or both texts of a pair, without a prefix (authors' code). Outputs that are no label count
+    as wrong and are reported; the authors' code takes them for class 0. Outputs that are no number count as 0, as in
+    the authors' code, and are reported too.
 
     Args:
         backbone: Hub id or folder of the pretrained encoder-decoder.
-        method: How the backbone is adapted.
-        targets: What is written for a class: its ``number`` (authors' code: 0, 1, 2) or its ``name``. A number to
-            predict is written with one decimal (authors' code).
-        max_new_tokens: Most tokens to write, greedily (authors' code: 5 with the start token).
-        two_class_mnli: Score a three-class task as the authors' code does: class 1 against the rest, to which outputs
-            that are no label belong too, so that taking entailment for contradiction is right. The scores are then
-            called ``two_class_accuracy`` and ``two_class_matthews``.
-        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. Null
-            takes those of the data set.
+        method: Method that adapts the backbone.
+        targets: Text of a class: its ``number`` (authors' code: 0, 1, 2) or its ``name``. Regression targets have one
+            decimal (authors' code).
+        max_new_tokens: Maximum number of generated tokens, greedily (authors' code: 5 with the start token).
+        two_class_mnli: Score a three-class task as the authors' code does: class 1 against the rest, which includes
+            outputs that are no label. Entailment taken for contradiction is then right. The scores are called
+            ``two_class_accuracy`` and ``two_class_matthews``.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. null
+            uses those of the data set.
         **options: Those of :class:`BackboneTask`.
     """
 
