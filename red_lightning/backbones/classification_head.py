@@ -41,15 +41,15 @@ def pooling_of(config: Any) -> Pooling | None:
 
 @dataclass
 class HeadOptions:
-    """What stands on top of the backbone. It is trained beside what the method trains, and saved with it.
+    """The classification head on top of the backbone. It is trained and saved with the method's parameters.
 
     Attributes:
-        pooling: What stands for a text: the ``first`` token's representation, the ``mean`` over its tokens, the
-            ``last`` token's, or the pretrained ``pooler``'s output; null takes what the family was made for.
-        hidden: A dense layer with tanh before the projection, as in the paper's head for RoBERTa (authors' code); null
-            has it with ``first`` and ``mean``.
-        dropout: Share of the numbers dropped before each of the head's layers; null takes 0.5 with a hidden layer
-            (authors' code: twice), else 0.1.
+        pooling: Representation of a text: that of the ``first`` token, the ``mean`` over its tokens, that of the
+            ``last`` token, or the output of the pretrained ``pooler``. null uses the family's default.
+        hidden: Add a dense layer with tanh before the projection, as in the paper's head for RoBERTa (authors' code).
+            null adds it for ``first`` and ``mean``.
+        dropout: Dropout probability before each layer of the head. null is 0.5 with a hidden layer (authors' code:
+            twice), otherwise 0.1.
     """
 
     pooling: Pooling | None = None
@@ -70,17 +70,17 @@ class HeadOptions:
 
 
 class ClassificationHead(nn.Module):
-    """Dropout, dense, tanh, dropout, projection (authors' ``ClassifierHead``); without ``hidden``, the last two only.
+    """Dropout, dense, tanh, dropout, projection (authors' ``ClassifierHead``). Without ``hidden``: dropout, projection.
 
     Args:
         width: Columns of the backbone's hidden states.
-        outputs: Number of classes, or 1 for a number.
+        outputs: Number of classes, or 1 for regression.
         hidden: Whether there is a dense layer.
-        dropout: Share of the numbers dropped before each layer, in training.
+        dropout: Dropout probability before each layer.
 
     Attributes:
-        dense: Linear of ``width`` to ``width``, float32, or None.
-        out_proj: Linear of ``width`` to ``outputs``, float32.
+        dense: float32 linear, ``width`` to ``width``, or None.
+        out_proj: float32 linear, ``width`` to ``outputs``.
     """
 
     def __init__(self, width: int, outputs: int, hidden: bool = True, dropout: float = 0.5) -> None:

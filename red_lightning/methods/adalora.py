@@ -17,27 +17,26 @@ from red_lightning.methods.peft_layers import PeftLayers, adapted
 
 
 class AdaLoRA(PeftLayers):
-    """Adaptive LoRA: low-rank updates like an SVD's, whose ranks are divided among the linears as training shows.
+    """AdaLoRA: low-rank updates in SVD form, whose ranks are distributed over the linears during training.
 
-    The product is multiplied by ``alpha / initial_rank``, as in the authors' code. Its ``penalty`` is theirs too: the
-    mean over all ``P`` and ``Q`` of the norm of ``P'P - I``, where equation 4 sums squares; the published weights of
-    it are for the mean. What importance is measured by is part of the optimizer's state, and so of each checkpoint. The
-    number of trained parameters is that of the initial rank; pruned triplets stay, at zero.
+    The update is multiplied by ``alpha / initial_rank``, as in the authors' code. The ``penalty`` follows their code
+    too: the mean over all ``P`` and ``Q`` of the norm of ``P'P - I``. Equation 4 sums squares, but the published
+    weights are for the mean. The importance scores are part of the optimizer's state and of checkpoints. Pruned
+    triplets stay at zero, so the number of trainable parameters is that of the initial rank.
 
     Args:
-        sites: Which linears are adapted: names of sites, module-name patterns, or null for every linear of the blocks
-            (the paper's).
-        target_rank: Mean rank of a linear in the end.
+        sites: Linears to adapt: site names, module-name patterns, or null for every linear of the blocks (the paper).
+        target_rank: Mean rank of a linear at the end.
         initial_rank: Rank of each linear at the start (paper, section 3.3: 1.5 times the target).
         alpha: The update is multiplied by ``alpha / initial_rank``.
-        dropout: Probability with which an entry of a linear's input is dropped in training, for the update alone.
-        orthogonality: Weight of the penalty (the paper's gamma).
-        beta_importance: Decay of the mean of the importance (the paper's beta 1).
-        beta_uncertainty: Decay of the mean of its changes (the paper's beta 2).
-        initial_share: Share of the optimizer steps before the first pruning (the paper's t_i).
-        final_share: Share of them after the last one (the paper's t_f).
-        interval: Optimizer steps from one pruning to the next (the paper's delta T).
-        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+        dropout: Dropout probability of the input of the update, in training.
+        orthogonality: Weight of the penalty (gamma in the paper).
+        beta_importance: Decay of the moving average of the importance (beta 1 in the paper).
+        beta_uncertainty: Decay of the moving average of its changes (beta 2 in the paper).
+        initial_share: Share of the optimizer steps before the first pruning (t_i in the paper).
+        final_share: Share of the optimizer steps after the last pruning (t_f in the paper).
+        interval: Optimizer steps between two prunings (delta T in the paper).
+        layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
     def __init__(

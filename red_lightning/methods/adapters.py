@@ -27,19 +27,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Bottleneck(Learned):
-    """Edits one site: ``h2 = h1 + up(f(down(h1)))``, computed in float32 and rounded once.
+    """Edit one site: ``h2 = h1 + up(f(down(h1)))``, computed in float32 and rounded once.
 
-    The up-projection starts at zero, so that the site is at first unchanged; the down-projection is drawn from
-    N(0, 0.02), its bias is zero.
+    The up-projection starts at zero, so the output of the site is unchanged at first. The down-projection starts from
+    N(0, 0.02), its bias at zero.
 
     Args:
         width: Columns of the site's output.
-        rank: Columns of the bottleneck.
-        activation: The nonlinearity ``f``.
+        rank: Width of the bottleneck.
+        activation: Nonlinearity ``f``.
 
     Attributes:
-        down: From ``width`` to ``rank`` columns, with a bias: float32.
-        up: From ``rank`` to ``width`` columns, with a bias: float32.
+        down: float32 linear with bias, ``width`` to ``rank``.
+        up: float32 linear with bias, ``rank`` to ``width``.
     """
 
     def __init__(self, width: int, rank: int, activation: Activation = "gelu") -> None:
@@ -66,18 +66,18 @@ class Bottleneck(Learned):
 
 
 class TrainedNorm(Learned):
-    """Trains one norm of the backbone: what is learned is added to its frozen weight and bias.
+    """Train one norm of the backbone by learned differences to its frozen weight and bias.
 
-    A norm is linear in both, ``y = w * n(x) + b``, so the trained one is ``y + d_w * n(x) + d_b``. That is float32
-    learning beside 16-bit weights, with the gradients of ``w`` and ``b`` themselves; weight decay pulls towards the
-    pretrained values.
+    A norm is linear in both, ``y = w * n(x) + b``, so the trained norm is ``y + d_w * n(x) + d_b``. The differences are
+    float32 beside 16-bit weights and get the gradients of ``w`` and ``b``. Weight decay pulls towards the pretrained
+    values.
 
     Args:
         norm: LayerNorm or RMSNorm.
 
     Attributes:
-        weight: ``d_w``: float32, shape (width,); starts at zeros.
-        bias: ``d_b``: the same; None if the norm has none.
+        weight: ``d_w``, float32, shape (width,); starts at zeros.
+        bias: ``d_b``, float32, shape (width,); starts at zeros. None if the norm has no bias.
     """
 
     reads_input = True
@@ -111,19 +111,18 @@ class TrainedNorm(Learned):
 
 
 class Adapter(Method):
-    """Houlsby's adapters: a bottleneck after attention and after FFN, and the norms train (``Adapter``).
+    """Houlsby adapters: a bottleneck after attention and after FFN, with trainable norms (``Adapter`` in the tables).
 
-    The bottleneck sits right after the sub-layer's last linear, before residual and norm. It cannot be folded: it is
-    nonlinear. The recipe of the T5 rows, 1,855,104 numbers for T5-base (48 bottlenecks, none after cross-attention,
-    and 62 norms): ``rank: 24``, ``sites: ['*.SelfAttention.o', ffn]``, ``norms: all``.
+    The bottleneck follows the last linear of the sub-layer, before residual and norm. It is nonlinear and cannot be
+    merged. The T5 rows of the paper use ``rank: 24``, ``sites: ['*.SelfAttention.o', ffn]`` and ``norms: all``:
+    1,855,104 parameters for T5-base (48 bottlenecks, none after cross-attention, and 62 norms).
 
     Args:
-        rank: Columns of the bottleneck (paper: 8, and 1 in Table 5).
-        sites: After which modules a bottleneck sits: names and patterns as those of RED. ``attention`` includes T5's
+        rank: Width of the bottleneck (paper: 8, and 1 in Table 5).
+        sites: Modules followed by a bottleneck: names and patterns as for RED. ``attention`` includes T5's
             cross-attention.
-        norms: Which of the backbone's norms train: those inside the ``blocks`` (the paper's count), ``all`` or
-            ``none``.
-        activation: The nonlinearity: ``gelu`` (Houlsby's code), ``relu``, ``silu`` or ``tanh``.
+        norms: Trainable norms of the backbone: those inside the ``blocks`` (the paper's count), ``all`` or ``none``.
+        activation: Nonlinearity: ``gelu`` (Houlsby's code), ``relu``, ``silu`` or ``tanh``.
     """
 
     def __init__(
@@ -153,11 +152,11 @@ class Adapter(Method):
 
 
 class AdapterFFN(Method):
-    """Pfeiffer's adapters: a bottleneck after the FFN only, and no norms (arXiv 2005.00247; ``Adapter_FFN``).
+    """Pfeiffer adapters: a bottleneck after the FFN, without norms (arXiv 2005.00247; ``Adapter_FFN`` in the tables).
 
     Args:
-        rank: Columns of the bottleneck (paper: 16, and 1 in Table 5).
-        activation: The nonlinearity: ``gelu``, ``relu`` (Pfeiffer's code), ``silu`` or ``tanh``.
+        rank: Width of the bottleneck (paper: 16, and 1 in Table 5).
+        activation: Nonlinearity: ``gelu``, ``relu`` (Pfeiffer's code), ``silu`` or ``tanh``.
     """
 
     def __init__(self, rank: int = 16, activation: Activation = "relu") -> None:
@@ -170,16 +169,16 @@ class AdapterFFN(Method):
 
 
 class AdapterDrop(Method):
-    """Adapters without those of the first layers (arXiv 2010.11918, section 3; ``AdapterDrop``).
+    """Adapters without those of the first layers (arXiv 2010.11918, section 3; ``AdapterDrop`` in the tables).
 
-    The recipe of the T5 row, 1,101,984 numbers for T5-base: that of :class:`Adapter`, with ``drop: 5``.
+    The T5 row of the paper uses the options of :class:`Adapter` and ``drop: 5``: 1,101,984 parameters for T5-base.
 
     Args:
-        rank: Columns of the bottleneck.
-        drop: How many layers, the first ones of each stack, have no bottleneck. Their norms train all the same.
-        sites: After which modules a bottleneck sits, as for ``Adapter``.
-        norms: Which of the backbone's norms train: those inside the ``blocks``, ``all`` or ``none``.
-        activation: The nonlinearity: ``gelu``, ``relu``, ``silu`` or ``tanh``.
+        rank: Width of the bottleneck.
+        drop: Number of layers at the start of each stack without a bottleneck. Their norms are trained.
+        sites: Modules followed by a bottleneck, as for ``Adapter``.
+        norms: Trainable norms of the backbone: those inside the ``blocks``, ``all`` or ``none``.
+        activation: Nonlinearity: ``gelu``, ``relu``, ``silu`` or ``tanh``.
     """
 
     def __init__(

@@ -15,14 +15,14 @@ from red_lightning.methods.red import RepresentationEditor, fold_editors
 
 
 class BitFit(Method):
-    """Train every bias of the backbone's linears and norms, and nothing else.
+    """Train all biases of the backbone's linears and norms.
 
     Weight decay pulls a bias towards its pretrained value, not towards 0.
 
     Args:
-        add_biases: Give a bias that starts at zero to each linear and norm that has none, the language-model head
-            included; T5, Llama, Mistral and Gemma have no biases at all. T5-base gets 282,496 numbers so: 202,752 in
-            the linears of the blocks, 47,616 (62 x 768) in the norms and 32,128 in the head, one for each token.
+        add_biases: Add a bias that starts at zero to each linear and norm without one, including the language-model
+            head. T5, Llama, Mistral and Gemma have no biases. T5-base gets 282,496 parameters: 202,752 in the linears
+            of the blocks, 47,616 (62 x 768) in the norms and 32,128 in the head.
     """
 
     combines = "affine"

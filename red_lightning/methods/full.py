@@ -12,9 +12,9 @@ from red_lightning.methods.method import Method
 
 
 class FullFineTuning(Method):
-    """Train all the weights of the backbone (``FT`` in the paper's tables).
+    """Train all weights of the backbone (``FT`` in the paper's tables).
 
-    They must be float32; with ``trainer.precision`` bf16-mixed, what is computed with them is 16-bit all the same.
+    The weights must be float32. With ``trainer.precision`` bf16-mixed, computation is still 16-bit.
     """
 
     combines = "mean"

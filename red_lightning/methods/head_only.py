@@ -8,7 +8,7 @@ from red_lightning.methods.method import Method
 
 
 class HeadOnly(Method):
-    """Train the task's head on the frozen backbone, and nothing else: the baseline that shows what a method adds."""
+    """Train the classification head on the frozen backbone (linear probing): the baseline for every method."""
 
     combines = "mean"
 

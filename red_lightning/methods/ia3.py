@@ -11,16 +11,16 @@ from red_lightning.methods.peft_layers import PeftLayers, one_of
 
 
 class IA3(PeftLayers):
-    """(IA)3, Infused Adapter by Inhibiting and Amplifying Inner Activations: vectors that start at ones and scale.
+    """(IA)3, Infused Adapter by Inhibiting and Amplifying Inner Activations: learned scalings that start at ones.
 
-    At the site ``ffn`` it is the input of the linear that is scaled, with one number per column of what it reads; at
-    any other site it is the output. A fused projection is scaled whole, so that GPT-2's queries are scaled besides,
-    as in peft; ``key`` and ``value`` of T5 are those of its cross-attention too, as in the paper.
+    At the site ``ffn`` the input of the linear is scaled, at any other site the output. A fused projection is scaled as
+    a whole, so GPT-2's queries are scaled too, as in peft. ``key`` and ``value`` of T5 include its cross-attention, as
+    in the paper.
 
     Args:
-        sites: Which linears are adapted: names of sites (``key``, ``value`` and ``ffn``: the paper's), module-name
-            patterns, or null for every linear of the blocks.
-        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+        sites: Linears to adapt: site names (``key``, ``value`` and ``ffn`` in the paper), module-name patterns, or null
+            for every linear of the blocks.
+        layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
     def __init__(

@@ -9,12 +9,13 @@ from red_lightning.methods.full import FullFineTuning
 
 
 class LastBlocks(FullFineTuning):
-    """Train all the weights of the last blocks (``FT_top2`` in the paper's tables).
+    """Train all weights of the last blocks (``FT_top2`` in the paper's tables).
 
-    What comes after the blocks (the last norm, the language-model head) does not train.
+    Modules after the blocks, such as the last norm and the language-model head, are not trained.
 
     Args:
-        blocks: How many. In an encoder-decoder they are the decoder's last; ALBERT has one block, used at each layer.
+        blocks: Number of blocks. In an encoder-decoder they are the decoder's last. ALBERT has one block, used in each
+            layer.
     """
 
     def __init__(self, blocks: int = 2) -> None:

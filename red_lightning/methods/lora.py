@@ -9,19 +9,19 @@ from red_lightning.methods.peft_layers import PeftLayers
 
 
 class LoRA(PeftLayers):
-    """Low-Rank Adaptation: the product of two thin learned matrices is added to each adapted weight.
+    """LoRA, Low-Rank Adaptation: add the product of two thin learned matrices to each adapted weight.
 
     ``A`` (rank x inputs) starts random, ``B`` (outputs x rank) at zeros. GPT-2's fused query, key and value get one
-    pair, as in the paper; so does a fused projection of which no part is a site (Phi-3, GPT-NeoX), and ``query``,
-    ``key`` and ``value`` of T5 are those of its cross-attention too.
+    pair, as in the paper. So does a fused projection without sites for its parts (Phi-3, GPT-NeoX). ``query``, ``key``
+    and ``value`` of T5 include its cross-attention.
 
     Args:
-        sites: Which linears are adapted: names of sites (``query`` and ``value``: the paper's), module-name patterns
-            such as ``*.mlp.down_proj``, or null for every linear of the blocks.
+        sites: Linears to adapt: site names (``query`` and ``value`` in the paper), module-name patterns such as
+            ``*.mlp.down_proj``, or null for every linear of the blocks.
         rank: Rows of ``A`` and columns of ``B``.
-        alpha: The product is multiplied by ``alpha / rank``.
-        dropout: Probability with which an entry of the input of ``A`` is dropped in training.
-        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+        alpha: The update is multiplied by ``alpha / rank``.
+        dropout: Dropout probability of the input of ``A``, in training.
+        layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
     def __init__(

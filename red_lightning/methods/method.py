@@ -15,10 +15,10 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 
 class Method(ABC):
-    """A way to adapt a frozen backbone: one paper, one file, one subclass.
+    """A method that adapts a frozen backbone. Each subclass is one paper in one file.
 
-    A method holds its options, under the names of its arguments, and no state: what it trains becomes part of the
-    backbone it is applied to. Its adapter keeps those options, and a class of your own also its import path.
+    A method holds its options, named like the arguments of its class, and no state: its parameters become part of the
+    backbone. Adapters record these options, and the import path of a custom class.
     """
 
     packs = True

@@ -19,14 +19,14 @@ from red_lightning.methods.method import Method
 
 
 class PeftLayers(Method):
-    """A method whose layers are peft's, each around one linear of the backbone, which it computes with.
+    """Base of the methods that use layers of peft, each around one linear of the backbone.
 
-    The linear moves to ``base_layer`` inside its layer, and back when the method is detached. An adapted linear is
-    adapted whole: GPT-2's fused query, key and value, of which a site may be a third, have one layer.
+    The linear becomes ``base_layer`` of its layer, and moves back when the method is detached. Linears are adapted as a
+    whole: GPT-2's fused query, key and value have one layer.
 
     Attributes:
-        sites: Names of sites or of modules; None for every linear of the blocks.
-        layers: Layer numbers to keep; None for all.
+        sites: Site names or module names. None is every linear of the blocks.
+        layers: Layer numbers. None is all.
     """
 
     sites: list[str] | None

@@ -14,7 +14,7 @@ from red_lightning.methods.method import Method
 
 
 class Prefix(Learned):
-    """The learned keys and values, whose first values have the standard deviation 1 (peft).
+    """Learned keys and values, drawn from N(0, 1) at the start (as in peft).
 
     Args:
         shape: Layers, heads, virtual tokens, columns of a head.
@@ -35,7 +35,7 @@ class Prefix(Learned):
 
 
 class ProjectedPrefix(Learned):
-    """Keys and values that a small network makes of learned embeddings (equation 3 of the paper).
+    """Keys and values that a small network computes from learned embeddings (paper, equation 3).
 
     Args:
         shape: Layers, heads, virtual tokens, columns of a head.
@@ -44,8 +44,8 @@ class ProjectedPrefix(Learned):
 
     Attributes:
         embeddings: float32, shape (virtual tokens, width).
-        inner: Linear of ``width`` to ``hidden``, float32.
-        outer: Linear of ``hidden`` to all keys and values of a virtual token, float32.
+        inner: float32 linear, ``width`` to ``hidden``.
+        outer: float32 linear, ``hidden`` to all keys and values of a virtual token.
     """
 
     def __init__(self, shape: tuple[int, int, int, int], width: int, hidden: int) -> None:
@@ -65,15 +65,15 @@ class ProjectedPrefix(Learned):
 
 
 class PrefixTuning(Method):
-    """Prefix tuning: keys and values of virtual tokens, learned directly in every attention layer.
+    """Prefix tuning: learned keys and values of virtual tokens in every attention layer.
 
-    They stand before the keys and values of each text, and take up positions, as other tokens do; in an
-    encoder-decoder before those of what the decoder has written, as in peft. The output is not at first unchanged.
+    They precede the keys and values of each text and occupy positions. In an encoder-decoder they precede those of the
+    decoder, as in peft. The output changes from the start.
 
     Args:
-        length: Virtual tokens.
-        projection: Learn them through a network with a hidden layer of so many columns (paper, equation 3), which is
-            saved with them: steadier, but far more numbers; null learns the keys and values themselves.
+        length: Number of virtual tokens.
+        projection: Hidden width of a network that computes the keys and values (paper, equation 3) and is saved with
+            them. Training is steadier, with far more parameters. null learns the keys and values directly.
     """
 
     packs = False

@@ -21,7 +21,7 @@ class PromptEmbeddings(Learned):
     """The learned embeddings.
 
     Args:
-        embeddings: First values: shape (length, columns of the input embeddings).
+        embeddings: Initial values, shape (length, columns of the input embeddings).
 
     Attributes:
         embeddings: float32, of that shape.
@@ -37,15 +37,15 @@ class PromptEmbeddings(Learned):
 
 
 class PromptTuning(Method):
-    """Prompt tuning: embeddings of virtual tokens, learned directly, stand before the input embeddings of each text.
+    """Prompt tuning: learned embeddings of virtual tokens before the input embeddings of each text.
 
-    An encoder-decoder's encoder reads them, and its decoder attends to what the encoder makes of them. They take up
-    positions, as other tokens do. The output is not at first unchanged.
+    In an encoder-decoder they precede the input of the encoder. They occupy positions. The output changes from the
+    start.
 
     Args:
-        length: Virtual tokens (paper: 100).
-        init: First values: ``vocabulary``, the embeddings of tokens drawn from the 5,000 first ones of the vocabulary,
-            which are the commonest in most (paper, section 3.2), or ``random``, uniform between -0.5 and 0.5 (same).
+        length: Number of virtual tokens (paper: 100).
+        init: Initial values: ``vocabulary`` is the embeddings of random tokens among the first 5,000 of the vocabulary,
+            usually the most frequent (paper, section 3.2); ``random`` is uniform between -0.5 and 0.5 (same section).
     """
 
     packs = False

@@ -8,18 +8,16 @@ from red_lightning.methods.lora import LoRA
 
 
 class QLoRA(LoRA):
-    """LoRA on a backbone whose weights are quantised, with the paper's settings.
+    """LoRA on a quantized backbone, with the settings of the QLoRA paper.
 
-    The weights are unpacked to ``model.backbone_options.dtype`` wherever they are computed with (paper: bfloat16).
+    Weights are dequantized to ``model.backbone_options.dtype`` for computation (paper: bfloat16).
 
     Args:
-        sites: Which linears are adapted: null for every linear of the blocks (the paper's), or names of sites or
-            module-name patterns.
+        sites: Linears to adapt: site names, module-name patterns, or null for every linear of the blocks (the paper).
         rank: Rows of ``A`` and columns of ``B`` (paper, appendix B.2: 64).
-        alpha: The product is multiplied by ``alpha / rank`` (paper: 16).
-        dropout: Probability with which an entry of the input of ``A`` is dropped in training (paper: 0.1 up to 13B
-            parameters, 0.05 beyond).
-        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+        alpha: The update is multiplied by ``alpha / rank`` (paper: 16).
+        dropout: Dropout probability of the input of ``A``, in training (paper: 0.1 up to 13B parameters, 0.05 beyond).
+        layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
     dense = "LoRA"

@@ -26,16 +26,16 @@ RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 
 
 class RepresentationEditor(Learned):
-    """Edits one site: ``h2 = scaling * h1 + bias``, with one learned number of each per column.
+    """Edit one site: ``h2 = scaling * h1 + bias`` (paper, equation 3), with one trainable number each per column.
 
-    The vectors are float32 whatever the backbone's dtype, and the edit is computed in float32 and rounded once: in
-    bfloat16 the scaling would never leave 1 (its neighbour there is 1.0078).
+    The vectors are float32 whatever the backbone's dtype, and the edit is computed in float32 and rounded once. In
+    bfloat16 a scaling would never leave 1, because its neighbour there is 1.0078.
 
     Args:
         width: Columns of the site's output.
         scaling: Learn a scaling (starts at ones).
         bias: Learn a bias (starts at zeros).
-        columns: ``(start, stop)`` ranges of the columns to edit; None for all of them.
+        columns: Ranges ``(start, stop)`` of the columns to edit. None edits all.
 
     Attributes:
         scaling: float32, shape (edited columns,), or None.
@@ -90,14 +90,14 @@ class RepresentationEditor(Learned):
 
 
 class RED(Method):
-    """Representation Editing: two learned vectors at each edited site of a frozen backbone.
+    """RED, Representation Editing: two learned vectors at each edited site of a frozen backbone.
 
     Args:
-        sites: Where to edit: ``ffn`` (the paper's), ``attention``, ``query``, ``key``, ``value``, ``residual`` in any
-            combination (Table 7; RED+ is all but ``residual``), or module-name patterns such as ``*.mlp.down_proj``
-            for a model of an unknown family. The key's bias cannot change anything: the softmax ignores it.
-        vectors: Which vectors to learn: ``both``, ``scaling`` or ``bias`` (the ablation of Table 6).
-        layers: The layers to edit, counted from 0 (negative: from the last); null for all.
+        sites: Sites to edit: any of ``ffn`` (the paper), ``attention``, ``query``, ``key``, ``value`` and ``residual``
+            (Table 7; RED+ is all but ``residual``), or module-name patterns such as ``*.mlp.down_proj`` for unsupported
+            architectures. The bias of the key has no effect: the softmax ignores it.
+        vectors: Vectors to learn: ``both``, ``scaling`` or ``bias`` (ablation of Table 6).
+        layers: Layers to edit, counted from 0 (negative: from the last). null edits all.
     """
 
     combines = "affine"

@@ -17,7 +17,7 @@ from red_lightning.methods.method import Method
 
 
 class SubspaceEditor(Learned):
-    """Edits hidden states in a learned subspace: there they become a learned linear function of themselves.
+    """Edit hidden states in a learned subspace: replace them there by a learned linear function of themselves.
 
     The orthonormal rows are those of the QR decomposition of a free matrix.
 
@@ -26,10 +26,10 @@ class SubspaceEditor(Learned):
         rank: Dimensions of the subspace.
 
     Attributes:
-        rotation: What spans the subspace (R before it is made orthonormal): float32, shape (rank, width).
-        weight: W: float32, shape (rank, width).
-        bias: b: float32, shape (rank,).
-        where: Which tokens are edited: bool, shape (rows, tokens, 1); None for all of them.
+        rotation: R before orthonormalisation, float32, shape (rank, width).
+        weight: W, float32, shape (rank, width).
+        bias: b, float32, shape (rank,).
+        where: Tokens to edit: bool, shape (rows, tokens, 1). None edits all.
         idle: Whether no token of this pass is edited.
     """
 
@@ -64,18 +64,18 @@ class SubspaceEditor(Learned):
 
 
 class LoReFT(Method):
-    """Low-rank linear subspace ReFT: edits the blocks' outputs at the first and last tokens of each text.
+    """LoReFT, Low-rank Linear Subspace ReFT: edit the outputs of the blocks at the first and last tokens of each text.
 
     Decoding edits the same tokens as training. A decoder's training row holds prompt and answer, so tokens are counted
-    from the beginning of the row, and ``last`` must be 0 where the model generates. In an encoder-decoder, the tokens
-    that the encoder reads are edited. W and b start at random, as in pyreft, so the output changes from the start.
+    from the start of the row, and ``last`` must be 0 if the model generates. In an encoder-decoder the encoder's tokens
+    are edited. W and b start at random, as in pyreft, so the output changes from the start.
 
     Args:
-        rank: Dimensions of the subspace of each layer.
-        first: How many tokens are edited at the beginning of each text (pyreft: 1 for GLUE, 5 for instructions).
-        last: How many at its end; padding never counts.
-        positions: ``ends`` for those, or ``all`` for every token, those that are generated too.
-        layers: The layers to edit, counted from 0 (negative: from the last); null for all.
+        rank: Dimensions of the subspace in each layer.
+        first: Number of edited tokens at the start of each text (pyreft: 1 for GLUE, 5 for instructions).
+        last: Number of edited tokens at its end. Padding does not count.
+        positions: ``ends`` edits the first and last tokens, ``all`` every token, including generated ones.
+        layers: Layers to edit, counted from 0 (negative: from the last). null edits all.
     """
 
     packs = False

@@ -11,15 +11,15 @@ from red_lightning.methods.red import RepresentationEditor, fold_editors
 
 
 class SSF(Method):
-    """Scale and shift the output of every linear in the blocks and of every norm.
+    """SSF: scale and shift the output of every linear in the blocks and of every norm.
 
-    The norms outside the blocks (after the embeddings, after the last block) count too, as in the authors' code;
-    embeddings, pooler and language-model head do not. A linear that computes query, key and value at once (GPT-2) is
-    one operation. RoBERTa-base: 204,288 numbers.
+    Norms outside the blocks (after the embeddings, after the last block) are included, as in the authors' code.
+    Embeddings, pooler and language-model head are not. A fused query, key and value (GPT-2) is one operation.
+    RoBERTa-base: 204,288 parameters.
 
     Args:
-        init_std: Standard deviation of the first values around the identity: the scales are drawn from N(1, init_std),
-            the shifts from N(0, init_std) (authors' code: 0.02). With 0 the output is at first unchanged.
+        init_std: Standard deviation of the initial values: scales are drawn from N(1, init_std), shifts from N(0,
+            init_std) (authors' code: 0.02). With 0 the output is unchanged at first.
     """
 
     combines = "affine"

@@ -20,19 +20,19 @@ SIDES = ("positive", "negative")
 
 
 class SteeringVector(Method):
-    """Contrastive activation addition: a vector that is computed from pairs of texts, not trained.
+    """Contrastive activation addition: a vector that is computed from pairs of texts, without training.
 
-    It is the mean over the pairs of what a block says at the last token of the positive text, less what it says at that
-    of the negative one, and is added to the block's output at every token: the paper adds it at those after the user's
-    prompt alone, but a text that is classified has no such place. ``fit`` computes it, validates once, and tests; a
-    classification head is trained on top of it as ever.
+    The vector is the mean over the pairs of the difference of a block's output at the last token, positive minus
+    negative. It is added to the block's output at every token. The paper adds it after the user's prompt only, but a
+    text to classify has no such place. ``fit`` computes it, validates once and tests. A classification head is trained
+    on top of it as usual.
 
     Args:
-        pairs: A JSONL file with a ``positive`` and a ``negative`` text in each line. They differ in what is to be
-            steered alone: in the paper a question with either answer.
-        layer: The block whose output is steered, counted from 0 (negative: from the last). Those in the middle do best
-            (paper, section 4: 13 for Llama 2 7B).
-        strength: What the mean difference is multiplied by; a negative number steers away.
+        pairs: JSONL file with a ``positive`` and a ``negative`` text per line, which differ only in what is steered. In
+            the paper: a question with either answer.
+        layer: Block whose output is steered, counted from 0 (negative: from the last). Middle layers work best (paper,
+            section 4: 13 for Llama 2 7B).
+        strength: Factor of the vector. A negative factor steers away.
     """
 
     combines = "affine"

@@ -9,20 +9,19 @@ from red_lightning.methods.peft_layers import PeftLayers
 
 
 class VeRA(PeftLayers):
-    """Vector-based Random Matrix Adaptation: LoRA with frozen random matrices and two learned vectors at each linear.
+    """VeRA, Vector-based Random Matrix Adaptation: LoRA with frozen random matrices and two learned vectors per linear.
 
-    ``A`` and ``B`` are shared by all linears (each reads as many of their columns and rows as it is wide), are never
-    saved, and follow from ``projection_seed``. ``b`` (one number per output) starts at zeros, ``d`` (rank) at
-    ``initial_d``.
+    All linears share ``A`` and ``B`` (each uses as many columns and rows as it is wide). They are not saved, but
+    derived from ``projection_seed``. ``b`` (one number per output) starts at zeros, ``d`` (rank) at ``initial_d``.
 
     Args:
-        sites: Which linears are adapted: names of sites (``query`` and ``value``: the paper's), module-name patterns,
-            or null for every linear of the blocks.
+        sites: Linears to adapt: site names (``query`` and ``value`` in the paper), module-name patterns, or null for
+            every linear of the blocks.
         rank: Rows of ``A`` and columns of ``B`` (paper: 1024 for RoBERTa-base, 256 for RoBERTa-large).
-        initial_d: The first value of ``d`` (paper, section 3.2: 0.1).
-        dropout: Probability with which an entry of the input of ``A`` is dropped in training.
-        projection_seed: The seed of ``A`` and ``B``, whatever the run's.
-        layers: The layers to adapt, counted from 0 (negative: from the last); null for all.
+        initial_d: Initial value of ``d`` (paper, section 3.2: 0.1).
+        dropout: Dropout probability of the input of ``A``, in training.
+        projection_seed: Seed of ``A`` and ``B``, independent of the run's seed.
+        layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
     def __init__(
