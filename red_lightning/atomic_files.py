@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Write files and folders atomically: they are complete or absent."""
 
 import errno
 import hashlib

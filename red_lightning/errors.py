@@ -1,4 +1,4 @@
-"""What a user reads when something they gave is wrong: one sentence that names it and the way out."""
+"""Errors for users: one sentence that names the wrong thing and the way out."""
 
 import math
 import re

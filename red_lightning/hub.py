@@ -1,4 +1,4 @@
-"""Reach the Hugging Face hub, or say within seconds in one sentence why that cannot be done."""
+"""Access the Hugging Face hub, or report within seconds why that is not possible."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Files to which one record at a time is added, whole whatever happens: JSONL."""
+"""Append records to JSONL files that stay valid after a crash."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Attach edits that were read to the backbone that they belong to."""
+"""Attach an adapter to its backbone."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

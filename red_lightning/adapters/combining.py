@@ -1,4 +1,4 @@
-"""Edits made of other edits of the same backbone, on the files alone; :mod:`.affine` has the equations."""
+"""Combine adapters of one backbone, on their files alone. :mod:`red_lightning.editing.affine` has the equations."""
 
 import math
 from collections.abc import Mapping, Sequence

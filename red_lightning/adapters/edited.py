@@ -1,4 +1,4 @@
-"""From what a run left behind to an edited model: :func:`load`."""
+"""Load a backbone with its adapter: :func:`load`."""
 
 import shutil
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Methods, tasks and data modules of a user's own: what a record says of them, and when one is imported.
+"""Custom methods, tasks and data modules: what an adapter records of them, and when they are imported.
 
 A record may have been downloaded, so the class that it names is imported only with consent: the option ``--trust``, an
 argument ``trust``, or an entry point of the group ``red_lightning.extensions`` that an installed package registers.

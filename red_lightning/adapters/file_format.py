@@ -1,4 +1,4 @@
-"""The edits on disk: ``edits.safetensors`` (what was learned) and ``edits.json`` (what it belongs to), format 1.
+"""The files of an adapter, format 1: ``edits.safetensors`` (tensors) and ``edits.json`` (the record).
 
 ``edits.safetensors`` holds one float32 tensor for each trained parameter, under its name in the backbone without the
 editor's own: RED's ``transformer.h.0.mlp.c_proj.scaling`` and ``.bias``, of shape (width,), edit the output of the

@@ -1,4 +1,4 @@
-"""From the authors' released files to edits on disk."""
+"""Convert the authors' released files to an adapter."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the edits on disk may hold, and their backbone; :mod:`red_lightning.adapters.file_format` says what it means."""
+"""Validate the record of an adapter. :mod:`red_lightning.adapters.file_format` explains its fields."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The files of the authors' repository: ``delta_vector.pth`` and a classifier's ``classifier.pth``.
+"""Read the files of the authors' repository: ``delta_vector.pth`` and ``classifier.pth``.
 
 Their code saves with ``torch.save`` the vectors, of shape (1, width), by ``MODULE.delta_vector.activation_scaling`` and
 ``..._bias``, and the state dict of its head. Such files are pickles, so they are read with ``weights_only=True``:

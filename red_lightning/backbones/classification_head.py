@@ -1,4 +1,4 @@
-"""The classification head: which representation stands for a text, and what tells the classes apart."""
+"""The classification head: pooling and projection."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""The token with which an encoder-decoder begins to generate, in training and in decoding alike."""
+"""The token that starts an encoder-decoder's output, in training and decoding."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tell one backbone from another by a short digest of its weights."""
+"""Identify a backbone by a short digest of its weights."""
 
 import hashlib
 from collections.abc import Mapping

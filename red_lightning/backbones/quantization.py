@@ -1,4 +1,4 @@
-"""Backbones whose frozen weights are stored in 4 or 8 bits, through bitsandbytes or torchao."""
+"""Quantized backbones: 4 or 8 bits, through bitsandbytes or torchao."""
 
 import logging
 from collections.abc import Mapping

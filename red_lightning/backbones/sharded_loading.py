@@ -1,4 +1,4 @@
-"""Load a backbone whose weights are divided over processes: each reads its own part of the files, and nothing else."""
+"""Load a sharded backbone: each process reads only its part of the files."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

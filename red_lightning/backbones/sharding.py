@@ -1,4 +1,4 @@
-"""A backbone whose weights are divided over processes: how it is divided, and its tensors made whole again."""
+"""Sharded backbones: their blocks, and gathering their tensors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where the weights of a backbone lie: which tensor of which safetensors file is which parameter."""
+"""Locate a backbone's weights: the file and key of each parameter."""
 
 import json
 from collections.abc import Mapping

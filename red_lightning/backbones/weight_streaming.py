@@ -1,4 +1,4 @@
-"""A backbone without memory for its weights, and its weights one at a time."""
+"""Read a backbone's weights one at a time, into a model on the meta device."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass

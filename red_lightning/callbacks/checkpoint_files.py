@@ -1,4 +1,4 @@
-"""Checkpoints on the disk."""
+"""Read and write checkpoint files."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The metric that chooses the best checkpoint, and the one that replaces it where it cannot be measured."""
+"""The metric that selects the best checkpoint, and its replacement if it is not available."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Skip optimizer steps whose loss or gradients are no numbers, and stop a run that has nothing else any more."""
+"""Skip optimizer steps with NaN or Inf, and stop a run that has nothing else."""
 
 import math
 from collections.abc import Mapping, Sequence

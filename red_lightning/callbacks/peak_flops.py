@@ -1,4 +1,4 @@
-"""How fast a GPU can multiply matrices, as its maker says."""
+"""Peak matrix-multiplication speed of GPUs, as their makers state it."""
 
 import re
 import warnings

@@ -1,4 +1,4 @@
-"""Write what test and predict produce as JSONL."""
+"""Write the outputs of test and predict as JSONL."""
 
 import json
 from pathlib import Path

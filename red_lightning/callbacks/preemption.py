@@ -1,4 +1,4 @@
-"""End a run in order when it is told to stop, so that it can be continued."""
+"""Stop a run cleanly on a signal, so that it can resume."""
 
 import os
 import signal

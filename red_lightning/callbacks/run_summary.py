@@ -1,4 +1,4 @@
-"""Say what a run is about to do, before its first step."""
+"""Print what a run is about to do, before its first step."""
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback

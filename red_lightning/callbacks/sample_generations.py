@@ -1,4 +1,4 @@
-"""Show what a model that is being trained answers."""
+"""Generate sample answers during training."""
 
 import json
 from pathlib import Path

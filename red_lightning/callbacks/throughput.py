@@ -1,4 +1,4 @@
-"""Say how fast a model trains, how well that uses the hardware, and how long it still takes."""
+"""Log throughput, hardware utilisation and remaining time."""
 
 import resource
 import sys

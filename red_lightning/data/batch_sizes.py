@@ -1,4 +1,4 @@
-"""How the rows of one optimizer step are divided among processes and micro-batches."""
+"""Divide the rows of an optimizer step among processes and micro-batches."""
 
 from red_lightning.errors import UsageError
 

@@ -1,4 +1,4 @@
-"""Turn token lists into padded batches."""
+"""Pad token lists to batches."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Conversations of a user with an assistant: what every instruction-tuning data set is made of."""
+"""Base of the instruction-tuning data modules: conversations of a user and an assistant."""
 
 from array import array
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The E2E NLG Challenge (Novikova et al. 2017): restaurant descriptions from meaning representations."""
+"""The E2E NLG Challenge (Novikova et al. 2017)."""
 
 from typing import Any
 

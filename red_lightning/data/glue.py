@@ -1,4 +1,4 @@
-"""GLUE (Wang et al. 2019): the paper's eight tasks, whose validation split is divided (appendix A.1, Table 8)."""
+"""GLUE (Wang et al. 2019): the paper's eight tasks, with divided validation splits (appendix A.1, Table 8)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Read rows from the hub, or from a local folder laid out like a hub repository."""
+"""Read rows from the hub, or from a local folder with the same layout."""
 
 import hashlib
 import re

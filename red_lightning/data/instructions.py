@@ -1,4 +1,4 @@
-"""The user's own instructions and answers, from JSONL, JSON, Parquet, CSV or TSV files."""
+"""Instructions and answers from JSONL, JSON, Parquet, CSV or TSV files."""
 
 from collections.abc import Callable
 from pathlib import Path

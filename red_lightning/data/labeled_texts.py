@@ -1,4 +1,4 @@
-"""The user's own texts with labels, from CSV, TSV, JSONL or Parquet files."""
+"""Labelled texts from CSV, TSV, JSONL or Parquet files."""
 
 from collections import Counter
 from pathlib import Path

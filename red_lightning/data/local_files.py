@@ -1,4 +1,4 @@
-"""Read rows from the user's own files."""
+"""Read rows from local files."""
 
 import csv
 import io

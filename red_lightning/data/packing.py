@@ -1,4 +1,4 @@
-"""Batches of examples for the loss: padded, or packed one after another into a single row without any padding.
+"""Collate examples for the loss: padded, or packed into one sequence without padding.
 
 transformers reads the bounds of packed examples from positions that start again at 0, and lets no token attend across
 them (where no attention mask is given).

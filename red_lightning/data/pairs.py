@@ -1,4 +1,4 @@
-"""Pairs of a source text and a reference text: what every data-to-text data set is made of."""
+"""Base of the data-to-text data modules: pairs of a source and a reference text."""
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""How a conversation becomes text, and text becomes tokens of which we know which belong to answers."""
+"""Prompt templates: conversations as text and tokens, with the tokens of answers marked."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where rows from the hub come from, for results.json."""
+"""Record the origin of hub data, for results.json."""
 
 from typing import Any
 

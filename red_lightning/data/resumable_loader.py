@@ -1,4 +1,4 @@
-"""Data loading that is a pure function of (seed, epoch, position), so that a resumed run continues exactly."""
+"""Data loading as a pure function of (seed, epoch, position), so that runs resume exactly."""
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What every data module shares: rows that are read and tokenized once, subsets by seed, loaders that resume."""
+"""Base of all data modules: rows that are read and tokenized once, subsets, and loaders that resume."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Rows of one source together: in one batch, and there with the source read once for all of its targets."""
+"""Batch rows with the same source together, and collate them with the source stored once."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any

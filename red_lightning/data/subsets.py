@@ -1,4 +1,4 @@
-"""Random subsets of rows that depend on a seed only, and that keep each class's share."""
+"""Random, stratified subsets that depend on the seed only."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence

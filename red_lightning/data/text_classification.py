@@ -1,4 +1,4 @@
-"""Texts, or pairs of texts, with a label: what every classification data set is made of."""
+"""Base of the classification data modules: texts, or pairs of texts, with a label."""
 
 from abc import abstractmethod
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The user's own pairs of texts, from CSV, TSV, JSONL or Parquet files."""
+"""Pairs of source and target texts from CSV, TSV, JSONL or Parquet files."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""UltraFeedback (Cui et al. 2023): the paper's instructions (section 4.4), each with its best rated answer."""
+"""UltraFeedback (Cui et al. 2023): the paper's instructions (section 4.4), each with its best answer."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sums and stacks of affine edits ``h -> s * h + b``, on their tensors alone. The identity has ``s = 1`` and ``b = 0``.
+"""Sums and stacks of affine edits ``h -> s * h + b``. The identity has ``s = 1`` and ``b = 0``.
 
 - **sum**: what is added up is each edit's difference from the identity (task arithmetic, arXiv 2212.04089, section 2):
   ``s = 1 + sum_i w_i (s_i - 1)`` and ``b = sum_i w_i b_i``. With weights that sum to 1 it is plain interpolation,

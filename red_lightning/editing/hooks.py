@@ -1,4 +1,4 @@
-"""The forward hooks of a method on a backbone: each can be found, switched off for a while, and removed.
+"""Forward hooks of methods, which can be found, disabled and removed.
 
 Their handles are kept on the module that they belong to, so that nothing has to read torch's own private tables.
 """

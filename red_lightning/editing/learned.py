@@ -1,4 +1,4 @@
-"""The base class of modules that are learned."""
+"""Base class of modules with trainable parameters."""
 
 from red_lightning.compat.module_dtype import KeepsDtype
 

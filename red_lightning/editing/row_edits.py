@@ -1,4 +1,4 @@
-"""One site's vectors of many edits, and the edit of each row of a batch with its own."""
+"""Edit each row of a batch with its own adapter, at one site."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar

@@ -1,4 +1,4 @@
-"""Sites proposed for a model whose family has no record: the linears in its blocks that return hidden states."""
+"""Propose sites for unsupported architectures: linears in blocks that return hidden states."""
 
 import re
 from fnmatch import fnmatchcase

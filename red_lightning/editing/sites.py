@@ -1,4 +1,4 @@
-"""Find the edit sites of a backbone: by site name through its family's record, or by module-name patterns."""
+"""Find the edit sites of a backbone, by site name or by module-name patterns."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Count the changes of models' modules, so that what was found out about a model can be found out again."""
+"""Count changes of models' modules, so that cached facts about a model can be refreshed."""
 
 _changes = 0
 

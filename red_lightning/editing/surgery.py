@@ -1,4 +1,4 @@
-"""Operations on a frozen backbone: attach and detach editors, fold them, freeze.
+"""Attach, detach and merge editors on a frozen backbone.
 
 An editor becomes a child module (named :data:`EDITOR`) of the module whose output it edits, and a forward hook applies
 it. So pretrained parameter names survive, and code that reads ``module.weight`` (T5 does) keeps working.

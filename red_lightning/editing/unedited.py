@@ -1,4 +1,4 @@
-"""Switch the edits of a backbone off and on again, in memory: two models for the weights of one."""
+"""Disable and enable the edits of a backbone in memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

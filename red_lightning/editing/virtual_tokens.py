@@ -1,4 +1,4 @@
-"""Virtual tokens before a text: as input embeddings, or as the keys and values of every attention layer.
+"""Virtual tokens before a text: input embeddings, or keys and values of every attention layer.
 
 What is learned becomes a child module (named :data:`TOKENS`) of the stack, the module that embeds the tokens and runs
 the blocks, and hooks on the stack put it before each text. Whoever calls the model sees nothing of it: masks and

@@ -1,4 +1,4 @@
-"""torch.compile of a backbone, block by block: the blocks are alike, so that the first one's kernels serve all."""
+"""torch.compile of a backbone, block by block. Blocks are alike, so the kernels of the first serve all."""
 
 import os
 import subprocess

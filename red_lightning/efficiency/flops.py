@@ -1,4 +1,4 @@
-"""How much arithmetic a training step needs: multiplications and additions, two for each weight that a token meets.
+"""Floating-point operations of a training step: two per weight and token, and those of attention.
 
 Lightning's ``measure_flops`` counts the operations of one forward and backward pass; the tests compare with it. It is
 not used in a run: it needs a second model on the meta device and a pass for each shape of batch, and counts attention

@@ -1,4 +1,4 @@
-"""Fused kernels for the norms and gated FFNs of a backbone: those of Liger Kernel (arXiv 2410.10989, section 3.2).
+"""Fused norms and gated FFNs of Liger Kernel (arXiv 2410.10989, section 3.2).
 
 Each is one pass over memory where the model's own code makes several. A norm, or what lies between the linears of an
 FFN, is a child module with the same weights under the same names; each linear stays the module that it was, so that

@@ -1,4 +1,4 @@
-"""Activations that keep only their input for the backward pass.
+"""Activations that store only their input for the backward pass.
 
 Some models spell the tanh approximation of GELU out (GPT-2's ``gelu_new``): eight operations, of which autograd keeps
 four tensors of the FFN's inner width, the largest thing that such a model keeps. Here the model's own code runs as it

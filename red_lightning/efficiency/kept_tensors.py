@@ -1,4 +1,4 @@
-"""What one forward pass keeps for its backward pass, and how the rest is computed again from it."""
+"""Choose what a forward pass stores for its backward pass, and recompute the rest."""
 
 from collections.abc import Callable
 from operator import methodcaller

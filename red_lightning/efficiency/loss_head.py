@@ -1,4 +1,4 @@
-"""The loss of a language model at its labels alone: no logits elsewhere, and few at a time where the head is frozen.
+"""Language-model loss at the labels only, in chunks if the head is frozen.
 
 A frozen head W needs no gradient of its own. What a label's loss says to the hidden state that predicts it,
 ``dl/dh = W^T (softmax(W h) - y)``, can then be computed in the forward pass, while its logits are there, and the

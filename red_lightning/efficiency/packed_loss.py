@@ -1,4 +1,4 @@
-"""The loss of packed sequences: in one pass without padding, or apart where a model would mix them."""
+"""Loss of packed sequences: in one pass without padding, or separately if the model would mix them."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Selective activation recomputation: the backward pass computes cheap tensors again instead of keeping them.
+"""Selective activation recomputation: recompute cheap tensors in the backward pass.
 
 Autograd keeps the tensors that operations need for their gradients. Many of them follow, by a few elementwise
 operations, from others that are kept as well: the residual stream after an edit from the one before it and the edit's

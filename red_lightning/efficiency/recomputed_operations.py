@@ -1,4 +1,4 @@
-"""Cheap operations: how the output of each is computed again, given what the autograd graph knows about it."""
+"""Cheap operations, and how to recompute their outputs from the autograd graph."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""A source that is read once for all of its targets: by an attention mask in a decoder, or by the encoder."""
+"""Prefill a source once for all of its targets: by an attention mask, or by the encoder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

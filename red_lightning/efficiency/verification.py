@@ -1,4 +1,4 @@
-"""Compare each fast path with its plain equivalent at its first use, and take the plain one where they differ.
+"""Compare each fast path with its plain equivalent at first use, and fall back if they differ.
 
 A fast path relies on how another library computes something: how a cache is passed, what becomes of the head's output,
 which tokens attend to which. A release of that library may change it without an error. So the first time that a fast

@@ -1,4 +1,4 @@
-"""AlpacaEval: how often a judge prefers a model's answers to reference answers."""
+"""AlpacaEval: the share of a judge's preferences for a model over reference answers."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""AlpacaEval's annotators, from the package ``alpaca_eval``, on an endpoint of our own.
+"""Annotators of the package ``alpaca_eval`` on a configurable endpoint.
 
 The package makes the judge's prompts (in an order of the two answers that the instruction seeds) and reads its
 verdicts; the requests themselves are made by :class:`~red_lightning.evaluation.judge.Judge`.

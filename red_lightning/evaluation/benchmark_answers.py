@@ -1,4 +1,4 @@
-"""A model's answers to a benchmark's questions, in the benchmark's own file format, one record at a time."""
+"""Answers to a benchmark's questions, in the benchmark's file format, saved one by one."""
 
 import json
 import time

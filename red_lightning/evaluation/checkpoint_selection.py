@@ -1,4 +1,4 @@
-"""What chooses the best checkpoint of a fit: refused or decided before anything is loaded, and reported."""
+"""Configure the metric that selects the best checkpoint of a fit, before anything is loaded."""
 
 from collections.abc import Mapping
 from typing import Any

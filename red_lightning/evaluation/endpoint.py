@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: one request, and its reply or why there is none."""
+"""Requests to an OpenAI-compatible endpoint."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Judgments by a model behind any OpenAI-compatible endpoint: each is asked for until it is there, and kept."""
+"""Judgments of a model behind an OpenAI-compatible endpoint, with resumable records."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What AlpacaEval's and MT-Bench's commands share: the estimate, the judgments, the result and its tables."""
+"""Cost estimate, judgments and tables that AlpacaEval and MT-Bench share."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A model as lm-eval asks it; importing this file takes lm-eval."""
+"""A model as lm-eval calls it. Importing this file requires lm-eval."""
 
 from collections.abc import Sequence
 from typing import Any

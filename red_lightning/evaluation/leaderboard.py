@@ -1,4 +1,4 @@
-"""The six benchmarks of the Open LLM Leaderboard as the paper has them (Table 17), and any other task of lm-eval."""
+"""The six benchmarks of the Open LLM Leaderboard (paper, Table 17), and any other task of lm-eval."""
 
 import logging
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-r"""MT-Bench (arXiv 2306.05685): conversations of two turns, each answer graded from 1 to 10 by a judge.
+r"""MT-Bench (arXiv 2306.05685): two-turn conversations, graded from 1 to 10 by a judge.
 
 The questions, the reference answers and the judge's prompts are read from FastChat's folder of data; what is asked of
 the judge, and how its grade is read, is as in FastChat's grading of single answers.

@@ -1,4 +1,4 @@
-"""Scores of a model on many tasks, kept in a file task by task."""
+"""Scores of a model on lm-eval tasks, saved task by task."""
 
 import hashlib
 import json

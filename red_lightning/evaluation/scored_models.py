@@ -1,4 +1,4 @@
-"""What is scored: a run's edits, or a model without edits (plain, or merged)."""
+"""Find the model to score: an adapter, or a model without one."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Score a model that is being trained on a benchmark, so that the best checkpoint can be chosen by it."""
+"""Score a model on a benchmark during training, to select the best checkpoint."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext

@@ -1,4 +1,4 @@
-"""What a model card tells the hub: the YAML at its beginning."""
+"""The YAML header of a model card."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The part of a model card that says how to load what was pushed."""
+"""The usage section of a model card."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The chat template of a model that was tuned on the paper's prompts, for servers that write prompts themselves."""
+"""The paper's prompt format as a chat template, for servers."""
 
 import json
 from pathlib import Path

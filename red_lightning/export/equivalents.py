@@ -1,4 +1,4 @@
-"""Plain architectures that compute what an edited backbone does: with biases switched on, or of another family."""
+"""Standard architectures that can hold the biases of a merged model."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Edits folded into a backbone's weights, one module at a time: the folded backbone is never in memory whole."""
+"""Merge an adapter into a backbone's weights, one module at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

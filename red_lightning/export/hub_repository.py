@@ -1,4 +1,4 @@
-"""A model repository on the hub to push to: what it holds, what may replace that, and one commit for all files."""
+"""A model repository on the hub: its files, what may be replaced, and one commit for all files."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Values as Markdown."""
+"""Escape values for Markdown."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""How far a merged checkpoint's outputs are from the edited model's."""
+"""Compare the outputs of a merged checkpoint with those of the edited model."""
 
 from collections.abc import Sequence
 from pathlib import Path

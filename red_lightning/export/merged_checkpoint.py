@@ -1,4 +1,4 @@
-"""Edits folded into a checkpoint that plain transformers loads, written tensor by tensor."""
+"""Merge an adapter into a standard checkpoint, written tensor by tensor."""
 
 import json
 import shutil

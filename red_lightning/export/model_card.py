@@ -1,4 +1,4 @@
-"""The model card of edits or of a merged model, as Markdown below the hub's YAML."""
+"""The model card of an adapter or a merged model."""
 
 import math
 from collections.abc import Mapping

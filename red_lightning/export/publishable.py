@@ -1,4 +1,4 @@
-"""What may leave this machine: a record without its paths, how the run was trained, and the backbone's licence."""
+"""Remove local paths from what is published, and collect the training settings and the licence."""
 
 import json
 import re

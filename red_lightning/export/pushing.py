@@ -1,4 +1,4 @@
-"""Push edits, or the model that they are merged into, to the hub: files and a model card in one commit."""
+"""Push an adapter or a merged model to the hub: files and a model card in one commit."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Classifiers of transformers' own that compute what a backbone and a trained head do."""
+"""Sequence classifiers of transformers that equal a backbone with a trained head."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy

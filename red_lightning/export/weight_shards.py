@@ -1,4 +1,4 @@
-"""Weights written as safetensors files of limited size, while they are made."""
+"""Write safetensors files of limited size while the weights are computed."""
 
 import json
 from collections.abc import Iterable

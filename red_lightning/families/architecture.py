@@ -1,4 +1,4 @@
-"""The record of a model family: its blocks, its edit sites, its pooling, and how its logits are computed."""
+"""The record of a model family: blocks, edit sites, pooling, logits."""
 
 import re
 from collections.abc import Callable

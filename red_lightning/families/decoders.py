@@ -1,4 +1,4 @@
-"""Families that generate text from left to right, with one FFN in each block: one record each."""
+"""Decoders with one FFN per block: one record each."""
 
 from red_lightning.families.architecture import Architecture, Within, no_limit
 from red_lightning.families.logits_transforms import divided, scaled, softcapped

@@ -1,4 +1,4 @@
-"""Families that read a source and generate a target: one record each."""
+"""Encoder-decoders: one record each."""
 
 from red_lightning.families.architecture import Architecture, Within, no_limit
 from red_lightning.families.decoders import OPT_SITES

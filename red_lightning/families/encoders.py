@@ -1,4 +1,4 @@
-"""Families that read text: one record each."""
+"""Encoders: one record each."""
 
 from typing import Any
 

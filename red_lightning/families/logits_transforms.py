@@ -1,4 +1,4 @@
-"""What families do to the output of the head before it is the logits, for :attr:`Architecture.logits`."""
+"""Transforms of the head's output to logits, for :attr:`Architecture.logits`."""
 
 from typing import Any
 

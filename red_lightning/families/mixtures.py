@@ -1,4 +1,4 @@
-"""Decoders whose FFN is a mixture of experts: one record each.
+"""Mixture-of-experts decoders: one record each.
 
 The site ``ffn`` is the output of the whole mixture, where experts and shared experts are summed up already: an edit
 costs as much as in a dense model and sees every token. It does not merge into the weights, for no linear computes that

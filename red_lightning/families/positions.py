@@ -1,4 +1,4 @@
-"""How long a text a backbone can read."""
+"""The number of positions of a backbone."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The keys and values of beams: new ones are written in place, and beams change places behind their prompt only.
+"""Key-value cache of beams: written in place, and reordered behind the prompt only.
 
 transformers' cache is copied twice in each step of a beam search: when beams change places, and when a token is added.
 """

@@ -1,4 +1,4 @@
-"""Beam search that reads each prompt once, and is done with a row as soon as its text is found.
+"""Beam search that prefills each prompt once and finishes each row early.
 
 Texts are those of transformers' beam search (``early_stopping=False``) of each row alone: a beam that ends has the
 score ``log-probability / tokens ** length_penalty``, its end among the tokens; as many as there are beams are kept, and

@@ -1,4 +1,4 @@
-"""Answers of several models to the same prompts, side by side, as in the paper's Figures 3 and 4."""
+"""A page with the answers of several models to the same prompts (paper, Figures 3 and 4)."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A conversation with a model that writes."""
+"""A conversation with a model."""
 
 from collections.abc import Callable
 from contextlib import nullcontext

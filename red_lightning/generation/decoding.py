@@ -1,4 +1,4 @@
-"""Batched decoding of a backbone, edited or not."""
+"""Batched decoding of a backbone, with or without edits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How text is decoded: beams, penalties, sampling and length."""
+"""Decoding options: beams, penalties, sampling and length."""
 
 from dataclasses import dataclass, replace
 

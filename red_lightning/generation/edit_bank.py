@@ -1,4 +1,4 @@
-"""Many edits of one backbone in memory, and another edit for every row of a batch.
+"""Many adapters of one backbone in memory, another one for each row of a batch.
 
 Row ``r`` of a batch becomes ``h2[r] = scaling[e(r)] * h1[r] + bias[e(r)]`` at each edited site, where ``e(r)`` is the
 row's edit. The vectors of all edits lie stacked at their site, and those of a batch are gathered by row once, when it

@@ -1,4 +1,4 @@
-"""From what a user names to a model that writes: a run's edits, or a model without edits."""
+"""Open the model that a user names: an adapter, or a model without one."""
 
 from collections.abc import Sequence
 

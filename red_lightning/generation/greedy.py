@@ -1,4 +1,4 @@
-"""Greedy decoding that is done with a row as soon as it ends."""
+"""Greedy decoding that finishes each row early."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What changes the logits of the next token while a batch is decoded, for each row as if it were alone."""
+"""Logits processors of a batch, each row as if it were alone."""
 
 import hashlib
 from collections.abc import Sequence

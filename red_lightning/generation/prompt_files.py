@@ -1,4 +1,4 @@
-"""Prompts from files, and what is written to them, row by row, as JSONL."""
+"""Read prompts from files, and write texts as JSONL."""
 
 import hashlib
 import json

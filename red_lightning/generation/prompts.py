@@ -1,4 +1,4 @@
-"""How the prompts of a model become tokens: as they did when its edits were trained."""
+"""Format and tokenize prompts as in training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args

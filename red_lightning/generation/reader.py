@@ -1,4 +1,4 @@
-"""A backbone that reads a batch token by token and remembers what it has read."""
+"""Prefill and incremental forward passes of a backbone."""
 
 import inspect
 from types import TracebackType

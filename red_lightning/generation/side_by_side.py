@@ -1,4 +1,4 @@
-"""The page of ``generate --compare``: what several models answer to the same prompts."""
+"""The page of ``generate --compare``."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A text in pieces, while it is written."""
+"""Stream a text while it is generated."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The plain way of decoding: each row alone, and all of its tokens read again at every step.
+"""Decoding without a cache, row by row: the plain equivalent of the fast decoding.
 
 What decodes with a cache of keys and values is compared with it at its first use, on short prompts of real tokens.
 """

@@ -1,4 +1,4 @@
-"""A model that answers: prompts in, texts out, each the text that it gets alone."""
+"""Generate texts for prompts. Each text equals that of its prompt alone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

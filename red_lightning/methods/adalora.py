@@ -1,4 +1,4 @@
-"""AdaLoRA, Adaptive LoRA: ``h = W x + P E Q x``, with a rank of its own for each linear (arXiv 2303.10512).
+"""AdaLoRA, Adaptive LoRA: ``h = W x + P E Q x``, with an individual rank per linear (arXiv 2303.10512).
 
 ``E`` is a diagonal (section 3.1, equation 3), ``P`` and ``Q`` are held near orthogonal (equation 4), and the entries of
 ``E`` that matter least are set to zero (section 3.2, equations 5 to 10) on a falling budget (section 3.3, equation 12).

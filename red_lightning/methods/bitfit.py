@@ -1,4 +1,4 @@
-"""BitFit: only the biases train, ``h2 = h1 + d`` with ``d = b - b0`` (arXiv 2106.10199, section 3).
+"""BitFit: train the biases only, ``h2 = h1 + d`` with ``d = b - b0`` (arXiv 2106.10199, section 3).
 
 A trained bias ``b`` is the pretrained ``b0`` plus what was learned, ``d``. Only ``d`` is made, float32 and after the
 module that adds ``b0``: the gradients are the bias's own, small steps are not lost beside a 16-bit ``b0``, and the

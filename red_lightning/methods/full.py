@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the backbone trains. The yardstick of the paper's tables (``FT``)."""
+"""Full fine-tuning (``FT`` in the tables of arXiv 2402.15179)."""
 
 from collections.abc import Iterable
 

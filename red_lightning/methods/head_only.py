@@ -1,4 +1,4 @@
-"""The head alone: nothing in the backbone trains. What any method must beat (linear probing)."""
+"""Train the classification head only (linear probing)."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""(IA)3: learned vectors scale keys, values and what the FFN's last linear reads (arXiv 2205.05638, section 3.3).
+"""(IA)3: learned scalings of keys, values and the input of the FFN's last linear (arXiv 2205.05638, section 3.3).
 
 ``softmax(Q (l_k * K)^T / sqrt(d)) (l_v * V)`` and ``(l_ff * f(W1 x)) W2``, where ``*`` multiplies elementwise.
 """

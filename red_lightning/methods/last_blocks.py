@@ -1,4 +1,4 @@
-"""The last blocks alone: they train whole, and nothing else does (``FT_top2`` in the tables of arXiv 2402.15179)."""
+"""Train the last blocks only (``FT_top2`` in the tables of arXiv 2402.15179)."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""How long a text may be: the backbone's positions, less those that the method takes up."""
+"""The positions that are left for a text, beside a method's virtual tokens."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every way of adapting a frozen backbone can do."""
+"""The base class of all methods."""
 
 from abc import ABC, abstractmethod
 from collections.abc import MutableMapping

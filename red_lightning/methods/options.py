@@ -1,4 +1,4 @@
-"""The options of a method: the arguments of its class, which a record keeps and by which it is built again."""
+"""The options of a method: the arguments of its class, recorded in adapters."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""What the methods have in common that peft implements as layers around linears (github.com/huggingface/peft)."""
+"""Base of the methods that use layers of peft (github.com/huggingface/peft)."""
 
 import re
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""QLoRA: LoRA at every linear of a frozen backbone of 4-bit weights (arXiv 2305.14314, section 3, equation 5)."""
+"""QLoRA: LoRA at every linear of a 4-bit backbone (arXiv 2305.14314, section 3, equation 5)."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""The scores of classifiers: torchmetrics' own, told what an output counts as that is no label."""
+"""Classification and regression scores of torchmetrics, with outputs that are no label."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The files the official E2E script reads: plain text, or a table with a meaning representation per line."""
+"""Read the files of the official E2E script: text, or a table with a meaning representation per line."""
 
 import csv
 import re

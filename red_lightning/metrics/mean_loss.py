@@ -1,4 +1,4 @@
-"""The mean loss of a split, each label counting the same."""
+"""The mean loss per label of a split."""
 
 import torch
 from torch import Tensor

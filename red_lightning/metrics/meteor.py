@@ -1,4 +1,4 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014): the authors' Java program, which `pycocoevalcap` carries."""
+"""METEOR 1.5 (Denkowski and Lavie, 2014): the authors' Java program from `pycocoevalcap`."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""Counts of n-grams, which NIST and CIDEr share."""
+"""N-gram counts for NIST and CIDEr."""
 
 from collections import Counter
 from collections.abc import Sequence

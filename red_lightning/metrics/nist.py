@@ -1,4 +1,4 @@
-"""NIST-5 (Doddington, 2002) as the E2E challenge reports it; no library computes it so."""
+"""NIST-5 (Doddington, 2002) as the E2E challenge reports it. No library computes it this way."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What every score starts from: predictions paired with their references, as rows and as bytes."""
+"""Predictions paired with their references, as rows and as bytes."""
 
 import json
 from collections.abc import Sequence

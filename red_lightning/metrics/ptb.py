@@ -1,4 +1,4 @@
-"""Penn Treebank tokens as the caption metrics want them, without Java.
+"""Penn Treebank tokenization of the caption metrics, without Java.
 
 The behaviour is that of Stanford's ``PTBTokenizer`` (CoreNLP 3.4.1, options ``-preserveLines -lowerCase``): a
 lexer that tries every rule where it stands and takes the longest match, what a rule looks at behind its token

@@ -1,4 +1,4 @@
-"""The one torchmetrics class behind the five scores: it gathers rows, a pure function scores them."""
+"""Base of the text metrics: gathers rows, and scores them with a pure function."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

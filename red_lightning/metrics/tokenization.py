@@ -1,4 +1,4 @@
-"""The two tokenizations of the official scores, cached because the metrics ask for the same sentences."""
+"""The two tokenizations of the official scores, cached."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""A picture of a confusion matrix."""
+"""Draw a confusion matrix."""
 
 from collections.abc import Sequence
 from math import ceil

@@ -1,4 +1,4 @@
-"""A picture of what was learned: scaling and bias by layer."""
+"""Draw the learned scaling and bias by layer."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A radar picture of mean grades by category, several models in one (paper, Figure 2)."""
+"""Draw mean grades by category as a radar chart (paper, Figure 2)."""
 
 import math
 from collections.abc import Mapping

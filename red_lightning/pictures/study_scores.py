@@ -1,4 +1,4 @@
-"""A picture of a study: score against the number of trained parameters, one panel a column."""
+"""Draw the scores of a study against the number of trainable parameters."""
 
 from math import ceil, log10
 from pathlib import Path

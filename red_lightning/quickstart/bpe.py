@@ -1,4 +1,4 @@
-"""The backbone's tokenizer: byte-level BPE in the manner of GPT-2, so that any text can be represented."""
+"""The tokenizer of the quickstart's backbone: byte-level BPE, as in GPT-2."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The quickstart's two corpora: what the backbone was pretrained on, and the task that it is adapted to."""
+"""The two corpora of the quickstart: for pretraining and for adaptation."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""The quickstart's task as a data module: describe restaurants, a domain that the backbone was not pretrained on."""
+"""The quickstart's data module: descriptions of restaurants."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The vocabulary of the quickstart's small world: five domains to pretrain on and one to adapt to."""
+"""Vocabulary of the quickstart: five domains for pretraining and one for adaptation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The four genres a record may be told in, as templates: what stands in angle brackets may be left out.
+"""Templates of the four genres. Parts in angle brackets are optional.
 
 A template's braces name attributes of a record; a bracketed part is dropped when the record lacks one of its
 attributes, so one template tells records of any size.

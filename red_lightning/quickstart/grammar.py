@@ -1,4 +1,4 @@
-"""The grammar that makes data-to-text pairs: records of places, their source strings and their tellings."""
+"""The grammar that generates data-to-text pairs: records, source strings and references."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""The end of a run: results.json, and a small table."""
+"""Read, write and print the results of a run."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The folder of a run: a readable name that never collides, and a finished run that is never overwritten unasked."""
+"""The folder of a run: a readable, unique name. Finished runs are not overwritten unless asked."""
 
 import os
 import re

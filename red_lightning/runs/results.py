@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: the contents of results.json, and the edits."""
+"""Collect the contents of results.json, and save the adapter of a run."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How an unfinished run is continued: from which checkpoint, with the same settings, and with its logs kept."""
+"""Resume an unfinished run: the checkpoint, the same settings, and continued logs."""
 
 from pathlib import Path
 from typing import Any, Literal, cast

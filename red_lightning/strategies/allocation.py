@@ -1,4 +1,4 @@
-"""How the C library keeps freed memory, for training on a CPU."""
+"""Configure glibc's malloc for training on a CPU."""
 
 import ctypes
 import sys

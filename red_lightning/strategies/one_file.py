@@ -1,4 +1,4 @@
-"""What the sharded strategies have in common: the checkpoint of a single process, and the mean of gradients.
+"""Base of the sharded strategies: checkpoints of a single process, and averaged gradients.
 
 What trains is tiny beside the backbone, so each process keeps it whole, unless it is some of the backbone's weights.
 """

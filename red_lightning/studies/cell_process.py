@@ -1,4 +1,4 @@
-"""A process that runs a cell: how it is started, stopped, and why it ended."""
+"""The process of a cell: start, stop and exit reason."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What the runs of a study found, gathered into the entries of its table."""
+"""Collect the results of a study's runs for its table."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The folder of a study: what became of each cell, and how one is run.
+"""The folder of a study: the state of each cell, and how to run one.
 
 ``study.json`` says whose folder it is, ``runs/CELL`` is a run's own folder, ``cells/`` holds a record, a log and (while
 it runs) a lock of each cell, and ``earlier/CELL`` is the run that another one is to replace, until that has ended.

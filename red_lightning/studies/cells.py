@@ -1,4 +1,4 @@
-"""The cells of a study: one run each, with all its settings resolved."""
+"""The cells of a study: one run each, with resolved settings."""
 
 import hashlib
 import itertools

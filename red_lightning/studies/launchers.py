@@ -1,4 +1,4 @@
-"""Where the runs of a study run: on this machine, or as a SLURM job array."""
+"""Run the cells of a study on this machine, or as a SLURM job array."""
 
 import json
 import os

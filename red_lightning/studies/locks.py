@@ -1,4 +1,4 @@
-"""One process at a time: a lock file that says whose it is, and is recognised when its owner is gone."""
+"""Lock files that name their owner, and are released when the owner is gone."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""How far a row lies from another one: paired differences and their intervals.
+"""Paired differences between two rows of a table, with confidence intervals.
 
 Two runs with the same seed see the same splits, so they are compared with each other. Over seeds, the interval is
 Student's (1908): a bootstrap of a handful of seeds is far too short, and excludes 0 whenever all differences have one

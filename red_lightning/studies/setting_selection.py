@@ -1,4 +1,4 @@
-"""The choice of a setting on the validation split: runs that never test, the same number for every row."""
+"""Select a setting on the validation split, with the same number of runs for every row."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

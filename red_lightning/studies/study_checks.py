@@ -1,4 +1,4 @@
-"""The parts of a study file, each what it should be."""
+"""Validate the parts of a study file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A study file: one base experiment, axes over its settings, and the table that they fill.
+"""A study file: a base experiment, axes over its settings, and its table.
 
 The parts of a file (``configs/studies/own_texts.yaml`` is a whole one of ten lines)::
 

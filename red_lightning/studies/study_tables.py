@@ -1,4 +1,4 @@
-"""A study's table as Markdown, LaTeX and CSV: ours, the paper's beside it, and the difference."""
+"""A study's table as Markdown, LaTeX and CSV, with the paper's scores and the differences."""
 
 import csv
 import io

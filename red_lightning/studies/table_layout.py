@@ -1,4 +1,4 @@
-"""The part ``report`` of a study file: what its table looks like."""
+"""The part ``report`` of a study file: the layout of its table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields

@@ -1,4 +1,4 @@
-"""What every task has in common: a frozen backbone, a method, the optimizer, and checkpoints of what trains."""
+"""Base of all tasks: backbone, method, optimizer, and checkpoints of trainable parameters."""
 
 import math
 from abc import abstractmethod

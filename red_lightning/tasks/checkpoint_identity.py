@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to, and when a run may go on with it."""
+"""Decide whether a run may resume from a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Classification of texts by a head on the backbone (paper, section 4.2; GLUE on RoBERTa)."""
+"""Classification with a head on the backbone (paper, section 4.2; GLUE on RoBERTa)."""
 
 from typing import Any, Literal
 

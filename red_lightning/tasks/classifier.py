@@ -1,4 +1,4 @@
-"""What every way of classifying texts has in common: labels, scores, and what test and predict write."""
+"""Base of the classification tasks: labels, scores, and the outputs of test and predict."""
 
 import math
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""Data-to-text generation (paper, section 4.3): describe a structured input in words."""
+"""Data-to-text generation (paper, section 4.3)."""
 
 from dataclasses import asdict
 from typing import Any

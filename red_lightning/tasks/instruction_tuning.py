@@ -1,4 +1,4 @@
-"""Instruction tuning (paper, section 4.4): answer what a user asks."""
+"""Instruction tuning (paper, section 4.4)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace

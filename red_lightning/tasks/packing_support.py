@@ -1,4 +1,4 @@
-"""What a backbone and a method must be able to do for packed rows and shared sources."""
+"""Check whether a backbone and a method support packing and shared sources."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which data modules a task can read."""
+"""Check whether a task accepts a data module."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Random numbers as functions of the run's seed, so that a resumed run, or another one with it, draws the same."""
+"""Random numbers as functions of the run's seed, so that resumed runs draw the same."""
 
 import os
 import random

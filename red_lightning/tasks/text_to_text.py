@@ -1,4 +1,4 @@
-"""Classification as text to text (paper, section 4.2; GLUE on T5): the model writes the label."""
+"""Text-to-text classification (paper, section 4.2; GLUE on T5): the model generates the label."""
 
 import math
 from collections.abc import Mapping, Sequence
