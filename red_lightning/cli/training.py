@@ -85,7 +85,7 @@ class RedCLI(LightningCLI):
                 logger.init_args.save_dir = str(self.run_path / (logger.init_args.save_dir or ""))
         if folder.is_first_process():
             if resume:
-                resuming.refuse_changes(self.run_path, text)
+                resuming.refuse_changes(self.run_path, text, self._reread)
                 resuming.keep_logs(self.run_path)
             (self.run_path / "config.yaml").write_text(text, encoding="utf-8")
 
@@ -94,6 +94,10 @@ class RedCLI(LightningCLI):
         again = config.clone()
         again.run.name, again.run.overwrite, again["ckpt_path"] = None, False, None
         return self.command_parser.dump(again, skip_unset=False)
+
+    def _reread(self, text: str) -> str:
+        """A run's config.yaml as this version writes it."""
+        return self._dump(self.command_parser.parse_string(text))
 
     def instantiate_classes(self) -> None:
         """Build everything; the task learns from the checkpoint what it was trained for."""

@@ -1,10 +1,12 @@
 """Resume an unfinished run: the checkpoint, the same settings, and continued logs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import yaml
 
+from red_lightning.adapters.extensions import import_class
 from red_lightning.callbacks import BestCheckpoint, read_checkpoint
 from red_lightning.errors import UsageError
 from red_lightning.tasks.checkpoint_identity import RECORD
@@ -71,30 +73,40 @@ def keep_logs(path: Path) -> None:
         file.rename(next(name for n in numbers if not (name := file.with_name(f"metrics-part{n}.csv")).exists()))
 
 
-def refuse_changes(path: Path, text: str) -> None:
+def refuse_changes(path: Path, text: str, reread: Callable[[str], str]) -> None:
     """Refuse to continue a run with another task, other data or another seed: its records would lie.
 
     Args:
         path: The run's folder.
         text: The settings now, as config.yaml holds them.
+        reread: Completes an older config.yaml: adds the defaults of options that are newer than it.
 
     Raises:
         UsageError: Names the first setting that differs.
     """
     if not (path / "config.yaml").is_file():
         return
-    before, now = (_settings(yaml.safe_load(t)) for t in ((path / "config.yaml").read_text(encoding="utf-8"), text))
-    if before.pop("model.method.replicas", 1) != 1:  # 0.1.0 wrote 1 for an ordinary run
+    begun = (path / "config.yaml").read_text(encoding="utf-8")
+    if _settings(yaml.safe_load(begun)).get("model.method.replicas", 1) != 1:  # 0.1.0 wrote 1 for an ordinary run
         raise UsageError(
             f"'{path}' is the folder of replicas, which were removed; continue each of its runs by itself: "
             f"fit --config {path}/NAME/config.yaml --run.name NAME --ckpt_path auto"
         )
+    before, now = (_settings(yaml.safe_load(settings)) for settings in (reread(begun), text))
     for key in {*before, *now} - {"data.num_workers"}:
-        if before.get(key) != now.get(key):
+        if not _same(key, before.get(key), now.get(key)):
             raise UsageError(
                 f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "
                 "continue with the same settings, or start a new run"
             )
+
+
+def _same(key: str, before: Any, now: Any) -> bool:
+    """Whether two values of a setting mean the same; two class paths do if they lead to one class."""
+    if before == now or not key.endswith("class_path") or None in (before, now):
+        return bool(before == now)
+    first, second = (import_class(path, object, "class", f"{key} of config.yaml") for path in (before, now))
+    return first is second
 
 
 def _settings(config: Any, prefix: str = "") -> dict[str, Any]:
