@@ -19,6 +19,8 @@ from red_lightning.errors import UsageError
 from tests.cli.commands import environment, results, rows, run_apart
 from tests.fixtures.old_files import outputs
 
+pytestmark = pytest.mark.filterwarnings(r"ignore:red_lightning\.\S+ has moved to:FutureWarning")
+
 FIXTURES = Path(__file__).parent / "fixtures/v0_1_0"
 OUTPUTS = json.loads((FIXTURES / "outputs.json").read_text(encoding="utf-8"))
 NAMES = json.loads((FIXTURES / "names.json").read_text(encoding="utf-8"))
