@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from red_lightning.pictures import draw_confusion
 from red_lightning.atomic_files import write_whole
 from red_lightning.errors import UsageError
+from red_lightning.pictures import draw_confusion
 
 MOST_CLASSES = 40
 """How many classes a table shows."""

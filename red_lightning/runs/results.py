@@ -8,8 +8,8 @@ from lightning import Trainer
 from torch import Tensor
 
 from red_lightning.adapters import save_edits
-from red_lightning.efficiency.verification import refused_paths
 from red_lightning.callbacks import FiniteSteps, Throughput
+from red_lightning.efficiency.verification import refused_paths
 from red_lightning.runs import display
 from red_lightning.tasks import BackboneTask
 

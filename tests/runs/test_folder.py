@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import pytest
 
-from red_lightning.runs.folder import CHOSEN, Run, choose, discard, newest_best, settle
 from red_lightning.errors import UsageError
+from red_lightning.runs.folder import CHOSEN, Run, choose, discard, newest_best, settle
 from tests.cli.commands import environment
 
 OLD, NEW, NEWEST = (f"e2e-20240101-00000{second}" for second in (1, 2, 3))
