@@ -21,22 +21,13 @@ from red_lightning.backbones.loading import Kernels
 from red_lightning.editing.sites import epsilon_of
 from red_lightning.efficiency.verification import verified
 from red_lightning.errors import UsageError
-
-_FFN = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), ("LigerSwiGLUMLP", "silu")),
-    "phi3": ("LigerPhi3SwiGLUMLP", "silu"),
-    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), ("LigerGEGLUMLP", "gelu_pytorch_tanh")),
-}
-"""By model type, Liger's module for an FFN, and the activation that its kernel computes."""
+from red_lightning.families import ARCHITECTURES, architecture_of
 
 FEW = 8
 """Tokens that are compared."""
 
 Replaced = tuple[Any, str, Any, nn.Module]
 """A module, the name of one of its children, the child itself, and what takes its place."""
-
-_ONE_PLUS = {"offset": 1.0, "casting_mode": "gemma"}
-"""Of Gemma's norms, which multiply by 1 + weight, and do so before they round."""
 
 
 def require_kernels(kernels: Kernels | None, model_type: str, compiles: bool) -> None:
@@ -56,8 +47,9 @@ def require_kernels(kernels: Kernels | None, model_type: str, compiles: bool) ->
     option = f"model.backbone_options.kernels {kernels}"
     if compiles:
         raise UsageError(f"{option} and model.backbone_options.compile each make the blocks' kernels; give one of them")
-    if model_type not in _FFN:
-        raise UsageError(f"{option} is for {', '.join(_FFN)}, but this is a {model_type}; leave kernels out")
+    fused = [name for record in ARCHITECTURES for name in record.fused_ffns]
+    if model_type not in fused:
+        raise UsageError(f"{option} is for {', '.join(fused)}, but this is a {model_type}; leave kernels out")
     if find_spec("liger_kernel") is None or find_spec("triton") is None:
         raise UsageError(f"{option} needs packages: pip install 'red-lightning[liger]'")
     if not (torch.cuda.is_available() or _interpreted()):
@@ -82,8 +74,8 @@ def fuse(backbone: Any, kernels: Kernels | None) -> None:
         return
     from liger_kernel import transformers as liger
 
-    name, activation = _FFN[backbone.config.model_type]
-    norm_of = partial(liger.LigerRMSNorm, **(_ONE_PLUS if name == "LigerGEGLUMLP" else {}))
+    ffn = architecture_of(backbone.config).fused_ffns[backbone.config.model_type]
+    norm_of = partial(liger.LigerRMSNorm, **ffn.norm)
     replaced: list[Replaced] = []
     for parent in list(backbone.modules()):
         for place, module in parent.named_children():
@@ -93,8 +85,8 @@ def fuse(backbone: Any, kernels: Kernels | None) -> None:
             if kind.__name__.endswith("RMSNorm"):
                 replaced.append((parent, place, module, _norm(module, norm_of)))
             elif kind.__name__.endswith("MLP"):
-                _require_activation(module, activation)
-                replaced.append((parent, place, module, _ffn(module, getattr(liger, name))))
+                _require_activation(module, ffn.activation)
+                replaced.append((parent, place, module, _ffn(module, getattr(liger, ffn.module))))
     if not replaced:
         raise UsageError(
             f"model.backbone_options.kernels finds nothing to replace in a {type(backbone).__name__}, whose code is "

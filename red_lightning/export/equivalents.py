@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from red_lightning.backbones.weight_streaming import stored_tensors
+from red_lightning.families import record_of
 
 BIASES = ("attention_bias", "mlp_bias", "norm_bias", "enable_bias", "use_bias", "bias", "attention_out_bias")
 """The fields by which transformers' configurations give biases to linears and norms that have none."""
@@ -136,7 +137,8 @@ def _with_biases(form: Form) -> Iterator[Form]:
 
 def _as_llama(auto: Any, config: Any) -> Form | None:
     """A Llama that computes the same, up to the length of the attention window if there is one."""
-    if config.model_type not in ("mistral", "qwen2", "phi3"):
+    record = record_of(config)
+    if record is None or config.model_type not in record.as_llama:
         return None
     rope = getattr(config, "rope_parameters", None) or {}
     whole = rope.get("partial_rotary_factor", 1.0) == 1.0
@@ -153,7 +155,7 @@ def _as_llama(auto: Any, config: Any) -> Form | None:
         "qkv_proj": (("q_proj", columns), ("k_proj", shared), ("v_proj", shared)),
         "gate_up_proj": (("gate_proj", llama.intermediate_size), ("up_proj", llama.intermediate_size)),
     }
-    return Form(auto, llama, note, parts if config.model_type == "phi3" else {})
+    return Form(auto, llama, note, parts if record.as_llama[config.model_type] else {})
 
 
 def _window(config: Any) -> int | None:

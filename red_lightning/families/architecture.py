@@ -1,7 +1,7 @@
 """The record of a model family: blocks, edit sites, pooling, logits."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,6 +39,41 @@ class Within:
 
 
 @dataclass(frozen=True)
+class Classifier:
+    """The sequence classifier of transformers for a model type, if it can compute what a trained head does.
+
+    Attributes:
+        base: Prefix of the backbone's parameters in it, such as ``roberta.``.
+        heads: For a pooling and whether the head has a dense layer: the names of ``dense`` and ``out_proj`` in it.
+        settings: Values of its configuration with which it computes what the head does.
+    """
+
+    base: str
+    heads: Mapping[tuple[Pooling, bool], Mapping[str, str]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FusedFFN:
+    """Liger Kernel's modules for the FFNs and norms of a model type.
+
+    Attributes:
+        module: Name of the class for the FFN.
+        activation: The activation that it computes.
+        norm: Arguments of the RMSNorm.
+    """
+
+    module: str
+    activation: str
+    norm: Mapping[str, Any] = field(default_factory=dict)
+
+
+SWIGLU = FusedFFN("LigerSwiGLUMLP", "silu")
+# Gemma's norms multiply by 1 + weight, before they round.
+GEGLU = FusedFFN("LigerGEGLUMLP", "gelu_pytorch_tanh", {"offset": 1.0, "casting_mode": "gemma"})
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One model family.
 
@@ -60,6 +95,10 @@ class Architecture:
         head_bias: Name of the model's buffer that is added to the output of the head; empty for none.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
+        classifiers: For a model type, its sequence classifier in transformers, into which a trained head merges.
+        fused_ffns: For a model type, the fused modules that compute its FFNs and norms.
+        as_llama: The model types that compute what a Llama computes, into whose biases an edit can merge, and whether
+            they fuse query, key and value, and gate and up.
         no_prefix: Why learned keys and values cannot precede a text (prefix tuning); empty where they can.
         recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
             decodes, since our beam search rearranges keys and values only.
@@ -78,6 +117,9 @@ class Architecture:
     logits: Callable[[Any, Tensor], Tensor] | None = None
     head_bias: str = ""
     positions: Callable[[Any], int | None] | None = None
+    classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+    fused_ffns: Mapping[str, FusedFFN] = field(default_factory=dict)
+    as_llama: Mapping[str, bool] = field(default_factory=dict)
     no_prefix: str = ""
     recurrent: bool = False
     refuses: Callable[[Any], str] | None = None

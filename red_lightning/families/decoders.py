@@ -1,6 +1,8 @@
 """Decoders with one FFN per block: one record each."""
 
-from red_lightning.families.architecture import Architecture, Within, no_limit
+from typing import Any
+
+from red_lightning.families.architecture import GEGLU, SWIGLU, Architecture, FusedFFN, Within, no_limit
 from red_lightning.families.logits_transforms import divided, scaled, softcapped
 
 LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
@@ -40,6 +42,11 @@ def _attention(within: str) -> dict[str, Within]:
     return {site: Within(rf"{within}\.{name}") for site, name in names.items()}
 
 
+def llama_like(name: str, model_types: tuple[str, ...], **facts: Any) -> Architecture:
+    """Return the record of a family with Llama's blocks and sites, which packs."""
+    return Architecture(name, model_types, LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, **facts)
+
+
 DECODERS = [
     Architecture(
         "GPT-2",
@@ -56,10 +63,20 @@ DECODERS = [
         },
         packs=True,
     ),
-    Architecture("Llama", ("llama",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Mistral", ("mistral", "ministral", "ministral3"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Qwen 2", ("qwen2",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),  # and 2.5
-    Architecture("Qwen 3", ("qwen3",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    llama_like("Llama", ("llama",), fused_ffns={"llama": SWIGLU}),
+    llama_like(
+        "Mistral",
+        ("mistral", "ministral", "ministral3"),
+        fused_ffns={"mistral": SWIGLU},
+        as_llama={"mistral": False},
+    ),
+    llama_like(
+        "Qwen 2",
+        ("qwen2",),
+        fused_ffns={"qwen2": SWIGLU},
+        as_llama={"qwen2": False},
+    ),  # and 2.5
+    llama_like("Qwen 3", ("qwen3",), fused_ffns={"qwen3": SWIGLU}),
     # The state of linear attention runs through a row, so packed texts would see each other.
     Architecture(
         "Qwen 3.5",
@@ -71,14 +88,11 @@ DECODERS = [
         recurrent=True,
     ),
     # Gemma 2 and 3 normalise the outputs of attention and FFN once more: those are edited before that norm.
-    Architecture(
+    llama_like(
         "Gemma",
         ("gemma", "gemma2", "gemma3_text", "vaultgemma"),
-        LLAMA_BLOCK,
-        "last",
-        LLAMA_SITES,
-        packs=True,
         logits=softcapped,
+        fused_ffns=dict.fromkeys(("gemma", "gemma2", "gemma3_text"), GEGLU),
     ),
     # The last layers of Gemma 3n and 4 read the keys and values of earlier ones: a site in theirs would change nothing.
     # A block of Gemma 3n returns several versions of the hidden state, so its output is no site.
@@ -104,7 +118,17 @@ DECODERS = [
     Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
     # attention): equal thirds of it would be wrong, so it has no sites query, key and value. Phi-4 is a Phi-3.
-    Architecture("Phi-3", ("phi3",), LLAMA_BLOCK, "last", FUSED_SITES, packs=True, wider=_wider("*.qkv_proj")),
+    Architecture(
+        "Phi-3",
+        ("phi3",),
+        LLAMA_BLOCK,
+        "last",
+        FUSED_SITES,
+        packs=True,
+        wider=_wider("*.qkv_proj"),
+        fused_ffns={"phi3": FusedFFN("LigerPhi3SwiGLUMLP", "silu")},
+        as_llama={"phi3": True},
+    ),
     # OPT builds its attention mask without the positions: packed texts would see each other.
     Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
     # GPT-NeoX's fused query_key_value goes head by head: no third of its columns is the query, so none is a site.
@@ -129,9 +153,9 @@ DECODERS = [
         {"ffn": Within(r"mlp\.c_proj"), **_attention(r"attn\.attention"), "residual": Within("")},
     ),
     Architecture("CodeGen", ("codegen",), GPT_BLOCK, "last", CODEGEN_SITES, wider=_wider("*.qkv_proj")),
-    Architecture("OLMo", ("olmo", "olmo2", "olmo3"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Cohere", ("cohere", "cohere2"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, logits=scaled),
-    Architecture("Granite", ("granite",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True, logits=divided),
+    llama_like("OLMo", ("olmo", "olmo2", "olmo3")),
+    llama_like("Cohere", ("cohere", "cohere2"), logits=scaled),
+    llama_like("Granite", ("granite",), logits=divided),
     # Those of Granite 4 without experts; some of their blocks have a state space in the place of attention.
     Architecture(
         "Granite 4",
@@ -147,7 +171,7 @@ DECODERS = [
         recurrent=True,
         refuses=lambda config: _SUMMED if config.num_local_experts else "",
     ),
-    Architecture("SmolLM 3", ("smollm3",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    llama_like("SmolLM 3", ("smollm3",)),
     Architecture(
         "StarCoder 2", ("starcoder2",), LLAMA_BLOCK, "last", {**LLAMA_SITES, "ffn": Within(r"mlp\.c_proj")}, packs=True
     ),
@@ -201,15 +225,15 @@ DECODERS = [
         },
         positions=lambda config: config.max_seq_len,  # the length of its table of biases
     ),
-    Architecture("GLM", ("glm", "glm4"), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    llama_like("GLM", ("glm", "glm4")),
     Architecture("StableLM", ("stablelm",), LLAMA_BLOCK, "last", LLAMA_SITES),
     Architecture("Nemotron", ("nemotron",), LLAMA_BLOCK, "last", LLAMA_SITES),
-    Architecture("EXAONE 4", ("exaone4",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Seed-OSS", ("seed_oss",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Helium", ("helium",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Arcee", ("arcee",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("ERNIE 4.5", ("ernie4_5",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
-    Architecture("Hunyuan", ("hunyuan_v1_dense",), LLAMA_BLOCK, "last", LLAMA_SITES, packs=True),
+    llama_like("EXAONE 4", ("exaone4",)),
+    llama_like("Seed-OSS", ("seed_oss",)),
+    llama_like("Helium", ("helium",)),
+    llama_like("Arcee", ("arcee",)),
+    llama_like("ERNIE 4.5", ("ernie4_5",)),
+    llama_like("Hunyuan", ("hunyuan_v1_dense",)),
     Architecture(
         "nanochat",
         ("nanochat",),

@@ -1,8 +1,23 @@
 """Encoders: one record each."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from red_lightning.families.architecture import FIXED_MASK, READS_NO_CACHE, Architecture, Within, after_padding
+from red_lightning.families.architecture import (
+    FIXED_MASK,
+    READS_NO_CACHE,
+    Architecture,
+    Classifier,
+    Within,
+    after_padding,
+)
+from red_lightning.families.classifier_heads import (
+    DEBERTA_CLASSIFIER,
+    PROJECTION,
+    ROBERTA_HEAD,
+    XLM_CLASSIFIER,
+    bert_heads,
+)
 from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
@@ -38,18 +53,31 @@ XLM_SITES = {
 }
 XLM_BLOCK = r"(?:attentions|layer_norm1|ffns|layer_norm2)\.(?P<layer>\d+)"
 
+
+def roberta_like(name: str, bases: Mapping[str, str], sites: Mapping[str, Within] = BERT_SITES) -> Architecture:
+    """Return the record of a family with RoBERTa's blocks, positions and head; ``bases`` by model type."""
+    classifiers = {model_type: Classifier(f"{base}.", ROBERTA_HEAD) for model_type, base in bases.items()}
+    return Architecture(
+        name, (*bases,), BERT_BLOCK, "first", dict(sites), positions=after_padding, classifiers=classifiers
+    )
+
+
+def bert_like(name: str, model_type: str, base: str, sites: Mapping[str, Within] = BERT_SITES) -> Architecture:
+    """Return the record of a family with BERT's blocks and pooler."""
+    classifiers = {model_type: Classifier(f"{base}.", bert_heads(base))}
+    return Architecture(name, (model_type,), BERT_BLOCK, "pooler", dict(sites), classifiers=classifiers)
+
+
 ENCODERS = [
-    Architecture("RoBERTa", ("roberta", "data2vec-text"), BERT_BLOCK, "first", BERT_SITES, positions=after_padding),
-    Architecture("XLM-R", ("xlm-roberta",), BERT_BLOCK, "first", BERT_SITES, positions=after_padding),
-    Architecture("XLM-R XL", ("xlm-roberta-xl",), BERT_BLOCK, "first", PRENORM_SITES, positions=after_padding),
-    Architecture("CamemBERT", ("camembert",), BERT_BLOCK, "first", BERT_SITES, positions=after_padding),
-    Architecture(
-        "RoBERTa-PreLayerNorm", ("roberta-prelayernorm",), BERT_BLOCK, "first", PRENORM_SITES, positions=after_padding
-    ),
-    Architecture("BERT", ("bert",), BERT_BLOCK, "pooler", BERT_SITES),
-    Architecture("ERNIE", ("ernie",), BERT_BLOCK, "pooler", BERT_SITES),
-    Architecture("RemBERT", ("rembert",), BERT_BLOCK, "pooler", BERT_SITES),
-    Architecture("Megatron-BERT", ("megatron-bert",), BERT_BLOCK, "pooler", PRENORM_SITES),
+    roberta_like("RoBERTa", {"roberta": "roberta", "data2vec-text": "data2vec_text"}),
+    roberta_like("XLM-R", {"xlm-roberta": "roberta"}),
+    roberta_like("XLM-R XL", {"xlm-roberta-xl": "roberta"}, PRENORM_SITES),
+    roberta_like("CamemBERT", {"camembert": "roberta"}),
+    roberta_like("RoBERTa-PreLayerNorm", {"roberta-prelayernorm": "roberta_prelayernorm"}, PRENORM_SITES),
+    bert_like("BERT", "bert", "bert"),
+    bert_like("ERNIE", "ernie", "ernie"),
+    bert_like("RemBERT", "rembert", "rembert"),
+    bert_like("Megatron-BERT", "megatron-bert", "bert", PRENORM_SITES),
     Architecture("ELECTRA", ("electra",), BERT_BLOCK, "first", BERT_SITES),
     # With full attention always (see load_encoder): transformers' block-sparse attention falls back to it at the first
     # batch of texts of up to 704 tokens (base model), and stays there.
@@ -69,6 +97,7 @@ ENCODERS = [
         },
         positions=_of_mpnet,
         no_prefix=READS_NO_CACHE,
+        classifiers={"mpnet": Classifier("mpnet.", ROBERTA_HEAD)},
     ),
     # The columns of version 1's fused in_proj go head by head: no third of them is the query, so none is a site.
     Architecture(
@@ -81,6 +110,7 @@ ENCODERS = [
         by_batch=r"(?:.*\.)?encoder\..*\.(?:pos_proj|pos_q_proj)",  # they see the relative positions alone
         positions=_of_deberta,
         no_prefix=READS_NO_CACHE,
+        classifiers={"deberta": DEBERTA_CLASSIFIER},
     ),
     Architecture(
         "DeBERTa-v3",
@@ -96,6 +126,7 @@ ENCODERS = [
         by_batch=r"(?:.*\.)?encoder\.(?:LayerNorm|.*\.(?:query|key)_proj)",  # they see the relative positions too
         positions=_of_deberta,
         no_prefix=READS_NO_CACHE,
+        classifiers={"deberta-v2": DEBERTA_CLASSIFIER},
     ),
     Architecture(
         "DistilBERT",
@@ -128,6 +159,12 @@ ENCODERS = [
             "residual": Within(r"full_layer_layer_norm"),
         },
         no_prefix=READS_NO_CACHE,
+        classifiers={
+            "albert": Classifier(
+                "albert.",
+                {("first", True): {"dense": "albert.pooler", "out_proj": "classifier"}, ("pooler", False): PROJECTION},
+            )
+        },
     ),
     # A layer of XLM is no module: its parts lie in lists side by side.
     Architecture(
@@ -137,10 +174,19 @@ ENCODERS = [
         "first",
         {**XLM_SITES, "residual": Within("", block=r"layer_norm2\.(?P<layer>\d+)")},
         no_prefix=FIXED_MASK,
+        classifiers={"xlm": XLM_CLASSIFIER},
     ),
     # Where its config says pre_norm (FlauBERT-small and -large), the norm comes before the FFN, and the sum is the
     # output of no module. transformers 5.24 fails to run these at all.
-    Architecture("FlauBERT", ("flaubert",), XLM_BLOCK, "first", XLM_SITES, no_prefix=FIXED_MASK),
+    Architecture(
+        "FlauBERT",
+        ("flaubert",),
+        XLM_BLOCK,
+        "first",
+        XLM_SITES,
+        no_prefix=FIXED_MASK,
+        classifiers={"flaubert": XLM_CLASSIFIER},
+    ),
     Architecture(
         "ModernBERT",
         ("modernbert",),
@@ -158,8 +204,24 @@ ENCODERS = [
     ),
     Architecture("EuroBERT", ("eurobert",), LLAMA_BLOCK, "first", LLAMA_SITES, no_prefix=READS_NO_CACHE),
     Architecture("UltraBERT", ("ultrabert",), LLAMA_BLOCK, "first", LLAMA_SITES, no_prefix=READS_NO_CACHE),
-    Architecture("Nomic BERT", ("nomic_bert",), LLAMA_BLOCK, "mean", POSTNORM_SITES, no_prefix=READS_NO_CACHE),
-    Architecture("GTE", ("gte",), LLAMA_BLOCK, "first", POSTNORM_SITES, no_prefix=READS_NO_CACHE),
+    Architecture(
+        "Nomic BERT",
+        ("nomic_bert",),
+        LLAMA_BLOCK,
+        "mean",
+        POSTNORM_SITES,
+        no_prefix=READS_NO_CACHE,
+        classifiers={"nomic_bert": Classifier("nomic_bert.", bert_heads("nomic_bert", pooled=False))},
+    ),
+    Architecture(
+        "GTE",
+        ("gte",),
+        LLAMA_BLOCK,
+        "first",
+        POSTNORM_SITES,
+        no_prefix=READS_NO_CACHE,
+        classifiers={"gte": Classifier("gte.", bert_heads("gte", pooled=False))},
+    ),
     Architecture(
         "Jina Embeddings v3",
         ("jina_embeddings_v3",),
@@ -167,6 +229,7 @@ ENCODERS = [
         "mean",
         {**POSTNORM_SITES, "ffn": Within(r"mlp\.fc2")},
         no_prefix=READS_NO_CACHE,
+        classifiers={"jina_embeddings_v3": Classifier("roberta.", ROBERTA_HEAD)},
     ),
 ]
 

@@ -214,7 +214,7 @@ def test_what_cannot_be_is_refused_before_weights_are_read(
             prepared(load_generator, find(str(folder), options), options)
         return str(refused.value)
 
-    assert "is for llama, mistral, qwen2, qwen3, phi3, gemma, gemma2, gemma3_text, but this is a gpt2" in refusal(
+    assert "is for llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, phi3, but this is a gpt2" in refusal(
         gpt2_folder
     )
     assert "model.backbone_options.compile each make the blocks' kernels; give one" in refusal(
