@@ -149,9 +149,17 @@ class RedCLI(LightningCLI):
             found = results.of_run(self.run_path, self.model, self.datamodule, scores) | about
             results.save_edits_of(self.run_path / "edits", learned, found)
             display.write_json(self.run_path / "results.json", found)
-            display.print_result(self.run_path, found, self.settings.beside, self.settings.samples)
+            display.print_result(self.run_path, found, self._beside(), self.settings.samples)
             checkpoint_selection.report(about["selection"])
             _say(f"results: {shown(self.run_path / 'results.json')}    edits: {shown(self.run_path / 'edits')}/")
+
+    def _beside(self) -> dict[str, dict[str, float]]:
+        """The scores to show beside the run's own: none if they are for other data."""
+        wanted, used = self.settings.beside_data, type(self.datamodule).__name__
+        if not self.settings.beside or wanted in (None, used):
+            return self.settings.beside
+        _say(f"note: run.beside has scores for {wanted}, but this run used {used}; they are not shown")
+        return {}
 
     def test(self, **options: Any) -> None:
         """Run the test without Lightning's table beside ours."""

@@ -31,6 +31,8 @@ class Run:
         samples: Number of test rows that the final table shows.
         beside: Scores that the final table shows beside the run's own, such as published ones: a title, then a number
             for each metric.
+        beside_data: Data module that the scores of ``beside`` are for, such as E2E. With another one they are left out
+            and reported; null shows them with any.
     """
 
     folder: str = "runs"
@@ -40,6 +42,7 @@ class Run:
     test: bool = True
     samples: int = 3
     beside: dict[str, dict[str, float]] = field(default_factory=dict)
+    beside_data: str | None = None
 
 
 def is_first_process() -> bool:

@@ -223,3 +223,13 @@ def test_in_a_process_of_its_own(experiment: Path, tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert [line for line in refused.stderr.splitlines() if line.startswith("error: ")] != []
     assert "Traceback" not in refused.stderr
+
+
+def test_scores_of_other_data_are_not_shown(tmp_path: Path) -> None:
+    """Published scores beside a run on the user's own data would compare what cannot be compared."""
+    (tmp_path / "train.csv").write_text("source,target\n" + "".join(f"thing {n},Thing {n}.\n" for n in range(12)))
+    options = ("--data", "TextPairs", "--data.train_file", "train.csv", "--run.baseline", "false")
+    done = run_apart(tmp_path, "fit", "--config", "quickstart", *options, "--trainer.max_steps", "1", "--run.name", "x")
+    assert done.returncode == 0, done.stderr
+    assert "note: run.beside has scores for Restaurants, but this run used TextPairs; they are not shown" in done.stdout
+    assert "all weights trained" not in done.stdout
