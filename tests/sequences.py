@@ -70,7 +70,7 @@ def two_steps(model: nn.Module, parameters: dict[str, nn.Parameter]) -> set[str]
 
 
 def check_round_trip(method: Method, family: str, folder: Path) -> None:
-    """Edits make a fresh backbone what the trained one was, and cannot be folded."""
+    """Edits make a fresh backbone what the trained one was, and cannot be merged."""
     model = build(family)
     record = {"backbone": family, "commit": None, "fingerprint": fingerprint(model), "method": method.describe()}
     parameters = method.apply(model)
@@ -79,7 +79,7 @@ def check_round_trip(method: Method, family: str, folder: Path) -> None:
     fresh = build(family)
     apply_edits(fresh, folder)
     assert torch.equal(hidden(fresh), hidden(model))
-    with pytest.raises(UsageError, match=f"{type(method).__name__} cannot be folded"):
+    with pytest.raises(UsageError, match=f"{type(method).__name__} cannot be merged"):
         method.fold(fresh)
 
 

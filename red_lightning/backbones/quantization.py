@@ -119,6 +119,6 @@ def refuse_division(backbone_is_quantized: bool) -> None:
     """
     if backbone_is_quantized:
         raise UsageError(
-            "a quantised backbone cannot be divided over processes; leave model.backbone_options.quantization out, or "
+            "a quantized backbone cannot be sharded; leave model.backbone_options.quantization out, or "
             "give --trainer.strategy ddp, with which each process holds all of it"
         )

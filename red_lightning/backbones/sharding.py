@@ -43,7 +43,7 @@ def refuse_compiled(backbone_is_compiled: bool) -> None:
     """
     if backbone_is_compiled:
         raise UsageError(
-            "a compiled backbone cannot be divided over processes; leave model.backbone_options.compile out, or give "
+            "a compiled backbone cannot be sharded; leave model.backbone_options.compile out, or give "
             "--trainer.strategy ddp, with which each process holds all of it"
         )
 

@@ -63,7 +63,7 @@ def require_unedited(backbone: nn.Module) -> None:
         UsageError: It is.
     """
     if edited_modules(backbone):
-        raise UsageError("the backbone is edited already; detach or fold its edits first")
+        raise UsageError("the backbone is edited already; detach or merge its edits first")
 
 
 def edited_columns(backbone: nn.Module) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -94,7 +94,7 @@ def fold(module: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None
     """
     if not isinstance(module, nn.Linear | Conv1D | nn.LayerNorm) or in_fewer_bits(module.weight):
         raise UsageError(
-            f"an edit on a {type(module).__name__} cannot be folded: only the output of a linear or a LayerNorm with "
+            f"an edit on a {type(module).__name__} cannot be merged: only the output of a linear or a LayerNorm with "
             "floating-point weights can; keep the edits beside the backbone instead"
         )
     if scaling is None and bias is None:

@@ -74,7 +74,7 @@ class Folding:
             self.method.fold(alone)
             folded = {f"{owner}.{leaf}": p.data for leaf, p in alone["site"].named_parameters(recurse=False)}
             if new := [name for name in folded if name not in known]:
-                raise UsageError(f"{type(self.method).__name__} folds into '{new[0]}', which does not exist{INSTEAD}")
+                raise UsageError(f"{type(self.method).__name__} merges into '{new[0]}', which does not exist{INSTEAD}")
             yield from folded.items()
             for leaf in _own(linear):
                 setattr(linear, leaf, without.get(leaf))
@@ -118,7 +118,7 @@ def open_folding(
     edited = dict([*surgery.edited_modules(backbone), *adapted(backbone)])
     _require_foldable(applied, edited, tied)
     if apart := [name for name in parameters if name not in learned and not _is_inside(name, edited)]:
-        raise UsageError(f"{type(applied).__name__} edits nothing at '{apart[0]}' that can be folded{INSTEAD}")
+        raise UsageError(f"{type(applied).__name__} edits nothing at '{apart[0]}' that can be merged{INSTEAD}")
     return Folding(backbone, applied, weights, stored, edited, learned)
 
 
@@ -149,9 +149,9 @@ def _require_foldable(method: Method, edited: Mapping[str, nn.Module], tied: set
     except Exception as error:  # of a user's own method
         said = f"{type(error).__name__}: {first_line(error)}"
         raise UsageError(
-            f"{type(method).__name__} cannot be folded, since its fold fails with {said}{INSTEAD}"
+            f"{type(method).__name__} cannot be merged, since its fold fails with {said}{INSTEAD}"
         ) from error
     if shared := sorted(name for name in edited if f"{name}.weight" in tied):
         raise UsageError(
-            f"the weight of '{shared[0]}' is another module's too, so that no edit of one folds into it{INSTEAD}"
+            f"the weight of '{shared[0]}' is another module's too, so that no edit of one merges into it{INSTEAD}"
         )

@@ -184,7 +184,7 @@ def _target(folding: Folding, config: Any, record: Mapping[str, Any], head: Mapp
     where = f"a bias in '{next(iter(added)).removesuffix('.bias')}'" if added else "weights of this shape"
     raise UsageError(
         f"no plain architecture computes the same: {config.model_type} has no place for {where}{INSTEAD}, or train "
-        "with model.method.vectors scaling, which folds"
+        "with model.method.vectors scaling, which merges"
     )
 
 

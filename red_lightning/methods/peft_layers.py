@@ -52,7 +52,7 @@ class PeftLayers(Method):
 
         require_unedited(backbone)
         if next(adapted(backbone), None):
-            raise UsageError("the backbone is adapted already; detach or fold that method first")
+            raise UsageError("the backbone is adapted already; detach or merge that method first")
         chosen: dict[str, Any] = {name: backbone.get_submodule(name) for name in self.targets(backbone)}
         config = self.config(backbone)
         config.target_modules = one_of(list(chosen))

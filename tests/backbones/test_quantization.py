@@ -127,5 +127,5 @@ def test_quantised_weights_are_not_divided(llama_folder: Path) -> None:
 
 @needs_bitsandbytes
 def test_a_quantised_backbone_has_no_units(llama_folder: Path) -> None:
-    with pytest.raises(UsageError, match="a quantised backbone cannot be divided over processes"):
+    with pytest.raises(UsageError, match="a quantized backbone cannot be sharded"):
         blocks(load(llama_folder, quantization="nf4"))

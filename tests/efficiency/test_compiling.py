@@ -225,7 +225,7 @@ def test_the_option(seen: Seen, llama_folder: Path) -> None:
         require_equal([model.eval(), plain.eval()])
     assert seen.graphs and not set(model.state_dict()) ^ set(plain.state_dict())
     for divide in (lambda: blocks(model), lambda: load_sharded(None, source, options, None, None)):  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="a compiled backbone cannot be divided over processes"):
+        with pytest.raises(UsageError, match="a compiled backbone cannot be sharded"):
             divide()
 
 

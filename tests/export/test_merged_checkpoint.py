@@ -96,10 +96,10 @@ def test_every_method_that_folds(name: str, gpt2_folder: Path, tmp_path: Path) -
     [
         ("t5", RED(), "t5 has no place for a bias in .*wo'.*--format edits"),
         ("qwen3", RED(), "qwen3 has no place for a bias"),
-        ("gpt2", RED(["residual"]), "GPT2Block cannot be folded.*--format edits"),
-        ("llama", methods.SSF(), "LlamaRMSNorm cannot be folded"),
-        ("gpt2", methods.LoReFT(), "LoReFT cannot be folded.*--format edits"),
-        ("gpt2", methods.PrefixTuning(), "PrefixTuning cannot be folded"),
+        ("gpt2", RED(["residual"]), "GPT2Block cannot be merged.*--format edits"),
+        ("llama", methods.SSF(), "LlamaRMSNorm cannot be merged"),
+        ("gpt2", methods.LoReFT(), "LoReFT cannot be merged.*--format edits"),
+        ("gpt2", methods.PrefixTuning(), "PrefixTuning cannot be merged"),
         ("gpt2", RED(["*lm_head"]), "'lm_head' is another module's too"),
     ],
 )

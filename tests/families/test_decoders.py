@@ -219,7 +219,7 @@ def test_the_export_computes_the_same_or_says_why_not(name: str, tmp_path: Path)
         assert name not in HOLDS_BIASES
         assert "--format edits" in str(error)
         if any(VARIANTS[name][0] in record.model_types for record in MIXTURES):
-            assert "cannot be folded" in str(error)
+            assert "cannot be merged" in str(error)
         else:
             assert "has no place for a bias" in str(error)
             assert export_difference(name, tmp_path / "scaling", "scaling") < 5e-6
@@ -247,7 +247,7 @@ def test_a_mixture_is_edited_where_its_experts_are_summed_up(name: str) -> None:
     assert [(site.layer, site.width) for site in sites] == [(0, 32), (1, 32)]
     assert all(site.module.endswith((".mlp", ".feed_forward")) for site in sites)
     RED().apply(model)
-    with pytest.raises(UsageError, match="cannot be folded: only the output of a linear"):
+    with pytest.raises(UsageError, match="cannot be merged: only the output of a linear"):
         RED().fold(model)
 
 

@@ -173,7 +173,7 @@ def test_an_adapter_cannot_be_folded() -> None:
     method = Adapter()
     train(model, method.apply(model))
     edited = output(model)
-    with pytest.raises(UsageError, match="Adapter cannot be folded"):
+    with pytest.raises(UsageError, match="Adapter cannot be merged"):
         method.fold(model)
     assert torch.equal(output(model), edited)
 

@@ -79,7 +79,7 @@ def test_a_bias_added_to_an_rms_norm_is_not_folded(family: str, norm: str) -> No
     bitfit = BitFit(add_biases=True)
     train(model, bitfit.apply(model))
     edited = output(model)
-    with pytest.raises(UsageError, match=f"an edit on a {norm} cannot be folded"):
+    with pytest.raises(UsageError, match=f"an edit on a {norm} cannot be merged"):
         bitfit.fold(model)
     assert torch.equal(output(model), edited)
 

@@ -230,7 +230,7 @@ def test_sites_that_cannot_be(sites: list[str], sentence: str) -> None:
 def test_a_second_method_is_refused(first: Any) -> None:
     model = build("gpt2")
     first.apply(model)
-    with pytest.raises(UsageError, match="already; detach or fold"):
+    with pytest.raises(UsageError, match="already; detach or merge"):
         LoRA().apply(model)
 
 

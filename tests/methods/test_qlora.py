@@ -75,7 +75,7 @@ def test_guarantees(method: Method, family: str, folders: dict[str, Path], tmp_p
     assert torch.equal(output(fresh), edited)
     with pytest.raises(UsageError, match="belong to another backbone: 'tiny' quantised to nf4"):
         apply_edits(load(folders[family], None), tmp_path)
-    with pytest.raises(UsageError, match=r"an edit on a Linear4bit cannot be folded: .*; keep the edits beside"):
+    with pytest.raises(UsageError, match=r"an edit on a Linear4bit cannot be merged: .*; keep the edits beside"):
         method.fold(model)
     assert torch.equal(output(model), edited)
     method.detach(model)

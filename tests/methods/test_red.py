@@ -159,7 +159,7 @@ def test_a_residual_edit_refuses_to_fold_and_nothing_changes() -> None:
     red = RED(["ffn", "residual"])
     randomise(red.apply(model))
     edited = run(model)
-    with pytest.raises(UsageError, match="cannot be folded"):
+    with pytest.raises(UsageError, match="cannot be merged"):
         red.fold(model)
     assert torch.equal(run(model), edited)
 

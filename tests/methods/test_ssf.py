@@ -52,7 +52,7 @@ def test_fold_into_rms_norms_is_refused_and_nothing_changes(family: str) -> None
     ssf = SSF()
     train(model, ssf.apply(model))
     edited = output(model)
-    with pytest.raises(UsageError, match=r"an edit on a \w+Norm cannot be folded: .*; keep the edits"):
+    with pytest.raises(UsageError, match=r"an edit on a \w+Norm cannot be merged: .*; keep the edits"):
         ssf.fold(model)
     assert torch.equal(output(model), edited)
 

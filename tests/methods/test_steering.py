@@ -80,7 +80,7 @@ def test_edits_round_trip_without_the_pairs(tmp_path: Path) -> None:
     fresh = build("gpt2").bfloat16()
     apply_edits(fresh, tmp_path / "edits")
     assert torch.equal(hidden(fresh), hidden(model))
-    with pytest.raises(UsageError, match="cannot be folded"):
+    with pytest.raises(UsageError, match="cannot be merged"):
         method.fold(fresh)
 
 
