@@ -61,6 +61,6 @@ def test_the_workflows_install_from_the_lock_and_run_the_tests() -> None:
     for line in (line for lines in runs.values() for line in lines if "pip install" in line):
         assert "-c requirements.lock" in line
     assert {"ruff check .", "ruff format --check .", "mypy", "python -m pytest"} <= set(runs["check"])
-    assert "python -m pytest -m slow" in runs["weekly"]
+    assert "python -m pytest -n 0 -m slow" in runs["weekly"]
     for command in (GITHUB.parent / ".ci/run").read_text(encoding="utf-8").splitlines()[-3:]:
         assert command in runs["check"]

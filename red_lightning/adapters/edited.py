@@ -61,7 +61,7 @@ def load(
         edits: A run's folder, its ``edits`` folder, or a hub repository of edits.
         backbone: Where the backbone is now, as a folder or hub id; None for where ``edits.json`` says.
         revision: Branch, tag or commit of the edits' hub repository.
-        options: How the backbone is loaded; the commit, the dtype and the quantisation that they leave open are those
+        options: How the backbone is loaded; the commit, the dtype and the quantization that they leave open are those
             that it was trained with.
         device: Where the model goes, such as ``cuda``.
         trust: Packages whose own methods may be imported, such as ``["my_package"]``: their code runs.
@@ -101,7 +101,7 @@ def usable_device(device: str) -> str:
 
 
 def move(model: nn.Module, options: BackboneOptions, device: str) -> None:
-    """Put a model on a device; bitsandbytes places quantised weights itself.
+    """Put a model on a device; bitsandbytes places quantized weights itself.
 
     Raises:
         UsageError: The model does not fit in its memory.

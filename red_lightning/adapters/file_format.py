@@ -17,7 +17,7 @@ listed is ignored, and a new one does not raise the format.
     ``architecture``          object; the backbone's ``model_type``, ``hidden_size``, ``num_hidden_layers`` and
                               ``vocab_size``: to say in what another backbone differs.
     ``dtype``                 text; the number format that the backbone was trained in, such as ``bfloat16``.
-    ``quantization``          text or null; ``nf4``, ``int8`` and so on if it was quantised: ``load`` does so too.
+    ``quantization``          text or null; ``nf4``, ``int8`` and so on if it was quantized: ``load`` does so too.
     ``task``                  text or null; a class of :mod:`red_lightning.tasks`, or the one that a user's own task
                               extends (its own name if it extends none): how the model is used.
     ``classes``               object; the import path of a user's own ``method``, ``task`` and ``data`` module. That

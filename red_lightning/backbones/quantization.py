@@ -24,7 +24,7 @@ OF_TORCHAO = ("int8_weight_only", "float8_weight_only")
 
 
 def quantization_config(quantization: Quantization | None, dtype: str) -> Any:
-    """Transformers' configuration of a quantised backbone; None for one that is not.
+    """Transformers' configuration of a quantized backbone; None for one that is not.
 
     Args:
         quantization: How weights are stored.
@@ -67,7 +67,7 @@ def _torchao_config(quantization: Quantization) -> Any:
 
 
 def check_format(backbone: nn.Module, quantization: Quantization | None) -> None:
-    """See that weights were quantised, and that they stay so.
+    """See that weights were quantized, and that they stay so.
 
     On some CPUs bitsandbytes else rounds 4-bit weights and packs them anew when they are used.
 
@@ -97,25 +97,25 @@ def is_quantized(backbone: nn.Module) -> bool:
 
 
 def in_fewer_bits(weight: Tensor) -> bool:
-    """Whether a weight is quantised: to integers, or by torchao, whose tensors pass for what they stand for."""
+    """Whether a weight is quantized: to integers, or by torchao, whose tensors pass for what they stand for."""
     return not weight.is_floating_point() or type(weight).__module__.startswith("torchao.")
 
 
 def backbone_of(record: Mapping[str, Any]) -> str:
-    """The backbone that a record names, in words: quantised weights are not those that they were made from.
+    """The backbone that a record names, in words: quantized weights are not those that they were made from.
 
     Args:
         record: With ``backbone``, and with ``quantization`` if it is not of an older version.
     """
     quantization = record.get("quantization")
-    return f"'{record['backbone']}'" + (f" quantised to {quantization}" if quantization else "")
+    return f"'{record['backbone']}'" + (f" quantized to {quantization}" if quantization else "")
 
 
 def refuse_division(backbone_is_quantized: bool) -> None:
-    """Refuse to divide quantised weights over processes: their scales would not be divided with them.
+    """Refuse to divide quantized weights over processes: their scales would not be divided with them.
 
     Raises:
-        UsageError: They are quantised.
+        UsageError: They are quantized.
     """
     if backbone_is_quantized:
         raise UsageError(

@@ -38,7 +38,7 @@ def load_sharded(
         The divided backbone, in training mode. Its outputs are those of the whole one.
 
     Raises:
-        UsageError: The backbone cannot be loaded, or is to be quantised or compiled.
+        UsageError: The backbone cannot be loaded, or is to be quantized or compiled.
     """
     refuse_division(options.quantization is not None)
     refuse_compiled(options.compile)

@@ -22,7 +22,7 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
     """The backbone's blocks, which are the units that are gathered one after another.
 
     Raises:
-        UsageError: The family has no record of what its blocks are called, or the weights are quantised, or compiled.
+        UsageError: The family has no record of what its blocks are called, or the weights are quantized, or compiled.
     """
     refuse_division(is_quantized(backbone))
     refuse_compiled(is_compiled(backbone))

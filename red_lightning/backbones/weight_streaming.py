@@ -79,8 +79,8 @@ def open_weights(
     untied, as transformers does when it loads the backbone.
 
     Each is read from its file when it is asked for. Where the files are not safetensors, where their tensors do not
-    fit the model name by name, and where the backbone is quantised, it is loaded whole (quantised: in its few bits),
-    and a quantised weight is unpacked when it is asked for.
+    fit the model name by name, and where the backbone is quantized, it is loaded whole (quantized: in its few bits),
+    and a quantized weight is unpacked when it is asked for.
 
     Args:
         source: Where the backbone is.

@@ -2,7 +2,7 @@
 
 The baseline is the authors' way: their layer, the logits of all tokens, and all that autograd keeps. Every token is a
 label, so that nobody gains by leaving some out. All ways in whole precision share the frozen weights and are measured
-in turns. A quantised model cannot share them; so that no model exists twice, each is made, block by block, when those
+in turns. A quantized model cannot share them; so that no model exists twice, each is made, block by block, when those
 before it are gone. Its ratios compare runs which were not taken in turns: other work on the machine shows in them.
 
 A share of the peak is the arithmetic that training needs (``backbones/flops.py``: two operations for each weight and

@@ -19,9 +19,9 @@ from red_lightning.benchmark.shapes import random_model
 
 
 def quantized(config: LlamaConfig, quantization: Quantization, settings: Settings) -> Any:
-    """A random Llama whose blocks' linears are quantised as transformers does it, in training mode.
+    """A random Llama whose blocks' linears are quantized as transformers does it, in training mode.
 
-    Beside what is quantised there is one block at a time.
+    Beside what is quantized there is one block at a time.
 
     Args:
         config: Its shape.
@@ -52,7 +52,7 @@ def quantized(config: LlamaConfig, quantization: Quantization, settings: Setting
 
 
 def written_out(model: Any, settings: Settings) -> Any:
-    """The same model with linears that hold the numbers for which the quantised ones stand.
+    """The same model with linears that hold the numbers for which the quantized ones stand.
 
     Args:
         model: What :func:`quantized` returned, without edits.

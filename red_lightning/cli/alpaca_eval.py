@@ -74,7 +74,7 @@ def alpaca_eval(
         revision: Branch, tag or commit of the model's hub repository.
         references_revision: Likewise of the references.
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
-            the quantisation of the training, and for a model without edits the dtype of its files.
+            the quantization of the training, and for a model without edits the dtype of its files.
         device: Where the model runs, such as cuda:1; null for a GPU if there is one.
         trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
             that is not part of red_lightning need it.

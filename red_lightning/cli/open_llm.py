@@ -48,7 +48,7 @@ def open_llm(
         backbone: Where the backbone of edits is now; null for where they say.
         revision: Branch, tag or commit of the model's hub repository.
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
-            the quantisation of the training, and for a model without edits the dtype of its files.
+            the quantization of the training, and for a model without edits the dtype of its files.
         include_path: A folder of task descriptions of your own, in lm-eval's format.
         output: The folder of open_llm.json; null for one below evaluations that is called like the model.
         name: What the folder and the table call the model; null for the name of its folder or repository.

@@ -90,7 +90,7 @@ def fold(module: nn.Module, scaling: Tensor | None, bias: Tensor | None) -> None
         bias: float32, shape (width,); None for zeros.
 
     Raises:
-        UsageError: The module is neither linear nor LayerNorm, or its weights are quantised.
+        UsageError: The module is neither linear nor LayerNorm, or its weights are quantized.
     """
     if not isinstance(module, nn.Linear | Conv1D | nn.LayerNorm) or in_fewer_bits(module.weight):
         raise UsageError(

@@ -59,7 +59,7 @@ def require_kernels(kernels: Kernels | None, model_type: str, compiles: bool) ->
 def fuse(backbone: Any, kernels: Kernels | None) -> None:
     """Let a backbone's norms and gated FFNs run as fused kernels, with the weights that they have.
 
-    Losses and gradients are equal to rounding, also with quantised linears, gradient checkpointing and selective
+    Losses and gradients are equal to rounding, also with quantized linears, gradient checkpointing and selective
     recomputation. One backward pass per forward pass: an FFN's kernel writes its gradients over what was kept for it.
 
     Args:

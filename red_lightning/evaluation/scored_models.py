@@ -63,7 +63,7 @@ def find_model(
         model: A run's folder, its ``edits`` folder, a folder with a model, or a hub repository of edits or of a model.
         backbone: Where the backbone of edits is now; None for where they say.
         revision: Branch, tag or commit of the hub repository.
-        options: How the model is loaded; the dtype and the quantisation that they leave open are those of the training,
+        options: How the model is loaded; the dtype and the quantization that they leave open are those of the training,
             and for a model without edits the dtype is that of its files.
         trust: Packages whose own methods may be imported, when it is loaded: their code runs. None for
             a model that is identified and not loaded.

@@ -102,7 +102,7 @@ def export_merged(
 
     The weights are read one at a time, folded in float32, and rounded once to ``dtype``; in memory are at most those
     of one file that is written (see :func:`~red_lightning.backbones.weight_streaming.open_weights` for backbones of
-    other files than safetensors, and quantised ones, whose weights become 16-bit). Where the architecture has no bias
+    other files than safetensors, and quantized ones, whose weights become 16-bit). Where the architecture has no bias
     for what an edit adds, its configuration is given one, or an equivalent architecture takes its place: Llama,
     Mistral, Qwen 2 and Phi-3 become a Llama with ``mlp_bias`` or ``attention_bias``, whose other biases are zero.
 
@@ -115,7 +115,7 @@ def export_merged(
         output: The folder to write, which must not exist or be empty. It appears when it is complete.
         backbone: Where the backbone is now, as a folder or hub id; None for where ``edits.json`` says.
         revision: Branch, tag or commit of the edits' hub repository.
-        dtype: Number format of the weights; None for that of the backbone's files, and bfloat16 for a quantised one.
+        dtype: Number format of the weights; None for that of the backbone's files, and bfloat16 for a quantized one.
         max_shard_bytes: Bytes of weights in one file.
         for_llama_cpp: Refuse what llama.cpp's ``convert_hf_to_gguf.py`` or its graphs do not take.
         weights: False writes all but the weights, to see what would be written; their size is then an estimate.

@@ -47,7 +47,7 @@ def _opening(about: About) -> str:
         what = "gives hidden states of texts, for a classification head"
     if about.merged:
         kind = f"The model {link(about.record['backbone'])}" if "/" in about.record["backbone"] else "A model"
-        first = f"{kind} with an adapter of {about.method} merged into its weights: a standard checkpoint, which {what}."
+        first = f"{kind} with {about.method} merged into its weights: a standard checkpoint, which {what}."
     else:
         first = f"Edits of {about.method} for {about.backbone} (not in here). With them, that model {what}."
     red = (
@@ -69,7 +69,7 @@ def _edited(about: About) -> dict[str, Any]:
     rows = {
         "backbone": about.backbone,
         "commit of the backbone": record.get("commit"),
-        "quantised to": record.get("quantization"),
+        "quantized to": record.get("quantization"),
         "method": about.method,
         **{f"class of the {part}": path and f"`{path}`" for part, path in (record.get("classes") or {}).items()},
         "sites": sites,

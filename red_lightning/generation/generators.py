@@ -42,7 +42,7 @@ def open_model(
             hub repository of either; None for the backbone alone.
         backbone: Where the backbone is, as a folder or hub id; None for where the edits say.
         revision: Branch, tag or commit of that hub repository.
-        options: How the backbone is loaded; the dtype, the quantisation and the commit that they leave open are those
+        options: How the backbone is loaded; the dtype, the quantization and the commit that they leave open are those
             of the training, and for a model without edits the dtype is that of its files.
         device: Where the model goes; None for a GPU if there is one.
         edited: Attach the edits; else their backbone is as it was, and its record still says how it is used.

@@ -75,11 +75,11 @@ class AdaLoRA(PeftLayers):
         """See :meth:`PeftLayers.apply`.
 
         Raises:
-            UsageError: The backbone is quantised, or as there.
+            UsageError: The backbone is quantized, or as there.
         """
         if is_quantized(backbone):
             raise UsageError(
-                "AdaLoRA adds to the output of each linear in place, which quantised linears forbid; leave "
+                "AdaLoRA adds to the output of each linear in place, which quantized linears forbid; leave "
                 "model.backbone_options.quantization out, or choose model.method QLoRA"
             )
         return super().apply(backbone)

@@ -61,7 +61,7 @@ class BitFit(Method):
         A linear that had no bias gets one, in memory: ``save_pretrained`` cannot carry it.
 
         Raises:
-            UsageError: A bias was added to an RMSNorm, which cannot hold one, or to a quantised linear; nothing was
+            UsageError: A bias was added to an RMSNorm, which cannot hold one, or to a quantized linear; nothing was
                 changed then.
         """
         fold_editors(backbone)

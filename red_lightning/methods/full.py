@@ -39,7 +39,7 @@ class FullFineTuning(Method):
         """Refuse to train weights of fewer than 32 bits; those on the meta device are counted only.
 
         Raises:
-            UsageError: Some are quantised or 16-bit.
+            UsageError: Some are quantized or 16-bit.
         """
         whole = (torch.float32, torch.float64)
         if any((in_fewer_bits(p) or p.dtype not in whole) and not p.is_meta for p in weights):

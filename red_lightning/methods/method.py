@@ -105,7 +105,7 @@ class Method(ABC):
         Raises:
             UsageError: The method cannot be merged exactly.
         """
-        raise UsageError(f"{type(self).__name__} cannot be merged into the backbone's weights; keep the adapter instead")
+        raise UsageError(f"{type(self).__name__} cannot be merged into the backbone's weights; keep its adapter")
 
     def penalty(self, backbone: nn.Module) -> Tensor | None:
         """What an optimizer step minimises besides the mean loss of its rows; None if nothing.

@@ -104,7 +104,7 @@ class PeftLayers(Method):
         """Merge what was learned into the weights of each linear, rounded once to their dtype, and detach.
 
         Raises:
-            UsageError: A linear's weights are quantised; nothing was changed then.
+            UsageError: A linear's weights are quantized; nothing was changed then.
         """
         layers: list[Any] = [layer for _, layer in adapted(backbone)]
         for layer in layers:
@@ -144,7 +144,7 @@ def _stand_in(linear: Any) -> nn.Module:
     """A float32 linear of the same sizes without memory, for peft to build a layer around.
 
     It takes the size of a divided weight's part for the weight's, rounds what it draws to the weight's dtype, and has
-    layers for quantised weights whose output is not of their input's dtype ((IA)3).
+    layers for quantized weights whose output is not of their input's dtype ((IA)3).
     """
     with torch.device("meta"):
         if isinstance(linear, Conv1D):

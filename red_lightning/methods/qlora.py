@@ -36,12 +36,12 @@ class QLoRA(LoRA):
         """See :meth:`LoRA.apply`.
 
         Raises:
-            UsageError: The backbone is not quantised, or as there.
+            UsageError: The backbone is not quantized, or as there.
         """
         meta = any(parameter.is_meta for parameter in backbone.parameters())  # it is counted only
         if not meta and not is_quantized(backbone):
             raise UsageError(
-                "QLoRA adapts a backbone of quantised weights, and this one's are not; give "
+                "QLoRA adapts a backbone of quantized weights, and this one's are not; give "
                 "--model.backbone_options.quantization nf4, or choose model.method LoRA"
             )
         return super().apply(backbone)

@@ -140,7 +140,7 @@ class RED(Method):
         A linear without a bias (Llama, T5) gets one, in memory: ``save_pretrained`` cannot carry it.
 
         Raises:
-            UsageError: A site is no linear (``residual``), or its weights are quantised; nothing was changed then.
+            UsageError: A site is no linear (``residual``), or its weights are quantized; nothing was changed then.
         """
         fold_editors(backbone)
 
@@ -149,7 +149,7 @@ def fold_editors(backbone: nn.Module) -> None:
     """Merge every :class:`RepresentationEditor` into the linear or LayerNorm before it, and detach.
 
     Raises:
-        UsageError: A site is neither, or its weights are quantised; nothing was changed then.
+        UsageError: A site is neither, or its weights are quantized; nothing was changed then.
     """
     modules = edited_modules(backbone)
     for _, module in modules:

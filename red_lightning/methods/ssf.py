@@ -55,7 +55,7 @@ class SSF(Method):
         """Merge every scale and shift into the linear or LayerNorm before it, and detach (paper, equation 4).
 
         Raises:
-            UsageError: The backbone has RMSNorms (T5, Llama), which cannot hold a shift, or its weights are quantised;
+            UsageError: The backbone has RMSNorms (T5, Llama), which cannot hold a shift, or its weights are quantized;
                 nothing was changed then.
         """
         fold_editors(backbone)

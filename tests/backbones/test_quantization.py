@@ -101,7 +101,7 @@ def test_4_bit_weights_are_computed_with_in_the_dtype_of_the_options(llama_folde
     model = load(llama_folder, quantization="nf4", dtype=dtype).eval()
     linear = model.model.layers[0].self_attn.q_proj
     assert linear.compute_dtype == getattr(torch, dtype) == output(model).dtype
-    assert linear.weight.quant_state.nested  # its scales are quantised too
+    assert linear.weight.quant_state.nested  # its scales are quantized too
     before = linear.weight.clone()
     output(model)
     assert torch.equal(linear.weight, before)
@@ -118,7 +118,7 @@ def test_counting_needs_no_package(kind: Any, extra: str, llama_folder: Path, mo
         load_generator(source, options)
 
 
-def test_quantised_weights_are_not_divided(llama_folder: Path) -> None:
+def test_quantized_weights_are_not_divided(llama_folder: Path) -> None:
     options = BackboneOptions(quantization="nf4")
     source: Any = find(str(llama_folder), options)
     with pytest.raises(UsageError, match=r"cannot be divided .* give --trainer.strategy ddp"):
@@ -126,6 +126,6 @@ def test_quantised_weights_are_not_divided(llama_folder: Path) -> None:
 
 
 @needs_bitsandbytes
-def test_a_quantised_backbone_has_no_units(llama_folder: Path) -> None:
+def test_a_quantized_backbone_has_no_units(llama_folder: Path) -> None:
     with pytest.raises(UsageError, match="a quantized backbone cannot be sharded"):
         blocks(load(llama_folder, quantization="nf4"))

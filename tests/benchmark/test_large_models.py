@@ -1,4 +1,4 @@
-"""The case of large models, on tiny ones: what is measured, what it must compute, and how quantised models are made."""
+"""The case of large models, on tiny ones: what is measured, what it must compute, and how quantized models are made."""
 
 from importlib.util import find_spec
 from statistics import median
@@ -82,7 +82,7 @@ def test_a_tiny_model_is_measured_every_way_that_this_machine_can_go(monkeypatch
 
 
 @needs_bitsandbytes
-def test_no_model_is_left_when_a_quantised_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_left_when_a_quantized_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     heads: list[ref[Any]] = []
     there: list[int] = []
 
@@ -123,7 +123,7 @@ def test_a_way_that_computes_something_else_is_seen() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_quantised_model_is_made_block_by_block(kind: Quantization) -> None:
+def test_a_quantized_model_is_made_block_by_block(kind: Quantization) -> None:
     config = config_of(SHAPE)
     config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.head_dim = 24, 64, 160, 16
     config = grouped(config)
@@ -142,7 +142,7 @@ def test_a_quantised_model_is_made_block_by_block(kind: Quantization) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_quantised_model_stores_can_be_written_out(kind: Quantization) -> None:
+def test_what_a_quantized_model_stores_can_be_written_out(kind: Quantization) -> None:
     model = quantized(grouped(), kind, TINY)
     plain = written_out(model, TINY)
     batch = batch_of(SHAPE, TINY)

@@ -80,11 +80,11 @@ def test_texts(cli: CLI, tmp_path: Path, gpt2_folder: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
-def test_a_quantised_backbone_is_quantised_again(cli: CLI, tmp_path: Path, llama_folder: Path) -> None:
+def test_a_quantized_backbone_is_quantized_again(cli: CLI, tmp_path: Path, llama_folder: Path) -> None:
     experiment = write_experiment(tmp_path, llama_folder)
     edited, _ = leave(cli, tmp_path, experiment, backbone_options={"quantization": "nf4"})
     assert is_quantized(edited.backbone) and edited.record["quantization"] == "nf4"
-    with pytest.raises(UsageError, match=r"belong to another backbone: .* quantised to nf4"):
+    with pytest.raises(UsageError, match=r"belong to another backbone: .* quantized to nf4"):
         red_lightning.apply_edits(
             type(edited.backbone).from_pretrained(llama_folder, dtype=torch.float32), tmp_path / "runs/x/edits"
         )

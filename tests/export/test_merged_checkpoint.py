@@ -112,7 +112,7 @@ def test_what_cannot_be_folded_exactly_is_refused(family: str, method: Method, s
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize(("name", "bits"), [("RED", "nf4"), ("QLoRA", "nf4"), ("RED", "int8")])
-def test_a_quantised_backbone_folds_into_a_16_bit_copy(family: str, name: str, bits: str, tmp_path: Path) -> None:
+def test_a_quantized_backbone_folds_into_a_16_bit_copy(family: str, name: str, bits: str, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
     method = RED() if name == "RED" else methods.QLoRA(rank=4)
     model, _ = trained(tmp_path / "run", save_backbone(family, tmp_path / family), method, quantization=bits)

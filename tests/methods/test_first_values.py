@@ -26,7 +26,7 @@ from red_lightning.methods import (
 )
 from tests.backbones_zoo import build
 
-METHODS = [  # QLoRA is LoRA on a quantised backbone; full fine-tuning and the last blocks add nothing
+METHODS = [  # QLoRA is LoRA on a quantized backbone; full fine-tuning and the last blocks add nothing
     AdaLoRA(),
     Adapter(),
     AdapterDrop(drop=1),

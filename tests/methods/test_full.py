@@ -28,7 +28,7 @@ def test_weights_in_16_bits_are_refused() -> None:
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
 @pytest.mark.parametrize("method", [FullFineTuning(), LastBlocks(1)], ids=lambda method: type(method).__name__)
-def test_quantised_weights_are_refused(method: Method, llama_folder: Path) -> None:
+def test_quantized_weights_are_refused(method: Method, llama_folder: Path) -> None:
     options = BackboneOptions(quantization="nf4")
     model = load_generator(find(str(llama_folder), options), options)
     with pytest.raises(UsageError, match=f"^model.method {type(method).__name__} trains .* and no quantization"):

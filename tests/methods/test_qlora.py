@@ -23,7 +23,7 @@ needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reaso
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("quantised")
+    root = tmp_path_factory.mktemp("quantized")
     return {family: save_backbone(family, root / family) for family in ("llama", "gpt2", "t5", "roberta")}
 
 
@@ -36,14 +36,14 @@ def load(folder: Path, quantization: Any = "nf4", dtype: Any = "float32") -> nn.
 
 
 def test_count_at_the_papers_size() -> None:
-    """Not quantised there: the 7B of Llama on the meta device; 64 x (inputs + outputs) of its seven linears."""
+    """Not quantized there: the 7B of Llama on the meta device; 64 x (inputs + outputs) of its seven linears."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(LlamaConfig())
     block = 4 * (4096 + 4096) + 3 * (4096 + 11008)
     assert size(QLoRA().apply(model)) == 32 * 64 * block == 159_907_840
 
 
-def test_a_backbone_that_is_not_quantised_is_refused() -> None:
+def test_a_backbone_that_is_not_quantized_is_refused() -> None:
     model = build("llama")
     before = snapshot(model)
     with pytest.raises(UsageError, match=r"QLoRA adapts .* give --model.backbone_options.quantization nf4, or choose"):
@@ -73,7 +73,7 @@ def test_guarantees(method: Method, family: str, folders: dict[str, Path], tmp_p
     fresh = load(folders[family], dtype="bfloat16")
     apply_edits(fresh, tmp_path)
     assert torch.equal(output(fresh), edited)
-    with pytest.raises(UsageError, match="belong to another backbone: 'tiny' quantised to nf4"):
+    with pytest.raises(UsageError, match="belong to another backbone: 'tiny' quantized to nf4"):
         apply_edits(load(folders[family], None), tmp_path)
     with pytest.raises(UsageError, match=r"an edit on a Linear4bit cannot be merged: .*; keep the edits beside"):
         method.fold(model)
@@ -114,7 +114,7 @@ def test_8_bits(method: Method, folders: dict[str, Path]) -> None:
 
 @needs_bitsandbytes
 def test_adalora_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(UsageError, match=r"which quantised linears forbid; .* choose model.method QLoRA"):
+    with pytest.raises(UsageError, match=r"which quantized linears forbid; .* choose model.method QLoRA"):
         AdaLoRA().apply(load(folders["llama"]))
 
 
@@ -132,5 +132,5 @@ def test_a_run_and_its_continuation(folders: dict[str, Path], tmp_path: Path) ->
     checkpoint = tmp_path / "whole/checkpoints/last.ckpt"
     assert set(torch.load(checkpoint, weights_only=True)["state_dict"]) == set(learned(task))
     plain = make_task(folders["llama"], method=LoRA(None, 2), metrics=["BLEU"])
-    with pytest.raises(UsageError, match=r"trained on '.*llama' quantised to nf4, whose weights are not"):
+    with pytest.raises(UsageError, match=r"trained on '.*llama' quantized to nf4, whose weights are not"):
         make_trainer(tmp_path / "other").test(plain, make_data(tmp_path), ckpt_path=str(checkpoint))
