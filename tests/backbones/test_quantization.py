@@ -121,7 +121,7 @@ def test_counting_needs_no_package(kind: Any, extra: str, llama_folder: Path, mo
 def test_quantized_weights_are_not_divided(llama_folder: Path) -> None:
     options = BackboneOptions(quantization="nf4")
     source: Any = find(str(llama_folder), options)
-    with pytest.raises(UsageError, match=r"cannot be divided .* give --trainer.strategy ddp"):
+    with pytest.raises(UsageError, match=r"cannot be sharded.* give --trainer.strategy ddp"):
         load_sharded(None, source, options, None, torch.device("cpu"))  # type: ignore[arg-type]
 
 
