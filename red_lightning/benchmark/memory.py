@@ -1,27 +1,29 @@
-"""How much memory a run takes, exactly: what autograd keeps, and the most that is held at once."""
+"""Count memory exactly: the bytes that autograd keeps, and the peak of a run."""
 
 import gc
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from red_lightning.benchmark.quiet import without_lines
 from red_lightning.compat.new_tensors import tensors_in, watch_tensors
 
 
 def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
-    """The bytes that a forward pass keeps for its backward pass, however it keeps them.
+    """Count the bytes that a forward pass keeps for its backward pass.
 
     Args:
-        forward: Computes the loss, which does not count.
-        model: Whose parameters and buffers do not count.
+        forward: Computes the loss. The loss does not count.
+        model: Its parameters and buffers do not count.
 
     Returns:
-        The size of the distinct storages that were made by the forward pass and are still there after it.
+        The size of the distinct storages that the forward pass made and that still exist afterwards.
     """
     with new_storages() as made:
         loss = forward()
@@ -30,13 +32,13 @@ def saved_bytes(forward: Callable[[], Any], model: nn.Module) -> int:
 
 
 def peak_bytes(run: Callable[[], Any], device: str) -> int:
-    """The most bytes of tensors that a run holds at once, besides those that are there before it.
+    """Return the peak bytes of the tensors that a run makes. Tensors from before the run do not count.
 
     Args:
-        run: What is measured. On a CPU it is profiled: do not time it besides.
+        run: The function to measure. On a CPU it runs under the profiler, so do not time it as well.
         device: ``cpu`` or ``cuda``.
     """
-    gc.collect()  # else what earlier runs left might be freed in the midst of this one
+    gc.collect()  # else leftovers of earlier runs could be freed during this one
     if device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
@@ -44,9 +46,8 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
         run()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    options: dict[str, Any] = {"activities": activities, "profile_memory": True}
-    with without_lines("USDT:"), torch.profiler.profile(**options) as profile:  # it says when it starts and stops
+    options: dict[str, Any] = {"activities": [torch.profiler.ProfilerActivity.CPU], "profile_memory": True}
+    with without_lines("USDT:"), torch.profiler.profile(**options) as profile:  # it prints when it starts and stops
         run()
     held = most = 0
     for event in profile.profiler.kineto_results.events():
@@ -57,18 +58,18 @@ def peak_bytes(run: Callable[[], Any], device: str) -> int:
 
 
 def held_bytes(tensors: Iterable[Tensor]) -> int:
-    """The bytes of the distinct storages of some tensors; those of torchao, which have several parts, with each."""
+    """Return the bytes of the distinct storages of tensors. A torchao tensor counts with all its parts."""
     return sum(_storages(part for tensor in tensors for part in _parts(tensor)).values())
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[StorageWeakRef, int]:
-    """The distinct storages of some tensors, none of which is kept alive, with their bytes."""
+    """Return the distinct storages of tensors with their bytes, and keep none of them alive."""
     storages = (tensor.untyped_storage() for tensor in tensors)
     return {StorageWeakRef(storage): storage.nbytes() for storage in storages}
 
 
 def _parts(tensor: Any) -> list[Tensor]:
-    """The plain tensors of which a tensor is made."""
+    """Return the standard tensors that a tensor subclass consists of."""
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
@@ -77,7 +78,30 @@ def _parts(tensor: Any) -> list[Tensor]:
 
 @contextmanager
 def new_storages() -> Iterator[dict[StorageWeakRef, int]]:
-    """Note the storages of the tensors that are made within, with their bytes, and keep none of them alive."""
+    """Record the storages of all tensors made inside, with their bytes, and keep none of them alive."""
     storages: dict[StorageWeakRef, int] = {}
     with watch_tensors(lambda tensor: storages.update(_storages([tensor]))):
         yield storages
+
+
+@contextmanager
+def without_lines(beginning: str) -> Iterator[None]:
+    """Drop lines from the standard error of the process, C++ code included. Other lines appear at the end.
+
+    Args:
+        beginning: First characters of the lines to drop.
+    """
+    sys.stderr.flush()
+    with TemporaryFile() as written:
+        shown = os.dup(2)
+        try:
+            os.dup2(written.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            os.close(shown)
+            written.seek(0)
+            for line in written:
+                if not line.startswith(beginning.encode()):
+                    os.write(2, line)

@@ -1,7 +1,6 @@
-"""The plain way, as the authors' published code does things: what the cases measure against.
+"""The baseline of the benchmarks: edits as the authors' published code applies them.
 
-Written anew here from what that code computes; tests hold it against its recorded outputs, so that the baseline is
-what it claims to be.
+It is a rewrite of what that code computes. Tests compare it with recorded outputs of the original.
 """
 
 from collections.abc import Sequence
@@ -10,45 +9,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from red_lightning.editing.sites import find_sites
+
 
 class PlainEdit(nn.Module):
-    """A linear and the authors' edit of its output, in the place of the linear: ``linear(x) * scaling + bias``.
+    """A linear layer with the authors' edit of its output: ``linear(x) * scaling + bias``.
 
-    The vectors have the shape (1, width) and the linear's own dtype, as theirs do (of Llama: always bfloat16).
+    The vectors have shape (1, width) and the dtype of the layer, as in their code.
 
     Args:
-        linear: The linear, which stays as it is.
-        width: Columns of its output.
+        linear: The layer.
+        width: Size of its output.
+        dtype: dtype of the vectors.
     """
 
-    def __init__(self, linear: nn.Module, width: int) -> None:
+    def __init__(self, linear: nn.Module, width: int, dtype: torch.dtype) -> None:
         super().__init__()
-        like = next(linear.parameters())
+        device = next(linear.parameters()).device
         self.linear = linear
-        self.scaling = nn.Parameter(torch.ones(1, width, dtype=like.dtype, device=like.device))
-        self.bias = nn.Parameter(torch.zeros(1, width, dtype=like.dtype, device=like.device))
+        self.scaling = nn.Parameter(torch.ones(1, width, dtype=dtype, device=device))
+        self.bias = nn.Parameter(torch.zeros(1, width, dtype=dtype, device=device))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The edited output, of the linear's output's shape and dtype."""
-        hidden = self.linear(*args, **kwargs) * self.scaling
-        return hidden + self.bias
+        """Return the edited output, with the shape and dtype of the layer's output."""
+        return self.linear(*args, **kwargs) * self.scaling + self.bias
 
 
-def apply_plain_edits(model: nn.Module, modules: Sequence[tuple[str, int]]) -> list[nn.Parameter]:
-    """Freeze a model and put a :class:`PlainEdit` in the place of each of some linears.
+def apply_plain_edits(model: nn.Module, modules: Sequence[tuple[str, int]] | None = None) -> list[nn.Parameter]:
+    """Freeze a model and replace linear layers by :class:`PlainEdit`.
 
     Args:
         model: Any model.
-        modules: Name and output width of each linear.
+        modules: Name and output size of each layer. None takes the output of every FFN.
 
     Returns:
-        The vectors, which train: scaling and bias of each linear in turn.
+        The trainable vectors: scaling and bias of each layer in turn.
     """
     model.requires_grad_(False)
+    dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     learned: list[nn.Parameter] = []
-    for name, width in modules:
+    for name, width in modules or [(site.module, site.width) for site in find_sites(model, ["ffn"])]:
         parent, _, child = name.rpartition(".")
-        edit = PlainEdit(model.get_submodule(name), width)
+        edit = PlainEdit(model.get_submodule(name), width, dtype)
         setattr(model.get_submodule(parent), child, edit)
         learned += [edit.scaling, edit.bias]
     return learned

@@ -1,173 +1,175 @@
-"""Each case on tiny models: what it measures holds, and exact counts are those of another way to count."""
+"""Each case on tiny models. Its checks hold, and exact counts agree with another way to count."""
 
-import random
+from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from red_lightning.benchmark import CASES, packed_conversations
-from red_lightning.benchmark.measure import Case
-from red_lightning.benchmark.optimizer_steps import Steps, evenly
-from red_lightning.benchmark.random_tasks import tokenizer_of
-from red_lightning.benchmark.settings import Settings
-from red_lightning.benchmark.shapes import SHAPES, build, token_ids
+from red_lightning.benchmark import CASES
+from red_lightning.benchmark.benchmark_settings import Settings
+from red_lightning.benchmark.e2e_decoding import LENGTH, NoEnd
+from red_lightning.benchmark.e2e_loss import AUTHORS, ONCE, WAYS, Plain, edited_task, read_e2e
+from red_lightning.benchmark.measure import Row, measure
+from red_lightning.benchmark.random_models import SHAPES, build, config_of, random_red, token_ids, tokenizer_of
+from red_lightning.benchmark.training_steps import Steps, agree, evenly
 from red_lightning.editing.surgery import shared_copy
 
 TINY = Settings(rounds=1, size="tiny")
 
 
-def measured(name: str, settings: Settings = TINY) -> Case:
-    case: Case = import_module(f"red_lightning.benchmark.{name}").measure(settings)
-    assert case.rows
-    assert all(case.checks.values()), case.checks
-    assert all(row.amounts and min(row.amounts) > 0 for row in case.rows)
-    for group in {(row.group, row.unit) for row in case.rows}:
-        first = next(row for row in case.rows if (row.group, row.unit) == group)
-        assert set(first.ratios) == {1.0}
-    return case
+def measured(name: str, settings: Settings = TINY, checks: int = 0) -> list[Row]:
+    """Run a case, and return the rows of its tables."""
+    tables = list(tables_of(name, settings))
+    held = [holds for table in tables for holds in table.checks.values()]
+    assert held == [True] * checks
+    rows = [row for table in tables for row in measure(table, settings)]
+    assert rows and all(min(row.amounts) > 0 for row in rows)
+    return rows
 
 
-def amounts(case: Case, group: str) -> dict[str, float]:
-    return {row.variant: row.amounts[0] for row in case.rows if row.group.startswith(group)}
+def tables_of(name: str, settings: Settings) -> Iterator[Any]:
+    tables: Iterator[Any] = getattr(import_module(f"red_lightning.benchmark.{CASES[name][0]}"), name)(settings)
+    return tables
 
 
-def with_data(shared: Path) -> Settings:
-    hub = shared / "hub"
-    return Settings(
-        rounds=1,
-        size="tiny",
-        glue_path=str(hub / "nyu-mll/glue"),
-        ultrafeedback_path=str(hub / "HuggingFaceH4/ultrafeedback_binarized"),
-        roberta_tokenizer=str(hub / "FacebookAI/roberta-base"),
-        llama_tokenizer=str(hub / "meta-llama/Llama-2-7b-hf"),
-    )
+def amounts(rows: list[Row], unit: str, table: str = "") -> dict[str, float]:
+    return {row.variant: row.amounts[0] for row in rows if row.unit.startswith(unit) and row.table.startswith(table)}
 
 
-def test_every_case_can_be_imported() -> None:
+def test_every_case_exists() -> None:
     for name in CASES:
-        assert callable(import_module(f"red_lightning.benchmark.{name}").measure)
+        assert iter(tables_of(name, TINY))
 
 
 def test_step_time() -> None:
-    case = measured("step_time")
-    assert len(case.checks) == 3
-    variants = [row.variant for row in case.rows if row.group.startswith("Llama")]
-    assert variants == [
-        "frozen floor (one vector)",
+    rows = measured("step_time", checks=3)
+    assert [row.variant for row in rows if row.table.startswith("Llama")] == [
+        "one vector",
         "the authors' layer",
         "RED",
+        "RED, selective_recomputation",
         "LoRA, rank 8",
-        "(IA)3",
-        "peft's LoRA, rank 8",
-        "peft's (IA)3",
-        "all weights",
+        "IA3",
+        "full fine-tuning",
     ]
-    assert not [row for row in case.rows if row.goal]  # which are for other sizes
+
+
+def test_saved_activations() -> None:
+    rows = measured("saved_activations", checks=3)
+    for table in {row.table for row in rows}:
+        kept = amounts(rows, "bytes kept", table)
+        assert kept["RED, selective_recomputation"] < kept["RED"] == kept["the authors' layer"]
+        assert kept["RED"] < min(kept[name] for name in ("LoRA, rank 8", "full fine-tuning"))
 
 
 def test_many_edits() -> None:
-    case = measured("many_edits")
-    assert list(case.checks) == ["each row of a mixed batch has the logits of a batch with its edit alone"]
-    assert "3 different edits" in [row.variant for row in case.rows]
-
-
-def test_framework_tax() -> None:
-    bare, ours, _, twenty, taxed = measured("framework_tax").rows
-    assert taxed.ratios[0] == pytest.approx((0.020 + ours.amounts[0] - bare.amounts[0]) / 0.020)
-    assert twenty.ratios == [1.0]
+    assert "3 different adapters" in amounts(measured("many_edits", checks=1), "s/token")
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
-@pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning")  # peft 0.18
 def test_checkpoint_bytes() -> None:
-    shape, case = SHAPES["tiny"]["gpt2"], measured("checkpoint_bytes")
+    shape, sizes = SHAPES["tiny"]["gpt2"], amounts(measured("checkpoint_bytes"), "bytes")
     vectors = 2 * shape.layers * shape.width
-    words = len(tokenizer_of("quickstart")) - shape.vocabulary  # for which the embedding grows
+    words = len(tokenizer_of("quickstart")) - shape.vocabulary  # the embedding grows for them
     weights = 4 * (sum(parameter.numel() for parameter in build("gpt2", TINY).parameters()) + words * shape.width)
-    share, resume = amounts(case, "to share"), amounts(case, "to resume from; ")
-    assert amounts(case, "to resume from, ")["the vectors and Adam's two moments"] == 3 * 4 * vectors
-    assert share["the whole model"] == weights
-    assert resume["Lightning's default checkpoint"] > weights
-    assert 3 * 4 * vectors < resume["RED: last.ckpt"] <= 1.05 * 3 * 4 * vectors + 8192
-    assert 4 * vectors < share["RED: edits/"] < 4 * vectors + 2048
-    assert share["RED: edits/"] < share["LoRA, rank 8: edits/"] < share["peft's LoRA, rank 8: save_pretrained"]
+    assert sizes["weights of the whole model"] == weights
+    assert 3 * 4 * vectors < sizes["RED: last.ckpt"] <= 1.05 * 3 * 4 * vectors + 8192
+    assert 4 * vectors < sizes["RED: edits/"] < 4 * vectors + 2048
+    assert sizes["RED: edits/"] < sizes["LoRA, rank 8: edits/"] < sizes["LoRA, rank 8: last.ckpt"]
 
 
 @pytest.mark.slow
-def test_glue_training(shared: Path) -> None:
-    case = measured("glue_training", with_data(shared))
+def test_glue_training(tiny: Settings) -> None:
+    rows = measured("glue_training", tiny, checks=1)
     for task in ("mrpc", "cola", "rte", "stsb"):
-        least = amounts(case, f"{task}: ")["without padding"]
-        slots = {row.variant: row.amounts[0] for row in case.rows if row.group.startswith(task) and not row.wall}
-        assert least < slots["grouped by length"] < 1.06 * least
-        assert slots["grouped by length"] < slots["batches at random (the authors' way)"]
-        assert slots["every row padded to 128"] % 128 == 0
+        random, fixed, grouped, least = amounts(rows, "tokens", f"{task}: ").values()
+        assert least < grouped < 1.06 * least
+        assert grouped < random <= fixed
+        assert fixed % 128 == 0
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_packed_conversations(shared: Path) -> None:
-    case = measured("packed_conversations", with_data(shared))
-    slots = [row.amounts[0] for row in case.rows if not row.wall]
-    plain, fixed, packed = slots
-    assert packed < plain < fixed
+def test_instruction_tuning(tiny: Settings) -> None:
+    padded, fixed, packed = amounts(measured("instruction_tuning", tiny, checks=1), "tokens").values()
+    assert packed < padded < fixed
     assert fixed % 768 == 0
 
 
-def test_timed_conversations_are_like_the_epoch() -> None:
-    lengths = random.Random(0).choices(range(40, 768), k=301)
-    pairs = packed_conversations._pairs(range(301))
-    few = packed_conversations._typical(pairs, lengths, 2)
-    assert few in [pairs[first : first + 2] for first in range(149)]  # the last row has nothing beside it
-
-    def shape(some: list[list[int]]) -> tuple[float, float]:
-        own = [[lengths[row] for row in pair] for pair in some]
-        total, rows = sum(map(sum, own)), sum(map(len, own))
-        return total / rows, sum(len(pair) * max(pair) for pair in own) / total
-
-    assert shape(few) == pytest.approx(shape(pairs), rel=0.05)
-    assert packed_conversations._typical(pairs[:1], lengths, 2) == pairs[:1]
+@pytest.mark.slow
+def test_e2e_training(tiny: Settings) -> None:
+    rows = measured("e2e_training", tiny, checks=1)
+    tokens = amounts(rows, "tokens")
+    longest, grouped, packed, shared = (tokens[name] for name in WAYS)
+    assert tokens[AUTHORS] == 164 > longest > max(grouped, packed) > shared
+    assert 164 / packed > 2.4
+    assert 164 / shared > 4.5
+    peaks = amounts(rows, "bytes")
+    assert peaks["share_sources"] < peaks[AUTHORS] / 3
 
 
 @pytest.mark.slow
-def test_load_time() -> None:
-    assert [row.variant for row in measured("load_time").rows] == [
-        "from_pretrained",
-        "red_lightning.load",
-        "python -c 'pass'",
-        "python -m red_lightning --help",
-        "python -c 'import lightning.pytorch.cli, transformers'",
-        "python -m red_lightning fit --help",
-    ]
+def test_e2e_evaluation(tiny: Settings) -> None:
+    tokens = amounts(measured("e2e_evaluation", tiny, checks=1), "tokens")
+    assert tokens[AUTHORS] == 164 * 4672
+    assert tokens[AUTHORS] / tokens[ONCE] > 4.5
+
+
+def test_the_authors_way_pads_rows_and_has_the_loss_of_each_target(tiny: Settings) -> None:
+    data = read_e2e(tiny, train_size=20)
+    task, shape = edited_task(tiny)
+    plain = Plain(task, data, tiny)
+    rows: list[dict[str, Any]] = data._encoded["train"][:3]
+    batch = plain.batch(rows)
+    assert batch["input_ids"].shape == (3, 164)
+    losses = []
+    for row in rows:
+        tokens = torch.tensor([[token % plain.model.config.vocab_size for token in (*row["source"], *row["target"])]])
+        logits = plain.model(input_ids=tokens).logits[0, len(row["source"]) - 1 : -1]
+        losses.append(cross_entropy(logits, tokens[0, len(row["source"]) :], reduction="none"))
+    for twice in (True, False):
+        assert plain.loss(batch, twice).item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
+    assert sum(vector.numel() for vector in plain.learned) == 2 * shape.layers * shape.width
+
+
+def test_e2e_decoding(tiny: Settings) -> None:
+    alone, together = (row for row in measured("e2e_decoding", tiny, checks=1) if not row.wall)
+    assert alone.table.startswith("4,693 rows, 630 sources")
+    assert alone.amounts[0] > 10 * 4693 * LENGTH
+    assert 14 < 1 / together.ratios[0] < 17  # 7.45 times fewer texts, and about half the tokens of each
+
+
+def test_no_text_ends() -> None:
+    scores = torch.zeros(2, 5)
+    assert NoEnd(3)(torch.zeros(2, 1), scores).isneginf().nonzero().tolist() == [[0, 3], [1, 3]]
+    assert not scores.any()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "roberta"])
-def test_models_are_those_that_their_shape_says(family: str) -> None:
+def test_models_have_their_shape(family: str) -> None:
     shape = SHAPES["tiny"][family]
     model = build(family, TINY)
     assert model.training
     assert (model.config.hidden_size, model.config.num_hidden_layers) == (shape.width, shape.layers)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), build(family, TINY).parameters(), strict=True))
-    copied: Any = shared_copy(model)
-    assert all(a is b for a, b in zip(model.parameters(), copied.parameters(), strict=True))
-    assert not {id(module) for module in model.modules()} & {id(module) for module in copied.modules()}
     ids = token_ids(shape, TINY)
     assert ids.shape == (shape.rows, shape.tokens)
     assert int(ids.max()) < shape.vocabulary
     first = model(input_ids=ids)[0]
     assert torch.equal(first, model(input_ids=ids)[0])  # there is no dropout
+    edited = shared_copy(model)
+    random_red(edited)
+    assert not torch.allclose(edited(input_ids=ids)[0], first)
 
 
 @pytest.mark.parametrize(
     ("size", "model", "numbers"),
     [("small", "gpt2", 124_439_808), ("paper", "gpt2", 354_823_168), ("paper", "llama", 6_738_415_616)],
 )
-def test_the_shapes_are_the_published_ones(size: str, model: str, numbers: int) -> None:
+def test_shapes_are_the_published_ones(size: str, model: str, numbers: int) -> None:
     from transformers import AutoModelForCausalLM
-
-    from red_lightning.benchmark.shapes import config_of
 
     with torch.device("meta"):
         built = AutoModelForCausalLM.from_config(config_of(SHAPES[size][model]))
@@ -175,12 +177,21 @@ def test_the_shapes_are_the_published_ones(size: str, model: str, numbers: int) 
     assert built.num_parameters() == numbers
 
 
-def test_steps_train_what_they_are_told() -> None:
+def test_steps_train_their_parameters() -> None:
     weight = torch.nn.Parameter(torch.tensor(1.0))
-    steps = Steps([weight], lambda batch: weight * batch, [1.0, 2.0, 3.0])
-    steps()
-    assert weight.item() == pytest.approx(1 - 3e-4, abs=1e-5)  # Adam's steps are as long as its rate
+    Steps([weight], lambda batch: weight * batch, [1.0, 2.0, 3.0])()
+    assert weight.item() == pytest.approx(1 - 3e-4, abs=1e-5)  # a step of Adam is as long as its learning rate
     assert weight.grad is None
+
+
+def test_different_losses_or_gradients_do_not_agree() -> None:
+    def square(start: float, extra: float = 0.0) -> Steps:
+        weight = torch.nn.Parameter(torch.tensor([start, 1.0]))
+        return Steps([weight], lambda batch: (weight**2).sum() * batch + extra, [1.0])
+
+    assert agree(square(1.0), square(1.0), 0, 0)
+    assert agree(square(1.0), square(1.0, 1e-3), 1e-3, 0) and not agree(square(1.0), square(1.0, 1e-3), 1e-5, 0)
+    assert agree(square(1.0), square(-1.0), 0, 2) and not agree(square(1.0), square(-1.0), 0, 1)
 
 
 def test_evenly() -> None:

@@ -1,7 +1,5 @@
-"""The command, in a process of its own and in this one."""
+"""The command ``benchmark``, in a separate process and in this one."""
 
-import dataclasses
-import inspect
 import json
 from pathlib import Path
 
@@ -10,8 +8,8 @@ import torch
 from huggingface_hub import constants
 
 from red_lightning.__main__ import main
-from red_lightning.benchmark import CASES, report
-from red_lightning.benchmark.settings import Settings
+from red_lightning.benchmark import CASES, benchmark_report
+from red_lightning.benchmark.benchmark_settings import Settings
 from red_lightning.cli.benchmark import benchmark
 from tests.cli.commands import imported_by, run_apart
 
@@ -21,9 +19,9 @@ def test_a_case_is_printed_and_written(tmp_path: Path) -> None:
     done = run_apart(tmp_path, "benchmark", "--cases", "checkpoint_bytes,many_edits", *options)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "checkpoint_bytes: the files that a run leaves" in done.stdout
-    assert "3 different edits" in done.stdout
-    assert "each row of a mixed batch has the logits of a batch with its edit alone: holds" in done.stdout
+    assert "checkpoint_bytes: size of a run's checkpoint and adapter" in done.stdout
+    assert "3 different adapters" in done.stdout
+    assert "each row has the logits of a batch with its adapter alone: holds" in done.stdout
     assert done.stdout.splitlines()[-1] == "wrote out.json"
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert {*written} == {"machine", "versions", "settings", "cases"}
@@ -49,9 +47,9 @@ def test_the_list_is_quick() -> None:
     ("given", "chosen"),
     [
         ("all", [*CASES]),
-        ("all,load_time", [*CASES]),
+        ("all,many_edits", [*CASES]),
         ("step_time, all", [*CASES]),
-        ("load_time,step_time,load_time", ["load_time", "step_time"]),
+        ("many_edits,step_time,many_edits", ["many_edits", "step_time"]),
     ],
 )
 def test_which_cases_run(given: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +59,14 @@ def test_which_cases_run(given: str, chosen: list[str], monkeypatch: pytest.Monk
         ran.extend(names)
         return True
 
-    monkeypatch.setattr(report, "run_cases", run)
+    monkeypatch.setattr(benchmark_report, "run_cases", run)
     benchmark([given])
     assert ran == chosen
 
 
 def test_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     for sound in (True, False):
-        monkeypatch.setattr(report, "run_cases", lambda *args, sound=sound: sound)
+        monkeypatch.setattr(benchmark_report, "run_cases", lambda *args, sound=sound: sound)
         if sound:
             assert main(["benchmark", "--cases", "step_time"]) == 0
         else:
@@ -87,8 +85,8 @@ def test_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
         ("e2e_decoding", "e2e_path"),
         ("glue_training", "roberta_tokenizer"),
         ("glue_training", "glue_path"),
-        ("packed_conversations", "llama_tokenizer"),
-        ("packed_conversations", "ultrafeedback_path"),
+        ("instruction_tuning", "llama_tokenizer"),
+        ("instruction_tuning", "ultrafeedback_path"),
     ],
 )
 def test_what_is_missing_is_named_by_its_option(case: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,10 +107,11 @@ def test_a_tokenizer_is_no_backbone(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err.startswith(sentence)
 
 
-def test_the_options_are_the_settings() -> None:
-    options = {name: option.default for name, option in inspect.signature(benchmark).parameters.items()}
-    settings = {field.name: field.default for field in dataclasses.fields(Settings)}
-    assert {name: default for name, default in options.items() if name not in ("cases", "output")} == settings
+def test_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Settings] = []
+    monkeypatch.setattr(benchmark_report, "run_cases", lambda names, settings, output: given.append(settings) or True)
+    assert main(["benchmark", "--rounds", "7", "--dtype", "bfloat16", "--glue_path", "folder"]) == 0
+    assert given == [Settings(rounds=7, dtype="bfloat16", glue_path="folder")]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Bytes that can be counted by hand."""
 
+import os
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
-from red_lightning.benchmark.memory import held_bytes, peak_bytes, saved_bytes
+from red_lightning.benchmark.memory import held_bytes, peak_bytes, saved_bytes, without_lines
 
 KB = 4 * 1000
 
@@ -23,6 +24,13 @@ def test_the_peak_is_the_most_that_is_held_at_once() -> None:
 def test_the_profiler_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     peak_bytes(lambda: print("something is wrong", file=sys.stderr), "cpu")
     assert capfd.readouterr().err == "something is wrong\n"
+
+
+def test_lines_are_dropped_by_their_beginning(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyError), without_lines("USDT:"):
+        os.write(2, b"USDT: started\nan error\n USDT: is in the middle\n")
+        raise KeyError
+    assert capfd.readouterr().err == "an error\n USDT: is in the middle\n"
 
 
 def test_what_a_forward_pass_keeps_is_counted_once_and_without_weights() -> None:
