@@ -21,7 +21,7 @@ from red_lightning.benchmark.measure import Table
 from red_lightning.benchmark.memory import peak_bytes
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.random_models import SHAPES, Shape, given_by, random_task, shape_of, tokenizer_of
-from red_lightning.benchmark.training_steps import Steps, evenly, on
+from red_lightning.benchmark.training_steps import Steps, evenly, on, total_loss
 from red_lightning.data import E2E
 from red_lightning.data.collation import IGNORED, collate_for_loss
 from red_lightning.methods import RED
@@ -64,7 +64,7 @@ def e2e_training(settings: Settings) -> Iterator[Table]:
         chosen = evenly(sample, TIMED[settings.size])
         padded = [plain.batch(rows) for rows in chosen]
         if not options:
-            steps[AUTHORS] = Steps(plain.learned, partial(plain.loss, twice=True), padded)
+            steps[AUTHORS] = Steps(plain.learned, plain.loss, padded)
         batches = [_small(collate(rows), plain.model, settings) for rows in chosen]
         steps[name] = Steps(task.trainable_parameters().values(), loss, batches)
         same &= _equal([loss(batch) for batch in batches], [plain.loss(batch) for batch in padded], 1e-5)
@@ -95,16 +95,10 @@ def e2e_evaluation(settings: Settings) -> Iterator[Table]:
         AUTHORS: (plain.loss, [plain.batch(rows[first : first + BATCH]) for first in range(0, len(rows), BATCH)]),
         ONCE: (partial(_loss, task), [_small(collate(own), plain.model, settings) for own in sample]),
     }
-
-    @torch.inference_mode()
-    def total_loss(name: str) -> Tensor:
-        loss, own = ways[name]
-        return torch.stack([loss(batch) * (batch["labels"] >= 0).sum() for batch in own]).sum()
-
-    same = _equal([total_loss(AUTHORS)], [total_loss(ONCE)], 1e-6)
+    same = _equal([total_loss(*ways[ONCE])], [total_loss(*ways[AUTHORS])], 1e-6)
     yield Table(
         f"{len(rows)} of {total:,} rows; {shape.model}",
-        {name: partial(total_loss, name) for name in ways},
+        {name: partial(total_loss, *way) for name, way in ways.items()},
         "row",
         len(rows),
         {f"tokens computed for {total:,} rows": {AUTHORS: float(total * plain.longest), ONCE: computed}},
@@ -161,16 +155,10 @@ class Plain:
         ids, labels = (pad(made[name], (0, missing), value=v) for name, v in (("input_ids", 0), ("labels", IGNORED)))
         return _small({"input_ids": ids, "labels": labels}, self.model, self.settings)
 
-    def loss(self, batch: dict[str, Tensor], twice: bool = False) -> Tensor:
-        """Return the loss from the logits of all tokens.
-
-        Args:
-            batch: The result of :meth:`batch`.
-            twice: Whether the model computes its own loss as well, as in the authors' training code.
-        """
-        labels = batch["labels"]
-        logits = self.model(input_ids=batch["input_ids"], labels=labels if twice else None, use_cache=False).logits
-        return cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of a :meth:`batch` from the logits of all tokens."""
+        logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
+        return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
 
 
 def _loss(task: DataToText, batch: dict[str, Any]) -> Tensor:

@@ -69,6 +69,12 @@ def agree(ours: Steps, plain: Steps, loss: float, gradient: float) -> bool:
     return bool(apart <= gradient) and torch.allclose(losses[0], losses[1], rtol=loss, atol=0)
 
 
+@torch.no_grad()
+def total_loss(loss: Callable[[Any], Tensor], batches: Iterable[dict[str, Any]]) -> Tensor:
+    """Return the sum of the losses of all labels. ``loss`` returns the mean of a batch."""
+    return torch.stack([loss(batch) * (batch["labels"] >= 0).sum() for batch in batches]).sum()
+
+
 def evenly(items: Sequence[Any], number: int) -> list[Any]:
     """Return a number of items at even distances, or all items if there are fewer."""
     number = min(number, len(items))

@@ -82,6 +82,7 @@ def test_checkpoint_bytes() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_glue_training(tiny: Settings) -> None:
     rows = measured("glue_training", tiny, checks=1)
     for task in ("mrpc", "cola", "rte", "stsb"):
@@ -129,8 +130,7 @@ def test_the_authors_way_pads_rows_and_has_the_loss_of_each_target(tiny: Setting
         tokens = torch.tensor([[token % plain.model.config.vocab_size for token in (*row["source"], *row["target"])]])
         logits = plain.model(input_ids=tokens).logits[0, len(row["source"]) - 1 : -1]
         losses.append(cross_entropy(logits, tokens[0, len(row["source"]) :], reduction="none"))
-    for twice in (True, False):
-        assert plain.loss(batch, twice).item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
+    assert plain.loss(batch).item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
     assert sum(vector.numel() for vector in plain.learned) == 2 * shape.layers * shape.width
 
 

@@ -109,7 +109,12 @@ def test_a_tokenizer_is_no_backbone(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Settings] = []
-    monkeypatch.setattr(benchmark_report, "run_cases", lambda names, settings, output: given.append(settings) or True)
+
+    def run(names: list[str], settings: Settings, output: object) -> bool:
+        given.append(settings)
+        return True
+
+    monkeypatch.setattr(benchmark_report, "run_cases", run)
     assert main(["benchmark", "--rounds", "7", "--dtype", "bfloat16", "--glue_path", "folder"]) == 0
     assert given == [Settings(rounds=7, dtype="bfloat16", glue_path="folder")]
 
