@@ -143,7 +143,7 @@ def test_a_cell_runs_or_says_why_not(
     method, folder = method_of(name, tmp_path), backbones(family)
     record = record_of(build(family).config)
     assert record is not None
-    if reason := type(method).limit(record, getattr(tasks, task_name).has_head):
+    if reason := type(method).limit(record, getattr(tasks, task_name).has_head()):
         with pytest.raises(UsageError, match=f"^model.method {name} ") as caught:
             task_of(task_name, folder, method)
         assert reason in str(caught.value)

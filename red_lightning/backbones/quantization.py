@@ -109,16 +109,3 @@ def backbone_of(record: Mapping[str, Any]) -> str:
     """
     quantization = record.get("quantization")
     return f"'{record['backbone']}'" + (f" quantized to {quantization}" if quantization else "")
-
-
-def refuse_division(backbone_is_quantized: bool) -> None:
-    """Refuse to divide quantized weights over processes: their scales would not be divided with them.
-
-    Raises:
-        UsageError: They are quantized.
-    """
-    if backbone_is_quantized:
-        raise UsageError(
-            "a quantized backbone cannot be sharded; leave model.backbone_options.quantization out, or "
-            "give --trainer.strategy ddp, with which each process holds all of it"
-        )

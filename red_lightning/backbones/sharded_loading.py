@@ -9,8 +9,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from red_lightning.backbones.loading import BackboneOptions, Source
-from red_lightning.backbones.quantization import refuse_division
-from red_lightning.backbones.sharding import refuse_compiled
+from red_lightning.backbones.sharding import refuse_sharding
 from red_lightning.backbones.weight_files import Place, find_places
 from red_lightning.compat.weight_initialization import can_compute_buffers, compute_buffers, keeps_some_in_float32
 
@@ -40,8 +39,7 @@ def load_sharded(
     Raises:
         UsageError: The backbone cannot be loaded, or is to be quantized or compiled.
     """
-    refuse_division(options.quantization is not None)
-    refuse_compiled(options.compile)
+    refuse_sharding(options.quantization is not None, options.compile)
     backbone = load(meta=True)
     in_parts = _one_dtype(backbone, options) and can_compute_buffers(backbone)
     places = find_places(source, backbone) if in_parts else None

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, distributed, nn
 
-from red_lightning.backbones.quantization import is_quantized, refuse_division
+from red_lightning.backbones.quantization import is_quantized
 from red_lightning.compat.wrapped_names import unwrapped
 from red_lightning.errors import UsageError
 from red_lightning.families import architecture_of
@@ -24,8 +24,7 @@ def blocks(backbone: nn.Module) -> list[nn.Module]:
     Raises:
         UsageError: The family has no record of what its blocks are called, or the weights are quantized, or compiled.
     """
-    refuse_division(is_quantized(backbone))
-    refuse_compiled(is_compiled(backbone))
+    refuse_sharding(is_quantized(backbone), is_compiled(backbone))
     pattern = architecture_of(backbone.config).block_pattern()
     return [module for name, module in backbone.named_modules() if pattern.fullmatch(name)]
 
@@ -35,17 +34,22 @@ def is_compiled(backbone: nn.Module) -> bool:
     return getattr(backbone, "blocks_are_compiled", False) is True
 
 
-def refuse_compiled(backbone_is_compiled: bool) -> None:
-    """Refuse to divide the weights of a compiled backbone over processes, which its kernels know nothing of.
+def refuse_sharding(quantized: bool = False, compiled: bool = False) -> None:
+    """Refuse to shard a backbone that cannot be.
+
+    Args:
+        quantized: Whether its weights are quantized: their scales would not be sharded with them.
+        compiled: Whether its blocks are compiled: the kernels expect all weights.
 
     Raises:
-        UsageError: It is compiled.
+        UsageError: It is quantized or compiled.
     """
-    if backbone_is_compiled:
-        raise UsageError(
-            "a compiled backbone cannot be sharded; leave model.backbone_options.compile out, or give "
-            "--trainer.strategy ddp, with which each process holds all of it"
-        )
+    for refused, state, option in ((quantized, "quantized", "quantization"), (compiled, "compiled", "compile")):
+        if refused:
+            raise UsageError(
+                f"a {state} backbone cannot be sharded; leave model.backbone_options.{option} out, or give "
+                "--trainer.strategy ddp, with which each process holds all of it"
+            )
 
 
 def generate_in_step(backbone: nn.Module) -> None:

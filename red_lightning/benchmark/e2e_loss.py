@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from red_lightning.benchmark.benchmark_settings import Settings
 from red_lightning.benchmark.measure import Table
 from red_lightning.benchmark.memory import peak_bytes
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.random_models import SHAPES, Shape, given_by, random_task, shape_of, tokenizer_of
-from red_lightning.benchmark.training_steps import Steps, evenly, on, total_loss
+from red_lightning.benchmark.training_steps import Steps, evenly, loss_of_all_logits, on, total_loss
 from red_lightning.data import E2E
 from red_lightning.data.collation import IGNORED, collate_for_loss
 from red_lightning.methods import RED
@@ -157,8 +157,7 @@ class Plain:
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the loss of a :meth:`batch` from the logits of all tokens."""
-        logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits[:, :-1]
-        return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+        return loss_of_all_logits(self.model, batch["input_ids"], batch["labels"])
 
 
 def _loss(task: DataToText, batch: dict[str, Any]) -> Tensor:

@@ -22,10 +22,8 @@ from red_lightning.benchmark.random_models import build, shape_of, token_ids
 from red_lightning.benchmark.training_steps import Steps, agree, loss_of_all_logits
 from red_lightning.data.collation import IGNORED
 from red_lightning.editing.surgery import shared_copy
-from red_lightning.efficiency.compiling import compile_blocks, require_compiler
-from red_lightning.efficiency.fused_kernels import require_kernels
 from red_lightning.efficiency.loss_head import label_losses
-from red_lightning.efficiency.preparation import prepare
+from red_lightning.efficiency.preparation import prepare, require_options
 from red_lightning.errors import UsageError
 from red_lightning.methods import RED
 
@@ -121,11 +119,8 @@ def red_way(model: Any, options: BackboneOptions, settings: Settings) -> Way:
     Raises:
         UsageError: The machine lacks what the options need.
     """
-    require_kernels(options.kernels, model.config.model_type, options.compile)
-    require_compiler(options.compile)
+    require_options(options, model.config.model_type)
     prepare(model, options)
-    if options.compile:
-        compile_blocks(model)
     labels = token_ids(shape_of("llama", settings), settings)
     labels[:, 0] = IGNORED  # no token precedes the first
     places = (labels >= 0).nonzero().T

@@ -12,15 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.benchmark.benchmark_settings import Settings
 from red_lightning.benchmark.measure import Table
 from red_lightning.benchmark.random_models import given_by, random_task, shape_of, tokenizer_of
-from red_lightning.benchmark.training_steps import Steps, evenly, on, total_loss
+from red_lightning.benchmark.training_steps import Steps, evenly, loss_of_all_logits, on, total_loss
 from red_lightning.data import GLUE, UltraFeedback
-from red_lightning.data.collation import IGNORED
 from red_lightning.data.packing import balanced, collate_packed, collate_padded
 from red_lightning.methods import RED
 from red_lightning.tasks import Classification, InstructionTuning
@@ -114,9 +112,8 @@ def instruction_tuning(settings: Settings) -> Iterator[Table]:
     packs = balanced([data.length(row) for row in chosen], len(few))
 
     def plain(batch: dict[str, Any]) -> Tensor:
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        logits = task.backbone(**inputs, use_cache=False).logits[:, :-1]
-        return cross_entropy(logits.flatten(0, 1).float(), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+        mask = batch["attention_mask"]
+        return loss_of_all_logits(task.backbone, batch["input_ids"], batch["labels"], attention_mask=mask)
 
     def ours(batch: dict[str, Any]) -> Tensor:
         return task.training_step(batch, 0)

@@ -19,6 +19,7 @@ from red_lightning.benchmark.measure import Table
 from red_lightning.benchmark.memory import saved_bytes
 from red_lightning.benchmark.plain import apply_plain_edits
 from red_lightning.benchmark.random_models import build, shape_of, token_ids
+from red_lightning.data.collation import IGNORED
 from red_lightning.editing.surgery import shared_copy
 from red_lightning.efficiency.recomputation import recompute_selectively
 from red_lightning.methods import IA3, RED, LoRA, Method
@@ -171,10 +172,18 @@ def _loss(name: str, settings: Settings) -> Callable[[Any, Tensor], Tensor]:
     return of_classes if name == "roberta" else loss_of_all_logits
 
 
-def loss_of_all_logits(model: Any, ids: Tensor) -> Tensor:
-    """Return the cross-entropy of the next tokens, from the float32 logits of every position."""
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-    return cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+def loss_of_all_logits(model: Any, ids: Tensor, labels: Tensor | None = None, **inputs: Tensor) -> Tensor:
+    """Return the cross-entropy of the next tokens, from the float32 logits of every position.
+
+    Args:
+        model: A decoder.
+        ids: Tokens: int64, shape (rows, tokens).
+        labels: The same, with :data:`~red_lightning.data.collation.IGNORED` where there is no loss. None for ``ids``.
+        **inputs: Further inputs, such as ``attention_mask``.
+    """
+    logits = model(input_ids=ids, **inputs, use_cache=False).logits[:, :-1]
+    labels = ids if labels is None else labels
+    return cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
 
 
 def _loss_without_logits(model: Any, ids: Tensor) -> Tensor:

@@ -45,10 +45,10 @@ def alpaca_eval(
     rate to results.json. Each answer is kept in answers.jsonl and each of the judge's replies in replies.jsonl when it
     is there: the same command goes on where it was stopped, and asks again for what failed. The judge is any
     OpenAI-compatible endpoint, which is asked by one of the annotators of the package alpaca_eval. A prompt that is
-    longer than the model reads gets an empty answer, which is flagged, counted and judged.
+    longer than the model reads gets an empty answer, which is flagged, counted and judged. Judgments that
+    exist are counted again by --annotations.
 
-    For example: evaluate --suite alpaca_eval runs/mine --judge.model NAME --judge.base_url http://localhost:8000/v1
-    --judge.key_variable null. Judgments that exist are counted again by --annotations.
+        evaluate --suite alpaca_eval runs/red --judge.model ID --judge.base_url http://host/v1 --judge.key_variable null
 
     Args:
         model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of

@@ -44,8 +44,7 @@ def mt_bench(
     Its grades go to model_judgment/, their means to results.json, and those of the first turn to radar.png. A prompt
     that is longer than the model reads gets an empty answer, which is flagged, counted and graded.
 
-    For example: evaluate --suite mt_bench runs/mine --judge.model NAME --judge.base_url http://localhost:8000/v1
-    --judge.key_variable null.
+        evaluate --suite mt_bench runs/red --judge.model ID --judge.base_url http://host/v1 --judge.key_variable null
 
     Args:
         model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of

@@ -34,7 +34,7 @@ def open_llm(
     5; the table shows them beside Table 18. The scores, all other metrics, the versions of the tasks and the settings
     go to open_llm.json, task by task: the same command goes on where it was stopped. Needs the extra `evaluation`.
 
-    For example: evaluate --suite open_llm runs/mine --tasks truthfulqa arc
+        evaluate --suite open_llm runs/mine --tasks truthfulqa arc
 
     Args:
         model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of

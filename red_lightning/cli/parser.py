@@ -55,7 +55,7 @@ class RedParser(LightningArgumentParser):
         self.examples = tuple(examples)
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """Return the help, with each example on a line of its own: argparse would join them to a paragraph."""
+        """Return the help, with its examples line by line: argparse would join them to a paragraph."""
         shown = "".join(f"  python -m red_lightning {example}\n" for example in self.examples)
         return super().format_help(*args, **kwargs) + (f"\nexamples:\n{shown}" if shown else "")
 

@@ -73,10 +73,9 @@ class MovedModules(MetaPathFinder, Loader):
 
         def look_up(name: str) -> Any:
             for place in places if not name.startswith("__") else ():
-                found = getattr(import_module(place), name, None)
-                if found is not None:
+                if hasattr(module := import_module(place), name):
                     warnings.warn(f"{old}.{name} has moved to {place}.{name}", FutureWarning, stacklevel=2)
-                    return found
+                    return getattr(module, name)
             raise AttributeError(f"module '{old}' has no attribute '{name}'")
 
         module.__dict__["__getattr__"] = look_up

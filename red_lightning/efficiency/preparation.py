@@ -29,21 +29,34 @@ def prepared(
         UsageError: A compiler, a library of kernels or a GPU is missing, which is found before anything is loaded; or
             the model does not support one of the options.
     """
-    require_kernels(options.kernels, source.config.model_type, options.compile)
-    if not meta:
-        require_compiler(options.compile)
+    require_options(options, source.config.model_type, meta)
     model = load(source, options, *arguments, meta=meta)
     try:
-        prepare(model, options)
-        if options.compile and not meta:
-            compile_blocks(model)
+        prepare(model, options, meta)
     except (ValueError, ImportError, RuntimeError) as error:
         raise UsageError(f"the backbone '{source.name}' cannot be loaded: {first_line(error)}") from error
     return model
 
 
-def prepare(model: Any, options: BackboneOptions) -> None:
-    """Let forward passes use kernels and keep less. Checkpointing is not reentrant, for frozen embeddings."""
+def require_options(options: BackboneOptions, model_type: str, meta: bool = False) -> None:
+    """Refuse options that this machine or the model family does not support, before a model is loaded.
+
+    Raises:
+        UsageError: A compiler, a library of kernels or a GPU is missing, or the family has no kernels.
+    """
+    require_kernels(options.kernels, model_type, options.compile)
+    if not meta:
+        require_compiler(options.compile)
+
+
+def prepare(model: Any, options: BackboneOptions, meta: bool = False) -> None:
+    """Let forward passes use kernels and keep less. Checkpointing is not reentrant, for frozen embeddings.
+
+    Args:
+        model: A Hugging Face model whose options :func:`require_options` does not refuse.
+        options: Which fast paths it takes.
+        meta: Whether it has no weights; nothing is compiled then.
+    """
     if options.strict:
         require_equal(model)
     fuse(model, options.kernels)
@@ -53,3 +66,5 @@ def prepare(model: Any, options: BackboneOptions) -> None:
     if options.gradient_checkpointing:
         (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()  # 5.2x
         model.disable_input_require_grads()  # else blocks before the first edit would be computed again, for nothing
+    if options.compile and not meta:
+        compile_blocks(model)

@@ -19,7 +19,7 @@ def sequence_classifier(
 
     Args:
         config: The backbone's configuration.
-        pooling: Which representation stands for a text.
+        pooling: Pooling of the head.
         head: The head's tensors, such as ``out_proj.weight``.
         labels: The classes in the order of their numbers; empty for a number.
 

@@ -28,7 +28,7 @@ RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 class RepresentationEditor(Learned):
     """Edit one site: ``h2 = scaling * h1 + bias`` (paper, equation 3), with one trainable number each per column.
 
-    The vectors are float32 whatever the backbone's dtype, and the edit is computed in float32 and rounded once. In
+    The vectors are float32 with any dtype of the backbone, and the edit is computed in float32 and rounded once. In
     bfloat16 a scaling would never leave 1, because its neighbour there is 1.0078.
 
     Args:

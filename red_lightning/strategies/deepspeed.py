@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.precision import DeepSpeedPrecision, Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from red_lightning.backbones.sharding import generate_in_step, is_compiled, refuse_compiled, trained
+from red_lightning.backbones.sharding import generate_in_step, is_compiled, refuse_sharding, trained
 from red_lightning.compat.strategy_hooks import StartsEngine
 from red_lightning.compat.zero_optimizer import (
     fill_state,
@@ -80,7 +80,7 @@ class DeepSpeed(OneFile, StartsEngine):
         read_settings_again(self)
         super().setup(trainer)
         if self.zero_stage_3:
-            refuse_compiled(is_compiled(self._task.backbone))
+            refuse_sharding(compiled=is_compiled(self._task.backbone))
             generate_in_step(self._task.backbone)
 
     def start_training(self, model: nn.Module) -> None:

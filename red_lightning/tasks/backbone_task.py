@@ -67,7 +67,7 @@ class BackboneTask(TaskModule):
         self.optimizer_name, self.adam_epsilon, self.decay_towards = optimizer, adam_epsilon, decay_towards
         self.schedule, self.warmup_steps, self.warmup_ratio = schedule, warmup_steps, warmup_ratio
         self.source = find(backbone, backbone_options)
-        method.refuse(self.source.config, self.has_head)
+        method.refuse(self.source.config, self.has_head())
         self.tokenizer = load_tokenizer(self.source, backbone_options, self.needs_eos)
         self.backbone: Any = None
         self.backbone_fingerprint, self.restored = "", False
@@ -81,8 +81,6 @@ class BackboneTask(TaskModule):
     """The data modules that the task can read."""
     needs_eos = True
     """Whether texts must end with EOS."""
-    has_head: bool = False
-    """Whether a classification head is trained besides the method's parameters."""
     validation_metrics: tuple[str, ...] = ()
     """What validation logs, by which a checkpoint can be chosen."""
     smaller_is_better: tuple[str, ...] = ("val_loss",)
@@ -104,6 +102,11 @@ class BackboneTask(TaskModule):
     @abstractmethod
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load the pretrained model (without weights if ``meta``)."""
+
+    @classmethod
+    def has_head(cls) -> bool:
+        """Return whether the task trains a head besides the method's parameters: whether it has a ``build_head``."""
+        return cls.build_head is not BackboneTask.build_head
 
     def build_head(self, meta: bool = False) -> None:
         """Make what is trained on top of the backbone (nothing, unless a task has a head)."""
@@ -211,11 +214,7 @@ class BackboneTask(TaskModule):
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch["step_weight"])
 
     def recall(self, record: Mapping[str, Any]) -> None:
-        """Learn from a checkpoint's record what it was trained for, before the data are read.
-
-        Args:
-            record: What :meth:`record` returned then.
-        """
+        """Learn from the :meth:`record` of a checkpoint what it was trained for, before the data are read."""
         self.held_out_by = record.get("held_out_by", {})
 
     def record(self) -> dict[str, Any]:

@@ -34,8 +34,6 @@ class Classification(ClassifierTask):
     needs_eos = False
     unedited = "untrained head"
 
-    has_head = True
-
     def __init__(
         self,
         backbone: str,

@@ -27,8 +27,8 @@ Batch = Mapping[str, Any]
 class InstructionTuning(BackboneTask):
     """Answer instructions with a decoder (paper, section 4.4). The loss is on the tokens that have labels.
 
-    Every label has the same weight, whatever the batches, micro-batches and processes. Validation and test log the loss
-    per label in nats (``val_loss``) and its exponential (``val_perplexity``). Predict generates answers.
+    Every label has the same weight, independent of batches, micro-batches and processes. Validation and test
+    log the loss per label in nats (``val_loss``) and its exponential (``val_perplexity``). Predict generates answers.
 
     Args:
         backbone: Hub id or folder of the pretrained model.

@@ -19,6 +19,7 @@ from transformers import (
 from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.errors import UsageError
 from red_lightning.methods import HeadOnly
+from red_lightning.tasks import Classification, ClassifierTask, DataToText, TextToTextClassification
 from tests.backbones_zoo import save_backbone
 from tests.labeled import (
     CLASSIFIERS,
@@ -179,3 +180,14 @@ def test_backbones_that_cannot_be_read_this_way_are_refused(t5_folder: Path, tmp
     distilbert = make_classifier(save_backbone("distilbert", tmp_path / "distilbert"), head=HeadOptions("pooler"))
     with pytest.raises(UsageError, match="no pooler"):
         make_trainer(tmp_path).fit(distilbert, datamodule=make_labeled_data(tmp_path))
+
+
+def test_a_task_has_a_head_if_it_builds_one() -> None:
+    """HeadOnly trains in a user's own task with a head, which need not extend ``Classification``."""
+
+    class Ranking(ClassifierTask):
+        def build_head(self, meta: bool = False) -> None:
+            self.head = torch.nn.Linear(8, 1)
+
+    assert Ranking.has_head() and HeadOnly.limit(None, Ranking.has_head()) == ""
+    assert Classification.has_head() and not TextToTextClassification.has_head() and not DataToText.has_head()
