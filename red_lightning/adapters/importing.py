@@ -13,6 +13,7 @@ from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.backbones import loading
 from red_lightning.backbones.fingerprint import fingerprint, summary
 from red_lightning.errors import UsageError
+from red_lightning.families import record_of
 
 
 def import_edits(
@@ -77,7 +78,8 @@ def _task(config: Any) -> str:
         return "TextToTextClassification"
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "Classification"
-    return "DataToText" if config.model_type == "gpt2" else "InstructionTuning"
+    record = record_of(config)
+    return record.released_task if record and record.released_task else "InstructionTuning"
 
 
 def _read_head(classifier: Path | None, source: loading.Source, task: str) -> dict[str, Tensor]:
@@ -94,7 +96,9 @@ def _about(task: str, labels: list[str] | None, head: Mapping[str, Tensor]) -> d
         return {"labels": labels, "targets": "number", "max_new_tokens": 5}
     if task != "Classification":
         if labels is not None:
-            raise UsageError("labels are of a classifier or a T5, but this backbone writes free text; leave them out")
+            raise UsageError(
+                "labels are for a classifier or an encoder-decoder, but this backbone generates free text; omit them"
+            )
         return {}
     if not head:
         return {"labels": labels, "head": None}

@@ -17,6 +17,7 @@ from transformers.utils import logging
 from red_lightning import hub
 from red_lightning.backbones.quantization import Dtype, Quantization, check_format, quantization_config
 from red_lightning.errors import UsageError, first_line
+from red_lightning.families import record_of
 
 Kernels = Literal["liger"]
 """The libraries of fused kernels."""
@@ -181,8 +182,8 @@ def load_encoder(source: Source, options: BackboneOptions, keep_pooler: bool, me
     model = _load(AutoModel, source, options, meta, "" if keep_pooler else "pooler.")
     if not keep_pooler and isinstance(getattr(model, "pooler", None), nn.Module):
         model.pooler = None
-    if getattr(model.config, "attention_type", None) == "block_sparse":  # BigBird
-        model.set_attention_type("original_full")  # what it would change to for good at the first batch of short texts
+    if (record := record_of(source.config)) and record.after_loading:
+        record.after_loading(model)
     if hasattr(model.config, "reference_compile"):
         model.config.reference_compile = False  # torch.compile would not notice that a hook comes or goes
     return model.train()

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from red_lightning import hub
 from red_lightning.backbones.loading import Source
-
-_IN_FILES = {"lm_head.weight": "embed_out.weight"}
-"""Names in published files that transformers changed since (GPT-NeoX)."""
+from red_lightning.families import record_of
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -43,10 +41,12 @@ def find_places(source: Source, backbone: nn.Module) -> dict[str, Place] | None:
     except (SafetensorError, OSError, ValueError, KeyError):
         return None  # loading it whole says what is wrong
     prefix = f"{backbone.base_model_prefix}."
+    record = record_of(source.config)
+    older = record.older_tensors if record else {}
     places: dict[Tensor, Place] = {}
     tensors = backbone.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
-        for key in (name, prefix + name, name.removeprefix(prefix), _IN_FILES.get(name)):
+        for key in (name, prefix + name, name.removeprefix(prefix), older.get(name)):
             if key is not None and shapes.get(key) == list(tensor.shape):
                 places.setdefault(tensor, files[key])
                 break

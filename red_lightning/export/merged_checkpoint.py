@@ -25,21 +25,10 @@ from red_lightning.export.equivalents import Form, forms, older_names
 from red_lightning.export.folding import INSTEAD, Folding, open_folding
 from red_lightning.export.sequence_classifiers import sequence_classifier
 from red_lightning.export.weight_shards import write_shards
+from red_lightning.families import ARCHITECTURES
 
 DECODING = ("num_beams", "length_penalty", "no_repeat_ngram_size", "repetition_penalty", "max_new_tokens")
 """What of a run's decoding the generation config of transformers has a place for, besides sampling."""
-
-IN_LLAMA_CPP = (
-    "GPT2LMHeadModel",
-    "GPTNeoXForCausalLM",
-    "GemmaForCausalLM",
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Phi3ForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-)
-"""Decoders that llama.cpp runs. Biases that a family does not have by itself it reads in Llama's alone."""
 
 
 class Merged(NamedTuple):
@@ -103,8 +92,8 @@ def export_merged(
     The weights are read one at a time, folded in float32, and rounded once to ``dtype``; in memory are at most those
     of one file that is written (see :func:`~red_lightning.backbones.weight_streaming.open_weights` for backbones of
     other files than safetensors, and quantized ones, whose weights become 16-bit). Where the architecture has no bias
-    for what an edit adds, its configuration is given one, or an equivalent architecture takes its place: Llama,
-    Mistral, Qwen 2 and Phi-3 become a Llama with ``mlp_bias`` or ``attention_bias``, whose other biases are zero.
+    for what an edit adds, its configuration switches biases on, or the equivalent in the family's record takes its
+    place (for a Mistral, a Llama with ``mlp_bias`` or ``attention_bias``). The biases that no edit needs are zero.
 
     A classifier becomes the family's own ``...ForSequenceClassification`` where that computes the same, else its
     backbone alone, with the head beside it in ``head.safetensors``. A model tuned on the paper's prompts gets them as
@@ -218,9 +207,12 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _require_llama_cpp(target: _Target) -> None:
     way = "; export the merged model for another server (--format merged)"
-    if target.name not in IN_LLAMA_CPP:
-        raise UsageError(f"llama.cpp takes no {target.name}, but {', '.join(IN_LLAMA_CPP)}{way}")
-    if target.form.note and target.name != "LlamaForCausalLM":
+    reads = {kind: biases for record in ARCHITECTURES for kind, biases in record.llama_cpp.items()}
+    model_type: str = target.form.config.model_type
+    if target.form.auto is not AutoModelForCausalLM or model_type not in reads:
+        known = ", ".join(sorted(reads))
+        raise UsageError(f"llama.cpp does not run a {target.name}, but decoders of the model types {known}{way}")
+    if target.form.note and not reads[model_type]:
         raise UsageError(f"llama.cpp does not read the biases of {target.form.note}{way}")
 
 

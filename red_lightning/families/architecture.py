@@ -68,6 +68,24 @@ class FusedFFN:
     norm: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Equivalent:
+    """Another architecture of transformers that computes what a model type computes and can have more biases.
+
+    Attributes:
+        name: What people call it.
+        model_type: Its model type.
+        fields: Fields of the configuration that it shares with the model type.
+        parts: Maps its configuration to the linears that replace a fused linear: for the name of the fused linear, the
+            names and output columns of the linears. None where it fuses what the model type fuses.
+    """
+
+    name: str
+    model_type: str
+    fields: tuple[str, ...]
+    parts: Callable[[Any], Mapping[str, tuple[tuple[str, int], ...]]] | None = None
+
+
 SWIGLU = FusedFFN("LigerSwiGLUMLP", "silu")
 # Gemma's norms multiply by 1 + weight, before they round.
 GEGLU = FusedFFN("LigerGEGLUMLP", "gelu_pytorch_tanh", {"offset": 1.0, "casting_mode": "gemma"})
@@ -97,8 +115,13 @@ class Architecture:
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
         classifiers: For a model type, its sequence classifier in transformers, into which a trained head merges.
         fused_ffns: For a model type, the fused modules that compute its FFNs and norms.
-        as_llama: The model types that compute what a Llama computes, into whose biases an edit can merge, and whether
-            they fuse query, key and value, and gate and up.
+        equivalents: For a model type, the architecture into which an edit merges where the model type has no biases.
+        llama_cpp: The model types whose decoders llama.cpp runs, and whether it reads biases that published models of
+            the type do not have.
+        older_fields: For a field of older configurations, which servers and transformers 4 read, its name today.
+        older_tensors: For a parameter, its name in files that older versions of transformers wrote.
+        after_loading: Called with each loaded encoder, to change what the configuration cannot.
+        released_task: The task that the authors of RED trained the family for; empty where the kind of model tells it.
         no_prefix: Why learned keys and values cannot precede a text (prefix tuning); empty where they can.
         recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
             decodes, since our beam search rearranges keys and values only.
@@ -119,7 +142,12 @@ class Architecture:
     positions: Callable[[Any], int | None] | None = None
     classifiers: Mapping[str, Classifier] = field(default_factory=dict)
     fused_ffns: Mapping[str, FusedFFN] = field(default_factory=dict)
-    as_llama: Mapping[str, bool] = field(default_factory=dict)
+    equivalents: Mapping[str, Equivalent] = field(default_factory=dict)
+    llama_cpp: Mapping[str, bool] = field(default_factory=dict)
+    older_fields: Mapping[str, str] = field(default_factory=dict)
+    older_tensors: Mapping[str, str] = field(default_factory=dict)
+    after_loading: Callable[[Any], None] | None = None
+    released_task: str = ""
     no_prefix: str = ""
     recurrent: bool = False
     refuses: Callable[[Any], str] | None = None

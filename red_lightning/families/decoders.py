@@ -3,33 +3,20 @@
 from typing import Any
 
 from red_lightning.families.architecture import GEGLU, SWIGLU, Architecture, FusedFFN, Within, no_limit
+from red_lightning.families.as_llama import AS_LLAMA, AS_SPLIT_LLAMA
+from red_lightning.families.decoder_sites import (
+    BLOOM_SITES,
+    CODEGEN_SITES,
+    FUSED_SITES,
+    GPT_BLOCK,
+    LLAMA_BLOCK,
+    LLAMA_SITES,
+    NEOX_SITES,
+    OPT_SITES,
+    PHI_SITES,
+    SUMMED,
+)
 from red_lightning.families.logits_transforms import divided, scaled, softcapped
-
-LLAMA_BLOCK = r"layers\.(?P<layer>\d+)"
-GPT_BLOCK = r"h\.(?P<layer>\d+)"
-LLAMA_SITES = {
-    "ffn": Within(r"mlp\.down_proj"),
-    "attention": Within(r"self_attn\.o_proj"),
-    "query": Within(r"self_attn\.q_proj"),
-    "key": Within(r"self_attn\.k_proj"),
-    "value": Within(r"self_attn\.v_proj"),
-    "residual": Within(""),
-}
-PHI_SITES = {**LLAMA_SITES, "ffn": Within(r"mlp\.fc2"), "attention": Within(r"self_attn\.dense")}
-FUSED_SITES = {site: LLAMA_SITES[site] for site in ("ffn", "attention", "residual")}
-OPT_SITES = {**LLAMA_SITES, "ffn": Within(r"fc2"), "attention": Within(r"self_attn\.out_proj")}
-NEOX_SITES = {**FUSED_SITES, "ffn": Within(r"mlp\.dense_4h_to_h"), "attention": Within(r"attention\.dense")}
-BLOOM_SITES = {**NEOX_SITES, "attention": Within(r"self_attention\.dense")}
-CODEGEN_SITES = {**FUSED_SITES, "ffn": Within(r"mlp\.fc_out"), "attention": Within(r"attn\.out_proj")}
-# Qwen 3.5 mixes linear and full attention. Its q_proj holds the gate of the output too, so the query is no site.
-QWEN_NEXT_SITES = {
-    **FUSED_SITES,
-    "attention": Within(r"(?:self_attn\.o_proj|linear_attn\.out_proj)"),
-    "key": LLAMA_SITES["key"],
-    "value": LLAMA_SITES["value"],
-}
-
-_SUMMED = "it sums up a mixture of experts and another FFN outside of any module, so no module gives their sum"
 
 
 def _wider(fused: str) -> dict[str, str]:
@@ -62,37 +49,33 @@ DECODERS = [
             "residual": Within(""),
         },
         packs=True,
+        llama_cpp={"gpt2": False},
+        older_fields={"n_ctx": "n_positions"},
+        released_task="DataToText",
     ),
-    llama_like("Llama", ("llama",), fused_ffns={"llama": SWIGLU}),
+    llama_like("Llama", ("llama",), fused_ffns={"llama": SWIGLU}, llama_cpp={"llama": True}),
     llama_like(
         "Mistral",
         ("mistral", "ministral", "ministral3"),
         fused_ffns={"mistral": SWIGLU},
-        as_llama={"mistral": False},
+        llama_cpp={"mistral": False},
+        equivalents={"mistral": AS_LLAMA},
     ),
     llama_like(
         "Qwen 2",
         ("qwen2",),
         fused_ffns={"qwen2": SWIGLU},
-        as_llama={"qwen2": False},
+        llama_cpp={"qwen2": False},
+        equivalents={"qwen2": AS_LLAMA},
     ),  # and 2.5
-    llama_like("Qwen 3", ("qwen3",), fused_ffns={"qwen3": SWIGLU}),
-    # The state of linear attention runs through a row, so packed texts would see each other.
-    Architecture(
-        "Qwen 3.5",
-        ("qwen3_5_text",),
-        LLAMA_BLOCK,
-        "last",
-        QWEN_NEXT_SITES,
-        wider={"query": "*.self_attn.q_proj"},
-        recurrent=True,
-    ),
+    llama_like("Qwen 3", ("qwen3",), fused_ffns={"qwen3": SWIGLU}, llama_cpp={"qwen3": False}),
     # Gemma 2 and 3 normalise the outputs of attention and FFN once more: those are edited before that norm.
     llama_like(
         "Gemma",
         ("gemma", "gemma2", "gemma3_text", "vaultgemma"),
         logits=softcapped,
         fused_ffns=dict.fromkeys(("gemma", "gemma2", "gemma3_text"), GEGLU),
+        llama_cpp={"gemma": False},
     ),
     # The last layers of Gemma 3n and 4 read the keys and values of earlier ones: a site in theirs would change nothing.
     # A block of Gemma 3n returns several versions of the hidden state, so its output is no site.
@@ -113,7 +96,7 @@ DECODERS = [
         {**FUSED_SITES, "query": LLAMA_SITES["query"]},
         packs=True,
         logits=softcapped,
-        refuses=lambda config: _SUMMED if config.enable_moe_block else "",
+        refuses=lambda config: SUMMED if config.enable_moe_block else "",
     ),
     Architecture("Phi", ("phi",), LLAMA_BLOCK, "last", PHI_SITES, packs=True),
     # Phi-3's fused qkv_proj has a wide query and a narrow key and value where heads share them (grouped-query
@@ -127,13 +110,22 @@ DECODERS = [
         packs=True,
         wider=_wider("*.qkv_proj"),
         fused_ffns={"phi3": FusedFFN("LigerPhi3SwiGLUMLP", "silu")},
-        as_llama={"phi3": True},
+        equivalents={"phi3": AS_SPLIT_LLAMA},
+        llama_cpp={"phi3": False},
     ),
     # OPT builds its attention mask without the positions: packed texts would see each other.
     Architecture("OPT", ("opt",), rf"decoder\.{LLAMA_BLOCK}", "last", OPT_SITES),
     # GPT-NeoX's fused query_key_value goes head by head: no third of its columns is the query, so none is a site.
     Architecture(
-        "GPT-NeoX", ("gpt_neox",), LLAMA_BLOCK, "last", NEOX_SITES, packs=True, wider=_wider("*.query_key_value")
+        "GPT-NeoX",
+        ("gpt_neox",),
+        LLAMA_BLOCK,
+        "last",
+        NEOX_SITES,
+        packs=True,
+        wider=_wider("*.query_key_value"),
+        llama_cpp={"gpt_neox": False},
+        older_tensors={"lm_head.weight": "embed_out.weight"},
     ),
     # transformers 5.0 builds the attention masks of GPT-J, CodeGen, Falcon, StableLM and Nemotron without the
     # positions, so packed texts would see each other; 5.24 no longer does. A local layer of GPT-Neo counts places in
@@ -156,21 +148,6 @@ DECODERS = [
     llama_like("OLMo", ("olmo", "olmo2", "olmo3")),
     llama_like("Cohere", ("cohere", "cohere2"), logits=scaled),
     llama_like("Granite", ("granite",), logits=divided),
-    # Those of Granite 4 without experts; some of their blocks have a state space in the place of attention.
-    Architecture(
-        "Granite 4",
-        ("granitemoehybrid",),
-        LLAMA_BLOCK,
-        "last",
-        {
-            **LLAMA_SITES,
-            "ffn": Within(r"shared_mlp\.output_linear"),
-            "attention": Within(r"(?:self_attn\.o_proj|mamba\.out_proj)"),
-        },
-        logits=divided,
-        recurrent=True,
-        refuses=lambda config: _SUMMED if config.num_local_experts else "",
-    ),
     llama_like("SmolLM 3", ("smollm3",)),
     Architecture(
         "StarCoder 2", ("starcoder2",), LLAMA_BLOCK, "last", {**LLAMA_SITES, "ffn": Within(r"mlp\.c_proj")}, packs=True
@@ -242,18 +219,5 @@ DECODERS = [
         {**LLAMA_SITES, "ffn": Within(r"mlp\.fc2")},
         packs=True,
         logits=softcapped,
-    ),
-    # Some blocks of LFM 2 have a short convolution in the place of attention.
-    Architecture(
-        "LFM 2",
-        ("lfm2",),
-        LLAMA_BLOCK,
-        "last",
-        {
-            **LLAMA_SITES,
-            "ffn": Within(r"feed_forward\.w2"),
-            "attention": Within(r"(?:self_attn|conv)\.out_proj"),
-        },
-        recurrent=True,
     ),
 ]

@@ -1,7 +1,7 @@
 """Encoder-decoders: one record each."""
 
 from red_lightning.families.architecture import Architecture, Within, no_limit
-from red_lightning.families.decoders import OPT_SITES
+from red_lightning.families.decoder_sites import OPT_SITES
 
 _SELF = r"(?:Self|LocalSelf|TransientGlobalSelf)Attention"  # LongT5's encoder has one of the latter two
 T5_BLOCK = r"(?:encoder|decoder)\.block\.(?P<layer>\d+)"
@@ -37,17 +37,3 @@ ENCODER_DECODERS = [
     ),
     Architecture("M2M-100", ("m2m_100",), BART_BLOCK, None, PRENORM_SITES, wider=BART_WIDER),  # and NLLB
 ]
-REASONS: dict[str, str] = {
-    "switch_transformers": "it sends each token to one of several FFNs in every other block: no module's output is "
-    "the FFN's",
-    "nllb-moe": "it sends each token to some of several FFNs in every fourth block, so that no module's output is the "
-    "FFN's",
-    "led": "it pads sources to multiples of its attention window, and needs a mask of the tokens with global attention",
-    "bigbird_pegasus": "it changes its attention for good when it reads a short source, so that what it computes "
-    "depends on what it has read before",
-    "pegasus_x": "it pads a source to a multiple of its blocks, and reads it with global tokens of its own",
-    "prophetnet": "it predicts several tokens at each position, each with a hidden state of its own",
-    "fsmt": "it makes its logits within its decoder, and has two vocabularies",
-    "encoder-decoder": "it joins two models of other families, each with sites of its own",
-}
-"""Why a family has no record: by model type, what follows a colon in the error."""

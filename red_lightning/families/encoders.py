@@ -18,7 +18,7 @@ from red_lightning.families.classifier_heads import (
     XLM_CLASSIFIER,
     bert_heads,
 )
-from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES
+from red_lightning.families.decoder_sites import LLAMA_BLOCK, LLAMA_SITES
 
 BERT_BLOCK = r"encoder\.layer\.(?P<layer>\d+)"
 BERT_SITES = {
@@ -42,6 +42,16 @@ def _of_mpnet(config: Any) -> int:
     """MPNet's code has 1 for the padding's token, whatever the configuration says."""
     limit: int = config.max_position_embeddings - 2
     return limit
+
+
+def _attend_fully(model: Any) -> None:
+    """Give BigBird full attention always.
+
+    Its block-sparse attention in transformers changes to full attention at the first batch of texts of up to 704 tokens
+    (base model), and never back.
+    """
+    if model.config.attention_type == "block_sparse":
+        model.set_attention_type("original_full")
 
 
 XLM_SITES = {
@@ -79,9 +89,7 @@ ENCODERS = [
     bert_like("RemBERT", "rembert", "rembert"),
     bert_like("Megatron-BERT", "megatron-bert", "bert", PRENORM_SITES),
     Architecture("ELECTRA", ("electra",), BERT_BLOCK, "first", BERT_SITES),
-    # With full attention always (see load_encoder): transformers' block-sparse attention falls back to it at the first
-    # batch of texts of up to 704 tokens (base model), and stays there.
-    Architecture("BigBird", ("big_bird",), BERT_BLOCK, "first", BERT_SITES),
+    Architecture("BigBird", ("big_bird",), BERT_BLOCK, "first", BERT_SITES, after_loading=_attend_fully),
     Architecture("RoFormer", ("roformer",), BERT_BLOCK, "first", BERT_SITES),
     Architecture(
         "MPNet",
@@ -232,28 +240,3 @@ ENCODERS = [
         classifiers={"jina_embeddings_v3": Classifier("roberta.", ROBERTA_HEAD)},
     ),
 ]
-
-_BY_PADDING = (
-    "it computes other hidden states for a text when padding stands beside it ({why}), so that a score would depend on "
-    "which texts share a batch"
-)
-REASONS: dict[str, str] = {
-    "fnet": _BY_PADDING.format(why="its Fourier transform takes no attention mask"),
-    "convbert": _BY_PADDING.format(why="its convolution reads the padding"),
-    "nystromformer": _BY_PADDING.format(why="its convolution reads the padding"),
-    "yoso": "it approximates attention by hashing, with a CUDA kernel of its own",
-    "mra": "it approximates attention by blocks, with a CUDA kernel of its own",
-    "reformer": "it attends by random hashing, and shares activations between its reversible layers",
-    "funnel": "it shortens a text between its blocks, which layers of one width and length do not describe",
-    "longformer": "it needs a mask of the tokens with global attention, which the tasks do not make",
-    "mobilebert": "it has several FFNs in each block, in a narrower space than its hidden states",
-    "squeezebert": "it is made of grouped convolutions in place of linears",
-    "ibert": "it computes in integers, and its linears return a scale beside their output",
-    "xmod": "it needs the language of each text, which the tasks do not know",
-    "splinter": "it was pretrained to choose spans, and transformers has no classifier of it",
-    "lilt": "it needs the place of each token on a page",
-    "layoutlm": "it needs the place of each token on a page",
-    "layoutlmv2": "it needs the place of each token on a page, and its image",
-    "layoutlmv3": "it needs the place of each token on a page, and its image",
-}
-"""Why a family has no record: by model type, what follows a colon in the error."""

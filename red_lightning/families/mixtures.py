@@ -6,7 +6,7 @@ output alone. Layers with a single FFN in the same place are edited there in the
 """
 
 from red_lightning.families.architecture import Architecture, Within
-from red_lightning.families.decoders import LLAMA_BLOCK, LLAMA_SITES, QWEN_NEXT_SITES
+from red_lightning.families.decoder_sites import LLAMA_BLOCK, LLAMA_SITES, QWEN_NEXT_SITES
 from red_lightning.families.logits_transforms import divided
 
 MIXTURE_SITES = {**LLAMA_SITES, "ffn": Within("mlp")}

@@ -7,28 +7,13 @@ from red_lightning.errors import UsageError
 from red_lightning.families.architecture import Architecture
 from red_lightning.families.decoders import DECODERS
 from red_lightning.families.encoder_decoders import ENCODER_DECODERS
-from red_lightning.families.encoder_decoders import REASONS as OF_ENCODER_DECODERS
 from red_lightning.families.encoders import ENCODERS
-from red_lightning.families.encoders import REASONS as OF_ENCODERS
+from red_lightning.families.hybrids import HYBRIDS
 from red_lightning.families.mixtures import MIXTURES
+from red_lightning.families.unsupported import UNSUPPORTED
 
-ARCHITECTURES = [*ENCODERS, *DECODERS, *MIXTURES, *ENCODER_DECODERS]
+ARCHITECTURES = [*ENCODERS, *DECODERS, *HYBRIDS, *MIXTURES, *ENCODER_DECODERS]
 """Every record."""
-
-UNSUPPORTED = {
-    **OF_ENCODERS,
-    **OF_ENCODER_DECODERS,
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "its blocks have no FFN, whose output RED edits"),
-    **dict.fromkeys(
-        ("bamba", "falcon_h1", "jamba", "kimi_linear", "nemotron_h", "recurrent_gemma", "zamba", "zamba2"),
-        "it keeps states in place of keys and values in a cache of its own kind, with which nothing here is tested",
-    ),
-    "deepseek_v4": "it has several residual streams, so the output of its FFN is not what is added to one of them",
-    "granitemoeshared": "it sums up a mixture of experts and a shared FFN outside of any module",
-    "mistral4": "it is multimodal, and transformers has no class for its text part alone",
-    "phi4_multimodal": "it is multimodal, and transformers has no class for its text part alone",
-}
-"""Model types without a record, and the reason."""
 
 
 def architecture_of(config: Any, propose: Callable[[], str] = str) -> Architecture:

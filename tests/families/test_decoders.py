@@ -20,7 +20,7 @@ from red_lightning.export import export_merged
 from red_lightning.families import ARCHITECTURES, architecture_of, can_pack
 from red_lightning.families.mixtures import MIXTURES
 from red_lightning.families.positions import position_limit
-from red_lightning.families.registry import UNSUPPORTED
+from red_lightning.families.unsupported import UNSUPPORTED
 from red_lightning.generation import Decoding
 from red_lightning.methods import RED
 from tests.backbones_zoo import VOCABULARY

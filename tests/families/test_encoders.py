@@ -13,8 +13,8 @@ from red_lightning.backbones.classification_head import HeadOptions, pool, pooli
 from red_lightning.backbones.loading import BackboneOptions, find, load_encoder
 from red_lightning.export import export_merged
 from red_lightning.families import record_of
-from red_lightning.families.encoders import REASONS
 from red_lightning.families.positions import position_limit
+from red_lightning.families.unsupported import UNSUPPORTED
 from tests.backbones_zoo import build, save_backbone
 from tests.export.exports import trained
 from tests.families.readers_zoo import ENCODERS
@@ -206,7 +206,7 @@ def test_families_that_read_padding_have_no_record(model_type: str) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = AutoConfig.for_model(model_type, vocab_size=300, **sizes)
-    assert record_of(config) is None and "padding" in REASONS[model_type]
+    assert record_of(config) is None and "padding" in UNSUPPORTED[model_type]
     model: Any = AutoModel.from_config(config).eval()
     tokens = torch.arange(5, 11)[None]
     padded = torch.cat([tokens, torch.full((1, 6), config.pad_token_id)], 1)
