@@ -339,7 +339,7 @@ def test_llama_cpp_takes_decoders_alone(gpt2_folder: Path, tmp_path: Path) -> No
     trained(tmp_path / "run", gpt2_folder, RED())
     assert export_merged(tmp_path / "run", tmp_path / "gpt2", for_llama_cpp=True).architecture == "GPT2LMHeadModel"
     trained(tmp_path / "encoder", save_backbone("roberta", tmp_path / "roberta"), RED())
-    with pytest.raises(UsageError, match=r"llama\.cpp takes no RobertaModel.*--format merged"):
+    with pytest.raises(UsageError, match=r"llama\.cpp does not run a RobertaModel, but .*gpt2.*--format merged"):
         export_merged(tmp_path / "encoder", tmp_path / "merged", for_llama_cpp=True)
     trained(tmp_path / "qwen", save_backbone("qwen3", tmp_path / "qwen3"), RED(["attention"]))
     with pytest.raises(UsageError, match="does not read the biases of qwen3 with attention_bias"):
