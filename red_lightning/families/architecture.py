@@ -102,14 +102,14 @@ class Architecture:
             group ``layer`` is the layer number.
         pooling: Which representation stands for a text; None where none does (encoder-decoders).
         sites: For each site name the module inside the block.
-        packs: Whether texts packed into one row, with positions restarted, no attention mask and no cache, are exactly
-            what they are apart: transformers then masks them from each other.
+        packs: Whether packed texts give the same hidden states as single texts. Packed: in one row, with positions that
+            restart, without attention mask and cache. transformers then masks the texts from each other.
         wider: For methods that adapt whole linears (LoRA), the modules that a site's name stands for besides the site
-            of that name, if there is one, as a module-name pattern.
-        by_batch: Regular expression for the modules that compute something once for the whole batch, and not for each
-            row of it; empty for none.
-        logits: Maps the configuration and the output of the head to the logits, where the model does so (a scale, a
-            soft cap). None where the output of the head is the logits.
+            of that name, as a module-name pattern.
+        by_batch: Regular expression for the modules that compute once for the whole batch, not for each row; empty for
+            none.
+        logits: Maps the configuration and the output of the head to the logits (a scale, a soft cap). None where the
+            output of the head is the logits.
         head_bias: Name of the model's buffer that is added to the output of the head; empty for none.
         positions: Maps the configuration to the most tokens that a backbone can read, or to None for no limit. None
             where ``n_positions`` or ``max_position_embeddings`` of the configuration is the limit.
@@ -123,8 +123,8 @@ class Architecture:
         after_loading: Called with each loaded encoder, to change what the configuration cannot.
         released_task: The task that the authors of RED trained the family for; empty where the kind of model tells it.
         no_prefix: Why learned keys and values cannot precede a text (prefix tuning); empty where they can.
-        recurrent: Whether some blocks keep a state in place of keys and values. The ``generate`` of transformers then
-            decodes, since our beam search rearranges keys and values only.
+        recurrent: Whether some blocks keep a state in place of keys and values. ``generate`` of transformers then
+            decodes, because our beam search reorders keys and values only.
         refuses: Maps the configuration to the reason why the sites of this model cannot be edited, or to an empty
             string. None where every model of the family can be edited.
     """
@@ -158,11 +158,11 @@ class Architecture:
         return self.pooling is None
 
     def block_pattern(self) -> "re.Pattern[str]":
-        """A pattern that matches the full names of the family's blocks."""
+        """Return a pattern that matches the full names of the family's blocks."""
         return re.compile(rf"(?:.*\.)?{self.block}")
 
     def site_pattern(self, site: str) -> "re.Pattern[str]":
-        """A pattern that matches the full names of the modules of one site (group ``layer``: the layer number)."""
+        """Return a pattern that matches the full names of a site's modules (group ``layer``: the layer number)."""
         within = self.sites[site]
         inside = rf"\.{within.module}" if within.module else ""
         return re.compile(rf"(?:.*\.)?{within.block or self.block}{inside}")

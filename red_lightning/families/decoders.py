@@ -24,7 +24,7 @@ def _wider(fused: str) -> dict[str, str]:
 
 
 def _attention(within: str) -> dict[str, Within]:
-    """The sites of an attention with one linear for each of query, key, value and output."""
+    """Return the sites of an attention with one linear each for query, key, value and output."""
     names = {"attention": "out_proj", "query": "q_proj", "key": "k_proj", "value": "v_proj"}
     return {site: Within(rf"{within}\.{name}") for site, name in names.items()}
 

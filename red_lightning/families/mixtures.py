@@ -1,8 +1,8 @@
 """Mixture-of-experts decoders: one record each.
 
-The site ``ffn`` is the output of the whole mixture, where experts and shared experts are summed up already: an edit
-costs as much as in a dense model and sees every token. It does not merge into the weights, for no linear computes that
-output alone. Layers with a single FFN in the same place are edited there in the same way.
+The site ``ffn`` is the output of the whole mixture, the sum of all experts. An edit costs as much as in a dense model
+and sees every token. It does not merge into the weights, because no single linear computes that output. Layers with one
+FFN in the same place are edited in the same way.
 """
 
 from red_lightning.families.architecture import Architecture, Within

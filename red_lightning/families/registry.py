@@ -17,16 +17,15 @@ ARCHITECTURES = [*ENCODERS, *DECODERS, *HYBRIDS, *MIXTURES, *ENCODER_DECODERS]
 
 
 def architecture_of(config: Any, propose: Callable[[], str] = str) -> Architecture:
-    """The record of a backbone's family.
+    """Return the record of a backbone's family.
 
     Args:
         config: The backbone's Hugging Face configuration.
-        propose: Returns which modules could be given as sites, in words, where the backbone is loaded. Called for an
-            error only.
+        propose: Returns which modules of the loaded backbone can be given as sites, in words. Called for an error only.
 
     Raises:
-        UsageError: No record knows the family, or its record refuses the model; the sentence says why, which families
-            have a record, and how to give sites by hand.
+        UsageError: The family has no record, or its record refuses the model. The message gives the reason, the
+            families with a record, and how to name the modules by hand.
     """
     architecture = record_of(config)
     model_type = getattr(config, "model_type", None)
@@ -46,7 +45,7 @@ def architecture_of(config: Any, propose: Callable[[], str] = str) -> Architectu
 
 
 def _reason(config: Any) -> str:
-    """Why a family has no record; empty if nobody has looked at it."""
+    """Return why a family has no record; empty if the reason is unknown."""
     text = getattr(config, "text_config", None)
     if text is not None and record_of(text) is not None:
         return f"it is multimodal, and only its text part ({text.model_type}) can be edited; save that as a checkpoint"
@@ -54,19 +53,19 @@ def _reason(config: Any) -> str:
 
 
 def depends_on_length(config: Any) -> bool:
-    """Whether the positions of all rows of a batch depend on the longest: dynamic and long rotary embeddings."""
+    """Return whether the longest row of a batch changes the positions of all: dynamic and long rotary embeddings."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     kinds = [rope, *(value for value in rope.values() if isinstance(value, dict))]
     return any(kind.get("rope_type", kind.get("type")) in ("dynamic", "longrope") for kind in kinds)
 
 
 def can_pack(config: Any) -> bool:
-    """Whether a backbone's family is known to keep packed texts apart (see :attr:`Architecture.packs`)."""
+    """Return whether a backbone's family keeps packed texts apart (see :attr:`Architecture.packs`)."""
     architecture = record_of(config)
     return architecture is not None and architecture.packs and not depends_on_length(config)
 
 
 def record_of(config: Any) -> Architecture | None:
-    """The record of a backbone's family; None if there is none."""
+    """Return the record of a backbone's family; None if there is none."""
     model_type = getattr(config, "model_type", None)
     return next((record for record in ARCHITECTURES if model_type in record.model_types), None)

@@ -100,8 +100,8 @@ def test_what_is_missing_or_does_not_belong_is_named(gpt2: Path, cli: CLI, tmp_p
         (LINE[:4], "give --output"),
         ((*LINE, "--vectors", "absent.pth"), "the file 'absent.pth' does not exist"),
         ((*LINE, "--vectors", "backbone"), "'backbone' is a folder; give the file in it"),
-        ((*LINE, "--labels", "[a, b]"), "labels are of a classifier or a T5"),
-        ((*LINE, "--task", "mnli"), "labels are of a classifier or a T5"),
+        ((*LINE, "--labels", "[a, b]"), "labels are for a classifier or an encoder-decoder"),
+        ((*LINE, "--task", "mnli"), "labels are for a classifier or an encoder-decoder"),
         ((*LINE, "--classifier", "delta_vector.pth"), "a classifier belongs to an encoder"),
         ((*LINE, "--backbone", "./absent"), "the folder './absent' does not exist"),
     ):
