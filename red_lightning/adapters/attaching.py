@@ -14,9 +14,6 @@ from red_lightning.editing.surgery import require_unedited
 from red_lightning.errors import UsageError, first_line
 from red_lightning.methods import Method
 
-SIZES = ("rank", "initial_rank", "length", "projection")
-"""The options of methods that are a size of their tensors."""
-
 
 def apply_edits(backbone: nn.Module, folder: str | Path, trust: Sequence[str] = ()) -> dict[str, nn.Parameter]:
     """Attach the edits of a run to the backbone they were learned on; ``load_head`` has its head.
@@ -76,7 +73,7 @@ def attach_edits(
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     method = method_of(record, folder, trust)
     stored = {name: tensor.shape for name, tensor in tensors.items()}
-    for name in SIZES:  # before tensors of a damaged file's size take all memory
+    for name in method.sizes:  # before tensors of a damaged file's size take all memory
         size = record["method"].get(name)
         if size is not None and not any(size in shape for shape in stored.values()):
             raise UsageError(

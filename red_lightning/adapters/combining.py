@@ -12,9 +12,10 @@ from red_lightning.adapters.file_format import HEAD, read_edits, save_edits
 from red_lightning.adapters.record_checks import method_class
 from red_lightning.atomic_files import digest_of, new_folder, require_new
 from red_lightning.backbones.quantization import backbone_of
-from red_lightning.editing.affine import How, combine_vectors, union
+from red_lightning.editing.affine import How, combine_vectors
 from red_lightning.errors import UsageError
-from red_lightning.methods import RED, Method, that_combine
+from red_lightning.methods import Method, that_combine
+from red_lightning.methods.options import defaults_of
 
 OF_ONE = ("format", "scores", "unreadable", "seed", "imported", "libraries")
 """What a record says of one run alone."""
@@ -67,8 +68,8 @@ def combine_edits(
 
     Args:
         edits: Runs' folders, ``edits`` folders or hub repositories of edits: of one backbone and one method. Edits of
-            RED may have different sites, layers and vectors; the result has all of them, and an edit is the identity
-            where it has none.
+            a method that ``unites`` (RED) may have different sites, layers and vectors; the result has all of them, and
+            an edit is the identity where it has none.
         output: The folder to write, which is new or empty.
         weights: One number for each of the edits, for ``sum``; None for their mean. They must sum to 1 where no
             identity can fill up the rest: for classification heads (whose labels must be the same), and where the
@@ -95,9 +96,10 @@ def combine_edits(
     else:
         learned = _averaged("the backbone's own weights", [source.tensors for source in sources], shares, how)
     method = first["method"]
-    if sources[0].kind is RED:
-        options = [{**RED().describe(), **source.record["method"]} for source in sources]
-        method = union(options, [name.rpartition(".")[0] for name in learned])
+    if sources[0].kind.unites:
+        defaults = defaults_of(sources[0].kind)
+        options = [{**defaults, **source.record["method"]} for source in sources]
+        method = sources[0].kind.unite(options, [name.rpartition(".")[0] for name in learned])
     record: dict[str, Any] = {
         **_agreed([source.record for source in sources]),
         **{name: first[name] for name in ("backbone", "commit", "head") if name in first},
@@ -181,7 +183,7 @@ def _require_one_kind(sources: Sequence[_Source]) -> None:
             )
         if other.method != first.method or other.kind is not first.kind:
             raise UsageError(f"{both} were learned with {first.method} and {other.method}; combine edits of one method")
-        if first.kind is not RED and _shapes(other.tensors) != _shapes(first.tensors):
+        if not first.kind.unites and _shapes(other.tensors) != _shapes(first.tensors):
             raise UsageError(f"{both} have other parameters; edits of {first.method} can be combined if they are alike")
         labels = [source.record.get("labels") for source in (first, other)]
         if (first.head or other.head) and labels[0] != labels[1]:

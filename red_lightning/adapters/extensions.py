@@ -94,12 +94,17 @@ def own_class(record: Mapping[str, Any], place: str, trust: Sequence[str] | str 
     if path is None:
         return None
     top = path.partition(".")[0]
-    if not any(_covers(name, path) for name in (*_named(trust), *registered())):
+    if not is_trusted(path, trust):
         raise UsageError(
             f"'{place}' was made with the method '{path}', which is not part of red_lightning; if you trust its code, "
             f"give --trust {top} (in Python trust=['{top}'])"
         )
     return import_class(path, Method, "method", f"'{place}'")
+
+
+def is_trusted(path: str, trust: Sequence[str] | str = ()) -> bool:
+    """Return whether a class may be imported: because of ``trust`` or a registered package."""
+    return any(_covers(name, path) for name in (*_named(trust), *registered()))
 
 
 def registered() -> list[str]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from inspect import isabstract
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import red_lightning.methods as methods
-from red_lightning.adapters.extensions import own_class, own_path, rebuilt, wrong_classes
+from red_lightning.adapters.extensions import is_trusted, own_class, own_path, rebuilt, wrong_classes
 from red_lightning.backbones.fingerprint import difference, fingerprint, summary
 from red_lightning.backbones.quantization import Quantization, backbone_of
 from red_lightning.errors import UsageError, nearest
@@ -176,17 +175,23 @@ def method_class(record: Mapping[str, Any], folder: str | Path, trust: Sequence[
     """The class of the method that edits were learned with; the arguments are those of :func:`method_of`."""
     if own := own_class(record, f"{folder}/edits.json", trust):
         return own
-    every = {name: getattr(methods, name) for name in methods.__all__}
-    known = {
-        name: value
-        for name, value in every.items()
-        if isinstance(value, type) and issubclass(value, methods.Method) and not isabstract(value)
-    }
-    name = str(record["method"]["name"])
+    name, known = str(record["method"]["name"]), methods.shipped()
     if name not in known:
         said = f"the edits in '{folder}' need the unknown method '{name[:40]}': {nearest(name[:40], known)}"
-        raise UsageError(said if name in every else f"{said}{UNRECORDED}")
+        raise UsageError(said if name in methods.__all__ else f"{said}{UNRECORDED}")
     return known[name]
+
+
+def known_class(
+    record: Mapping[str, Any], folder: str | Path, trust: Sequence[str] = ()
+) -> type[methods.Method] | None:
+    """Return the class of the method without asking for consent; None for an unknown or untrusted class.
+
+    The arguments are those of :func:`method_of`.
+    """
+    path = own_path(record, "method")
+    known = is_trusted(path, trust) if path else (record.get("method") or {}).get("name") in methods.shipped()
+    return method_class(record, folder, trust) if known else None
 
 
 def method_of(record: Mapping[str, Any], folder: str | Path, trust: Sequence[str] = ()) -> methods.Method:

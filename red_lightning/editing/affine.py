@@ -10,13 +10,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from red_lightning.errors import UsageError
-from red_lightning.families import ARCHITECTURES
 
 How = Literal["sum", "stack"]
 """How edits are combined."""
@@ -74,43 +73,3 @@ def _stacked(maps: Sequence[Map]) -> Map:
     for after, shift in maps[1:]:
         scaling, bias = after * scaling, after * bias + shift
     return scaling, bias
-
-
-def union(options: Sequence[Mapping[str, Any]], modules: Sequence[str]) -> dict[str, Any]:
-    """RED's options with the sites, layers and vectors of several edits.
-
-    Args:
-        options: The method of each, as :meth:`red_lightning.methods.Method.describe` gives it.
-        modules: The names of all modules that they edit.
-
-    Raises:
-        UsageError: No options of RED stand for all that they edit and nothing else.
-    """
-    sites = [frozenset(option["sites"]) for option in options]
-    layers = [option["layers"] for option in options]
-    if len(set(sites)) > 1 and any(chosen != layers[0] for chosen in layers):
-        raise UsageError(
-            "the edits have different sites and different layers, and RED edits the same sites in each of its layers; "
-            "combine edits that share the sites or the layers"
-        )
-    parts = {chosen & {"query", "key", "value"} for chosen in sites}
-    if len(parts) > 1 and (fused := sorted(filter(_is_fused, modules))):
-        raise UsageError(
-            f"the edits have different parts of '{fused[0]}' (query, key, value); combine edits that share them"
-        )
-    kinds = {option["vectors"] for option in options}
-    return {
-        **options[0],
-        "sites": list(dict.fromkeys(site for option in options for site in option["sites"])),
-        "layers": None if None in layers else sorted({layer for chosen in layers for layer in chosen or ()}),
-        "vectors": kinds.pop() if len(kinds) == 1 else "both",
-    }
-
-
-def _is_fused(module: str) -> bool:
-    """Whether several sites are parts of one module's output."""
-    return any(
-        within.parts > 1 and architecture.site_pattern(site).fullmatch(module)
-        for architecture in ARCHITECTURES
-        for site, within in architecture.sites.items()
-    )

@@ -17,7 +17,7 @@ from red_lightning.errors import UsageError, cannot_write, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, load_tasks, require_harness
 from red_lightning.evaluation.scored_models import Candidate
 from red_lightning.evaluation.scoring import SEED, score_tasks
-from red_lightning.methods.max_length import positions_left
+from red_lightning.families.positions import positions_left
 
 FILE = "open_llm.json"
 """The file of scores."""

@@ -14,7 +14,7 @@ from red_lightning.callbacks.criterion import require_mode
 from red_lightning.errors import UsageError, require_range
 from red_lightning.evaluation.leaderboard import LEADERBOARD, UnavailableError, load_tasks
 from red_lightning.evaluation.scoring import score_tasks
-from red_lightning.methods.max_length import positions_left
+from red_lightning.families.positions import positions_left
 from red_lightning.tasks import Classification
 
 REHEARSED = 2
@@ -152,7 +152,7 @@ class TaskScore(Callback):
     def _score(self, trainer: Trainer, task: Any, limit: int | None) -> dict[str, float]:
         from red_lightning.evaluation.language_model import LanguageModel
 
-        positions, _ = positions_left(task.source.config, task.method)
+        positions, _ = positions_left(task.source.config, task.method.virtual_tokens)
         assert self._loaded is not None
         with _gathered(trainer.model), trainer.precision_plugin.val_step_context():
             model = LanguageModel(task.backbone, task.tokenizer, self.batch_size, positions)

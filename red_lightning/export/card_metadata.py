@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from huggingface_hub import EvalResult, ModelCardData
 
 from red_lightning import hub
+from red_lightning.adapters.record_checks import known_class
 from red_lightning.export.markdown import is_number, link
 from red_lightning.export.merged_checkpoint import Merged
-from red_lightning.methods import that_combine
+from red_lightning.methods import Method
 
 TASKS = {
     "Classification": ("text-classification", "classifies texts"),
@@ -41,6 +42,7 @@ class About(NamedTuple):
         whole: Number of parameters of the backbone, or None.
         merged: The merged model; None for edits.
         branch: The branch that is pushed to; None for main.
+        trust: Packages whose own methods may be imported.
     """
 
     repository: str
@@ -52,6 +54,12 @@ class About(NamedTuple):
     whole: int | None
     merged: Merged | None
     branch: str | None = None
+    trust: Sequence[str] = ()
+
+    @property
+    def kind(self) -> type[Method]:
+        """The class of the method; ``Method`` itself, with its defaults, for an unknown or untrusted class."""
+        return known_class(self.record, self.repository, self.trust) or Method
 
     @property
     def method(self) -> str:
@@ -77,11 +85,9 @@ class About(NamedTuple):
 def metadata(about: About) -> ModelCardData:
     """The YAML at the beginning of a card."""
     data = about.record.get("data") or {}
-    efficient = [] if about.method in that_combine("mean") else ["parameter-efficient-fine-tuning"]
-    editing = ["representation-editing"] if about.method == "RED" else []
     fields: dict[str, Any] = {
         "pipeline_tag": about.pipeline,
-        "tags": ["red-lightning", about.method.lower(), *editing, *efficient],
+        "tags": ["red-lightning", about.method.lower(), *about.kind.tags],
         "datasets": [data["path"]] if "/" in str(data.get("path")) else None,
         **about.licence,
     }

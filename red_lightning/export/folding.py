@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from red_lightning.adapters.attaching import attach_edits
 from red_lightning.adapters.edited import load_backbone
+from red_lightning.adapters.extensions import import_path, is_own
 from red_lightning.adapters.file_format import site_name
 from red_lightning.adapters.record_checks import method_class
 from red_lightning.backbones.loading import BackboneOptions, Source
@@ -18,6 +19,7 @@ from red_lightning.backbones.weight_streaming import Weights, hollow, open_weigh
 from red_lightning.editing import surgery
 from red_lightning.errors import UsageError, first_line
 from red_lightning.methods import Method, RepresentationEditor
+from red_lightning.methods.options import options_of
 from red_lightning.methods.peft_layers import adapted
 
 INSTEAD = "; export the edits instead (--format edits)"
@@ -108,10 +110,7 @@ def open_folding(
     if weights.fingerprint != record["fingerprint"]:
         raise UsageError(f"the edits in '{folder}' belong to another backbone: {backbone_of(record)}")
     stored, tied = stored_tensors(backbone), _tied(backbone)
-    method = dict(record["method"])
-    if dense := method_class(record, folder, trust).dense:  # the weights are merged into unpacked ones
-        method["name"] = dense
-    applied, parameters = attach_edits(backbone, tensors, {**record, "method": method}, folder, trust)
+    applied, parameters = attach_edits(backbone, tensors, _dense(record, folder, trust), folder, trust)
     for name, parameter in parameters.items():
         parameter.data = tensors[site_name(name)].float()
     learned = {name: parameter.data for name, parameter in parameters.items() if name in stored}
@@ -120,6 +119,18 @@ def open_folding(
     if apart := [name for name in parameters if name not in learned and not _is_inside(name, edited)]:
         raise UsageError(f"{type(applied).__name__} edits nothing at '{apart[0]}' that can be merged{INSTEAD}")
     return Folding(backbone, applied, weights, stored, edited, learned)
+
+
+def _dense(record: Mapping[str, Any], folder: Path, trust: Sequence[str]) -> Mapping[str, Any]:
+    """Return the record with the method that computes the same on dequantized weights (:attr:`Method.dense`)."""
+    dense = method_class(record, folder, trust).dense
+    if dense is None:
+        return record
+    options = {name: value for name, value in record["method"].items() if name in options_of(dense)}
+    classes = {part: path for part, path in (record.get("classes") or {}).items() if part != "method"}
+    if is_own(dense):
+        classes["method"] = import_path(dense)
+    return {**record, "method": {"name": dense.__name__, **options}, "classes": classes}
 
 
 def _own(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -141,7 +152,7 @@ def _tied(backbone: nn.Module) -> set[str]:
 
 def _require_foldable(method: Method, edited: Mapping[str, nn.Module], tied: set[str]) -> None:
     try:
-        method.fold(nn.Module())  # refuses if it folds into no backbone
+        method.fold(nn.Module())  # refuses, or fails, before anything is written
         for module in edited.values():
             surgery.fold(getattr(module, "base_layer", module), None, None)
     except UsageError as error:

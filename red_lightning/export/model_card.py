@@ -10,18 +10,6 @@ from red_lightning.export.card_metadata import TASKS, About, metadata, tested_on
 from red_lightning.export.card_usage import how_to_load
 from red_lightning.export.markdown import cell, is_number, link, listed, number, table
 
-CITATION = """\
-```bibtex
-@article{wu2024advancing,
-  title   = {Advancing Parameter Efficiency in Fine-tuning via Representation Editing},
-  author  = {Muling Wu and Wenhao Liu and Xiaohua Wang and Tianlong Li and Changze Lv and Zixuan Ling and Jianhao Zhu
-             and Cenyuan Zhang and Xiaoqing Zheng and Xuanjing Huang},
-  journal = {arXiv preprint arXiv:2402.15179},
-  year    = {2024},
-  url     = {https://arxiv.org/abs/2402.15179}
-}
-```"""
-
 
 def write_card(about: About) -> str:
     """The card as ``README.md`` holds it: what was edited, on what data, how, how well, and how to load it."""
@@ -35,7 +23,7 @@ def write_card(about: About) -> str:
         "How to load": how_to_load(about.repository, about.record, about.merged, about.branch),
         "Versions": ", ".join(f"{name} {cell(each)}" for name, each in (about.record.get("libraries") or {}).items()),
         "Licence": _licence(about),
-        "Citation": CITATION if about.method == "RED" else "",
+        "Citation": f"```bibtex\n{about.kind.citation}\n```" if about.kind.citation else "",
     }
     body = "\n\n".join(f"## {title}\n\n{text}" if title else text for title, text in sections.items() if text)
     return f"---\n{metadata(about).to_yaml().strip()}\n---\n\n{body}\n"
@@ -50,11 +38,7 @@ def _opening(about: About) -> str:
         first = f"{kind} with {about.method} merged into its weights: a standard checkpoint, which {what}."
     else:
         first = f"Edits of {about.method} for {about.backbone} (not in here). With them, that model {what}."
-    red = (
-        " Representation Editing (RED) leaves the backbone's weights as they are; what a module gives out, `h`, "
-        "becomes `s * h + b`, with two learned vectors `s` and `b`."
-    )
-    return f"# {about.repository.rpartition('/')[2]}\n\n{first}{red if about.method == 'RED' else ''}"
+    return f"# {about.repository.rpartition('/')[2]}\n\n{first} {about.kind.summary}".rstrip()
 
 
 def _edited(about: About) -> dict[str, Any]:
@@ -64,6 +48,7 @@ def _edited(about: About) -> dict[str, Any]:
     depth = (record.get("architecture") or {}).get("num_hidden_layers")
     sites, layers = record["method"].get("sites"), record["method"].get("layers")
     count = sum(math.prod(shape) for shape in learned.values())
+    kind = "vectors" if learned and all(len(shape) == 1 for shape in learned.values()) else "tensors"
     share = f", {count / about.whole:.4%} of the backbone's {about.whole:,}" if about.whole else ""
     head = record.get("head")
     rows = {
@@ -75,7 +60,7 @@ def _edited(about: About) -> dict[str, Any]:
         "sites": sites,
         "layers": (layers or (f"all {depth}" if depth else "all")) if "layers" in record["method"] else None,
         **{name: value for name, value in options.items() if value is not None},
-        "learned": f"{len(learned)} {'vectors' if about.method == 'RED' else 'tensors'}, {count:,} numbers{share}",
+        "learned": f"{len(learned)} {kind}, {count:,} numbers{share}",
         "labels": record.get("labels") or None,
         "merged weights": about.merged and f"{about.merged.architecture}, {about.merged.dtype}",
     }

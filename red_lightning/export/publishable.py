@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +12,11 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from red_lightning import hub
+from red_lightning.adapters.record_checks import known_class
 from red_lightning.backbones.fingerprint import difference, summary
 from red_lightning.backbones.loading import BackboneOptions, find
 from red_lightning.errors import UsageError
+from red_lightning.methods import shipped
 
 SETTINGS = (
     "learning_rate",
@@ -86,18 +88,23 @@ def published_backbone(record: Mapping[str, Any], backbone: str | None) -> tuple
     return backbone, source.commit
 
 
-def public_record(record: Mapping[str, Any], backbone: str, commit: str | None) -> dict[str, Any]:
+def public_record(
+    record: Mapping[str, Any], backbone: str, commit: str | None, trust: Sequence[str] = ()
+) -> dict[str, Any]:
     """A record that names no folder of this machine; of a file, only its name is left.
 
     Args:
         record: The contents of ``edits.json``.
         backbone: The backbone's hub id.
         commit: Its commit there.
+        trust: Packages whose own methods may be imported, for the options that name files.
     """
     public = {**_without_folders(record), "backbone": backbone, "commit": commit}
     method = record.get("method") or {}
-    if isinstance(method.get("pairs"), str):
-        public["method"]["pairs"] = Path(method["pairs"]).name
+    kind = known_class(record, "this adapter", trust)
+    for option in (option for each in ([kind] if kind else shipped().values()) for option in each.files):
+        if isinstance(method.get(option), str):
+            public["method"][option] = Path(method[option]).name
     if public.get("data"):
         public["data"] = _public_data(public["data"], record["data"])
     sources = (record.get("combined") or {}).get("sources")
@@ -106,7 +113,7 @@ def public_record(record: Mapping[str, Any], backbone: str, commit: str | None) 
             {
                 **_without_folders(source),
                 "edits": source.get("edits") if source.get("commit") else Path(str(source.get("edits"))).name,
-                "record": public_record(source["record"], backbone, commit),
+                "record": public_record(source["record"], backbone, commit, trust),
             }
             for source in sources
             if isinstance(source, dict) and isinstance(source.get("record"), dict)

@@ -103,7 +103,7 @@ def push(
         )
     tensors, record = read_edits(folder)
     name, base_commit = published_backbone(record, backbone)
-    public = public_record(record, name, base_commit)
+    public = public_record(record, name, base_commit, trust)
     run = trained_by(folder)
     own = None if card is None or (dry_run and not card.exists()) else _read_card(card)
     remote = None if dry_run else find_remote(to, branch, private)
@@ -125,7 +125,7 @@ def push(
             _forget_places(merged.folder, name)
             files = {path.name: path for path in sorted(merged.folder.iterdir())}
         other = None if branch == "main" else branch
-        about = About(to, public, shapes, run.settings, run.results, licence, _parameters(public), merged, other)
+        about = About(to, public, shapes, run.settings, run.results, licence, _parameters(public), merged, other, trust)
         text = own or write_card(about)
         files["README.md"] = text.encode()
         sizes = {key: len(each) if isinstance(each, bytes) else each.stat().st_size for key, each in files.items()}

@@ -10,7 +10,7 @@ from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.prompt_templates import make_template
 from red_lightning.errors import UsageError, nearest
-from red_lightning.methods.max_length import positions_left
+from red_lightning.families.positions import positions_left
 
 PromptStyle = Literal["source", "paper", "chat", "plain"]
 """``source``: a text and EOS, as data-to-text is trained; ``paper`` and ``chat``: a conversation in the templates of

@@ -1,5 +1,7 @@
 """Ways to adapt a frozen backbone: one paper, one file."""
 
+from inspect import isabstract
+
 from red_lightning.methods.adalora import AdaLoRA
 from red_lightning.methods.adapters import Adapter, AdapterDrop, AdapterFFN
 from red_lightning.methods.bitfit import BitFit
@@ -43,6 +45,12 @@ __all__ = [
 ]
 
 
+def shipped() -> dict[str, type[Method]]:
+    """Return the methods of the package by class name, in the order of ``__all__``."""
+    every = {name: globals()[name] for name in __all__}
+    return {n: c for n, c in every.items() if isinstance(c, type) and issubclass(c, Method) and not isabstract(c)}
+
+
 def that_combine(*kinds: str) -> list[str]:
     """Return the names of the methods whose adapters combine in one of these ways (:attr:`Method.combines`)."""
-    return [name for name in __all__ if getattr(globals()[name], "combines", None) in kinds]
+    return [name for name, method in shipped().items() if method.combines in kinds]

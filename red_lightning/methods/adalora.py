@@ -39,6 +39,9 @@ class AdaLoRA(PeftLayers):
         layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
+    sizes = ("initial_rank",)
+    weights = "unquantized"
+
     def __init__(
         self,
         sites: list[str] | None = None,

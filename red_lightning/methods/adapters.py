@@ -125,6 +125,8 @@ class Adapter(Method):
         activation: Nonlinearity: ``gelu`` (Houlsby's code), ``relu``, ``silu`` or ``tanh``.
     """
 
+    sizes = ("rank",)
+
     def __init__(
         self,
         rank: int = 8,
@@ -159,6 +161,8 @@ class AdapterFFN(Method):
         activation: Nonlinearity: ``gelu``, ``relu`` (Pfeiffer's code), ``silu`` or ``tanh``.
     """
 
+    sizes = ("rank",)
+
     def __init__(self, rank: int = 16, activation: Activation = "relu") -> None:
         _check(rank, activation)
         self.rank, self.activation = rank, activation
@@ -180,6 +184,8 @@ class AdapterDrop(Method):
         norms: Trainable norms of the backbone: those inside the ``blocks``, ``all`` or ``none``.
         activation: Nonlinearity: ``gelu``, ``relu``, ``silu`` or ``tanh``.
     """
+
+    sizes = ("rank",)
 
     def __init__(
         self,

@@ -18,6 +18,8 @@ class FullFineTuning(Method):
     """
 
     combines = "mean"
+    weights = "float32"
+    tags = ()
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Let every parameter train.

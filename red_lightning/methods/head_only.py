@@ -11,6 +11,7 @@ class HeadOnly(Method):
     """Train the classification head on the frozen backbone (linear probing): the baseline for every method."""
 
     combines = "mean"
+    tags = ()
 
     @classmethod
     def limit(cls, record: Architecture | None, has_head: bool) -> str:

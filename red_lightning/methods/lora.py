@@ -24,6 +24,8 @@ class LoRA(PeftLayers):
         layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
+    sizes = ("rank",)
+
     def __init__(
         self,
         sites: list[str] | None = ["query", "value"],  # noqa: B006 - never changed; a literal default shows in --help

@@ -22,6 +22,15 @@ def options_of(klass: type) -> set[str]:
     return names
 
 
+def defaults_of(klass: type) -> dict[str, Any]:
+    """Return the options of a class that have a default, with it."""
+    found: dict[str, Any] = {}
+    for init in (vars(each).get("__init__") for each in klass.__mro__[:-1]):
+        parameters = inspect.signature(init).parameters if init else {}
+        found = {n: p.default for n, p in parameters.items() if p.default is not p.empty} | found
+    return {name: value for name, value in found.items() if name in options_of(klass)}
+
+
 def require_kept(method: Any, options: dict[str, Any]) -> None:
     """Refuse a method that could not be built again from its record, before it is trained.
 

@@ -77,6 +77,7 @@ class PrefixTuning(Method):
     """
 
     packs = False
+    sizes = ("length", "projection")
 
     def __init__(self, length: int = 16, projection: int | None = None) -> None:
         require_range("model.method.length", length, 1)

@@ -49,6 +49,7 @@ class PromptTuning(Method):
     """
 
     packs = False
+    sizes = ("length",)
 
     def __init__(self, length: int = 100, init: Literal["vocabulary", "random"] = "vocabulary") -> None:
         require_range("model.method.length", length, 1)

@@ -20,7 +20,8 @@ class QLoRA(LoRA):
         layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
-    dense = "LoRA"
+    dense = LoRA
+    weights = "quantized"
 
     def __init__(
         self,

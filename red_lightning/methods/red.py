@@ -1,7 +1,7 @@
 """RED, Representation Editing: ``h2 = scaling * h1 + bias`` (arXiv 2402.15179, section 3.2, equation 3)."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,21 @@ from red_lightning.editing.surgery import (
     trainable,
 )
 from red_lightning.errors import UsageError
+from red_lightning.families import ARCHITECTURES
 from red_lightning.methods.method import Method
 
 RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 """The sites of RED+ (``RED++`` in the authors' repository)."""
+
+CITATION = """\
+@article{wu2024advancing,
+  title   = {Advancing Parameter Efficiency in Fine-tuning via Representation Editing},
+  author  = {Muling Wu and Wenhao Liu and Xiaohua Wang and Tianlong Li and Changze Lv and Zixuan Ling and Jianhao Zhu
+             and Cenyuan Zhang and Xiaoqing Zheng and Xuanjing Huang},
+  journal = {arXiv preprint arXiv:2402.15179},
+  year    = {2024},
+  url     = {https://arxiv.org/abs/2402.15179}
+}"""
 
 
 class RepresentationEditor(Learned):
@@ -101,6 +112,13 @@ class RED(Method):
     """
 
     combines = "affine"
+    unites = True
+    tags = ("representation-editing", "parameter-efficient-fine-tuning")
+    summary = (
+        "Representation Editing (RED) leaves the backbone's weights unchanged. The output `h` of an edited module "
+        "becomes `s * h + b`, with two learned vectors `s` and `b`."
+    )
+    citation = CITATION
 
     def __init__(
         self,
@@ -113,6 +131,38 @@ class RED(Method):
         self.sites = list(sites)
         self.vectors = vectors
         self.layers = None if layers is None else list(layers)
+
+    @classmethod
+    def unite(cls, options: Sequence[Mapping[str, Any]], modules: Sequence[str]) -> dict[str, Any]:
+        """Return options with the sites, layers and vectors of several adapters.
+
+        Raises:
+            UsageError: No options describe all the edits and nothing else.
+        """
+        for name in sorted({*options[0]} - {"sites", "layers", "vectors"}):  # those of a custom subclass
+            if any(option.get(name) != options[0][name] for option in options):
+                raise UsageError(
+                    f"the edits differ in the option '{name}' of {cls.__name__}; combine edits that share it"
+                )
+        sites = [frozenset(option["sites"]) for option in options]
+        layers = [option["layers"] for option in options]
+        if len(set(sites)) > 1 and any(chosen != layers[0] for chosen in layers):
+            raise UsageError(
+                f"the edits have different sites and different layers, and {cls.__name__} edits the same sites in each "
+                "of its layers; combine edits that share the sites or the layers"
+            )
+        parts = {chosen & {"query", "key", "value"} for chosen in sites}
+        if len(parts) > 1 and (fused := sorted(filter(_is_fused, modules))):
+            raise UsageError(
+                f"the edits have different parts of '{fused[0]}' (query, key, value); combine edits that share them"
+            )
+        kinds = {option["vectors"] for option in options}
+        return {
+            **options[0],
+            "sites": list(dict.fromkeys(site for option in options for site in option["sites"])),
+            "layers": None if None in layers else sorted({layer for chosen in layers for layer in chosen or ()}),
+            "vectors": kinds.pop() if len(kinds) == 1 else "both",
+        }
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Freeze the backbone and attach an editor to each site; the output is at first bit for bit unchanged.
@@ -143,6 +193,15 @@ class RED(Method):
             UsageError: A site is no linear (``residual``), or its weights are quantized; nothing was changed then.
         """
         fold_editors(backbone)
+
+
+def _is_fused(module: str) -> bool:
+    """Return whether several sites are parts of one module's output."""
+    return any(
+        within.parts > 1 and architecture.site_pattern(site).fullmatch(module)
+        for architecture in ARCHITECTURES
+        for site, within in architecture.sites.items()
+    )
 
 
 def fold_editors(backbone: nn.Module) -> None:

@@ -79,6 +79,7 @@ class LoReFT(Method):
     """
 
     packs = False
+    sizes = ("rank",)
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class SteeringVector(Method):
 
     combines = "affine"
     computed = True
+    files = ("pairs",)
 
     def __init__(self, pairs: str, layer: int, strength: float = 1.0) -> None:
         self.pairs, self.layer, self.strength = pairs, layer, strength

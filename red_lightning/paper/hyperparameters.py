@@ -15,11 +15,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import red_lightning.methods
 from red_lightning.data import GLUE_TASKS
 from red_lightning.data.glue import require_task
 from red_lightning.errors import UsageError, nearest
-from red_lightning.methods import RED_PLUS_SITES
+from red_lightning.methods import RED_PLUS_SITES, shipped
+from red_lightning.methods.options import defaults_of
 from red_lightning.metrics import E2E_METRICS
 from red_lightning.paper.published import as_measured, column_key, published_name, published_row
 
@@ -149,11 +149,11 @@ def _parts(root: DictConfig) -> Mapping[str, Any]:
 def _is_as_published(root: DictConfig, recipe: str, method: str) -> bool:
     """Whether a method is set as in the paper's main tables."""
     given = _at(_parts(root), "model", "init_args", "method", "init_args") or {}
+    klass = shipped().get(method)
+    defaults = defaults_of(klass) if klass else {}
     papers = method_options(recipe, method)
-    if method == "RED":
-        papers = {"sites": ["ffn"], "vectors": "both", "layers": None}
-    klass = getattr(red_lightning.methods, method, None)
-    defaults = {name: of.default for name, of in inspect.signature(klass).parameters.items()} if klass else {}
+    if not papers and method in _recipe(recipe)["methods"]:  # the paper's are the defaults
+        papers = defaults
     return all({**defaults, **given}.get(key) == value for key, value in papers.items())
 
 

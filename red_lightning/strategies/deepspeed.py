@@ -90,9 +90,12 @@ class DeepSpeed(OneFile, StartsEngine):
         super().start_training(model)
         self._engine = self.model
         if has_step_hooks(self._engine.optimizer.optimizer):
+            culprit = "model.decay_towards identity"
+            if self._task.method.follows_steps:
+                culprit = f"model.method {type(self._task.method).__name__}"
             raise UsageError(
-                "DeepSpeed allows nothing after an optimizer step, so model.decay_towards identity and model.method "
-                "AdaLoRA do not work with it; choose another trainer.strategy"
+                f"DeepSpeed allows nothing after an optimizer step, so {culprit} does not work with it; choose another "
+                "trainer.strategy"
             )
 
     def start_evaluation(self, model: nn.Module) -> None:

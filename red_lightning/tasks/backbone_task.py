@@ -176,7 +176,7 @@ class BackboneTask(TaskModule):
         if not math.isfinite(steps := self.trainer.estimated_stepping_batches):
             raise UsageError("the run has no end: give trainer.max_epochs or trainer.max_steps")
         after = self.method.after_step
-        if type(self.method).after_step is not Method.after_step:  # DeepSpeed takes no such hooks
+        if self.method.follows_steps:  # DeepSpeed takes no such hooks
             optimizer.register_step_post_hook(
                 lambda own, *_: after(self.backbone, own.state, self.trainer.global_step + 1, int(steps))
             )

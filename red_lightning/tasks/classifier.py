@@ -11,8 +11,8 @@ from torchmetrics import Metric
 
 from red_lightning.data import ClassificationDataModule
 from red_lightning.errors import UsageError
+from red_lightning.families.positions import positions_left
 from red_lightning.methods import Method
-from red_lightning.methods.max_length import positions_left
 from red_lightning.metrics import CLASS_METRICS, NUMBER_METRICS, Confusion, MeanLoss, check_metrics, per_class
 from red_lightning.tasks.backbone_task import RECORD, BackboneTask
 
@@ -95,7 +95,7 @@ class ClassifierTask(BackboneTask):
         if data is None:  # plain loaders; take_labels was called before
             require_labels(self.labels)
             return
-        limit, said = positions_left(self.source.config, self.method)
+        limit, said = positions_left(self.source.config, self.method.virtual_tokens)
         if limit is not None and data.max_length > limit:
             raise UsageError(f"data.max_length is {data.max_length}, but the backbone '{self.source.name}' has {said}")
         if data.labels is not None:

@@ -15,9 +15,9 @@ from red_lightning.efficiency.packed_loss import packed_losses
 from red_lightning.efficiency.preparation import prepared
 from red_lightning.efficiency.shared_sources import encoded_once, encodes_once, shared_losses
 from red_lightning.errors import UsageError, nearest, require_range
+from red_lightning.families.positions import positions_left
 from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
-from red_lightning.methods.max_length import positions_left
 from red_lightning.metrics import E2E_METRICS, MeanLoss, meteor_missing
 from red_lightning.tasks.backbone_task import BackboneTask
 from red_lightning.tasks.packing_support import require_packing, require_sharing, shares
@@ -81,7 +81,7 @@ class DataToText(BackboneTask):
         if data.share_sources:
             require_sharing(self, data)
         data.shares = shares(self, data.max_source_length + data.max_target_length)
-        limit, said = positions_left(self.source.config, self.method)
+        limit, said = positions_left(self.source.config, self.method.virtual_tokens)
         if limit is None:
             return
         if self.encoder_decoder:

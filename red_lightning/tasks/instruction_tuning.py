@@ -14,9 +14,9 @@ from red_lightning.efficiency.loss_head import label_losses
 from red_lightning.efficiency.packed_loss import packed_losses
 from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError
+from red_lightning.families.positions import positions_left
 from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
 from red_lightning.methods import Method
-from red_lightning.methods.max_length import positions_left
 from red_lightning.metrics import MeanLoss
 from red_lightning.tasks.backbone_task import BackboneTask
 from red_lightning.tasks.packing_support import require_packing
@@ -73,7 +73,7 @@ class InstructionTuning(BackboneTask):
         self.stop_ids = data.stop_ids
         if data.packing:
             require_packing(self)
-        limit, said = positions_left(self.source.config, self.method)
+        limit, said = positions_left(self.source.config, self.method.virtual_tokens)
         if limit is None:
             return
         what, tokens = ("data.max_length is", data.max_length)
@@ -172,7 +172,7 @@ class InstructionTuning(BackboneTask):
 
     def _room(self, length: int) -> int:
         """How many tokens may follow a prompt: fewer where positions run out. The last is not read any more."""
-        limit, _ = positions_left(self.source.config, self.method)
+        limit, _ = positions_left(self.source.config, self.method.virtual_tokens)
         wanted = self.decoding.max_new_tokens
         return wanted if limit is None else min(wanted, limit - length + 1)
 
