@@ -1,6 +1,5 @@
 """Every method in every task on every model family: a cell runs, or the table of limits says why not."""
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -24,11 +23,7 @@ from tests.families.readers_zoo import ENCODER_DECODERS, ENCODERS
 from tests.labeled import CLASSIFIERS, make_classifier, make_labeled_data, make_writer
 from tests.training import make_data, make_task
 
-METHODS = {
-    name: value
-    for name in methods.__all__
-    if inspect.isclass(value := getattr(methods, name)) and issubclass(value, Method) and not inspect.isabstract(value)
-}
+METHODS = methods.shipped()
 OPTIONS: dict[str, dict[str, Any]] = {
     "AdaLoRA": {"target_rank": 1, "initial_rank": 2, "interval": 1},
     "Adapter": {"rank": 2},
@@ -96,7 +91,7 @@ def task_of(name: str, backbone: Path, method: Method) -> BackboneTask:
         "DataToText": make_task,
         "InstructionTuning": tuning,
     }[name]
-    quantization = "nf4" if type(method).__name__ == "QLoRA" else None
+    quantization = "nf4" if method.weights == "quantized" else None
     return make(backbone, method=method, backbone_options=BackboneOptions(quantization=quantization))  # type: ignore[operator]
 
 
@@ -138,7 +133,7 @@ def output(backbone: Any, batch: dict[str, Any]) -> Tensor:
 def test_a_cell_runs_or_says_why_not(
     name: str, task_name: str, family: str, backbones: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    if name == "QLoRA" and find_spec("bitsandbytes") is None:
+    if METHODS[name].weights == "quantized" and find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
     method, folder = method_of(name, tmp_path), backbones(family)
     record = record_of(build(family).config)

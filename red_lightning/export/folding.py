@@ -12,14 +12,13 @@ from red_lightning.adapters.attaching import attach_edits
 from red_lightning.adapters.edited import load_backbone
 from red_lightning.adapters.extensions import import_path, is_own
 from red_lightning.adapters.file_format import site_name
-from red_lightning.adapters.record_checks import method_class
+from red_lightning.adapters.record_checks import method_class, method_of
 from red_lightning.backbones.loading import BackboneOptions, Source
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.backbones.weight_streaming import Weights, hollow, open_weights, stored_tensors
 from red_lightning.editing import surgery
 from red_lightning.errors import UsageError, first_line
 from red_lightning.methods import Method, RepresentationEditor
-from red_lightning.methods.options import options_of
 from red_lightning.methods.peft_layers import adapted
 
 INSTEAD = "; export the edits instead (--format edits)"
@@ -103,6 +102,8 @@ def open_folding(
     Raises:
         UsageError: The edits belong to another backbone, do not fit their method, or cannot be folded exactly.
     """
+    if not (kind := method_class(record, folder, trust)).folds:
+        raise UsageError(f"{kind.__name__} cannot be merged into the backbone's weights{INSTEAD}")
     backbone = hollow(load_backbone(source, options, record, meta=True))
     weights = open_weights(
         source, options, lambda: load_backbone(source, options, record), backbone, record["fingerprint"]
@@ -110,7 +111,7 @@ def open_folding(
     if weights.fingerprint != record["fingerprint"]:
         raise UsageError(f"the edits in '{folder}' belong to another backbone: {backbone_of(record)}")
     stored, tied = stored_tensors(backbone), _tied(backbone)
-    applied, parameters = attach_edits(backbone, tensors, _dense(record, folder, trust), folder, trust)
+    applied, parameters = attach_edits(backbone, tensors, _densified(record, folder, trust), folder, trust)
     for name, parameter in parameters.items():
         parameter.data = tensors[site_name(name)].float()
     learned = {name: parameter.data for name, parameter in parameters.items() if name in stored}
@@ -121,16 +122,16 @@ def open_folding(
     return Folding(backbone, applied, weights, stored, edited, learned)
 
 
-def _dense(record: Mapping[str, Any], folder: Path, trust: Sequence[str]) -> Mapping[str, Any]:
-    """Return the record with the method that computes the same on dequantized weights (:attr:`Method.dense`)."""
-    dense = method_class(record, folder, trust).dense
-    if dense is None:
+def _densified(record: Mapping[str, Any], folder: Path, trust: Sequence[str]) -> Mapping[str, Any]:
+    """Return the record with the method that computes the same on dequantized weights (:meth:`Method.dense`)."""
+    method = method_of(record, folder, trust)
+    dense = method.dense()
+    if dense is method:
         return record
-    options = {name: value for name, value in record["method"].items() if name in options_of(dense)}
     classes = {part: path for part, path in (record.get("classes") or {}).items() if part != "method"}
-    if is_own(dense):
-        classes["method"] = import_path(dense)
-    return {**record, "method": {"name": dense.__name__, **options}, "classes": classes}
+    if is_own(type(dense)):
+        classes["method"] = import_path(type(dense))
+    return {**record, "method": dense.describe(), "classes": classes}
 
 
 def _own(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -39,9 +39,6 @@ class Method(ABC):
     """Whether it acts after optimizer steps. Set to true for a class that overrides :meth:`after_step`."""
     weights: ClassVar[Literal["any", "float32", "quantized", "unquantized"]] = "any"
     """The backbone weights that the method adapts. :meth:`apply` refuses others."""
-    dense: ClassVar["type[Method] | None"] = None
-    """For a method of quantized backbones: the class that computes the same on unquantized ones, with equal options.
-    Merging uses it, because an adapter merges into dequantized weights."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """Options that are a dimension of a parameter. Loading compares them with the stored shapes before it allocates."""
     files: ClassVar[tuple[str, ...]] = ()
@@ -78,6 +75,13 @@ class Method(ABC):
             The reason and the way out, as the rest of a sentence that starts with the method's name.
         """
         return ""
+
+    def dense(self) -> "Method":
+        """Return the method that computes the same on dequantized weights, into which an adapter merges: this one.
+
+        A method that refuses unquantized backbones (``weights``) and can be merged overrides it.
+        """
+        return self
 
     @classmethod
     def unite(cls, options: Sequence[Mapping[str, Any]], modules: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ class QLoRA(LoRA):
         layers: Layers to adapt, counted from 0 (negative: from the last). null adapts all.
     """
 
-    dense = LoRA
     weights = "quantized"
 
     def __init__(
@@ -32,6 +31,10 @@ class QLoRA(LoRA):
         layers: list[int] | None = None,
     ) -> None:
         super().__init__(sites, rank, alpha, dropout, layers)
+
+    def dense(self) -> LoRA:
+        """Return LoRA with the same options."""
+        return LoRA(self.sites, self.rank, self.alpha, self.dropout, self.layers)
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """See :meth:`LoRA.apply`.

@@ -21,6 +21,7 @@ from red_lightning.editing.surgery import (
 from red_lightning.errors import UsageError
 from red_lightning.families import ARCHITECTURES
 from red_lightning.methods.method import Method
+from red_lightning.methods.options import defaults_of
 
 RED_PLUS_SITES = ["query", "key", "value", "attention", "ffn"]
 """The sites of RED+ (``RED++`` in the authors' repository)."""
@@ -141,9 +142,9 @@ class RED(Method):
         """
         for name in sorted({*options[0]} - {"sites", "layers", "vectors"}):  # those of a custom subclass
             if any(option.get(name) != options[0][name] for option in options):
-                raise UsageError(
-                    f"the edits differ in the option '{name}' of {cls.__name__}; combine edits that share it"
-                )
+                raise UsageError(f"the edits have different values of '{name}'; combine edits that share it")
+        taken = {*options[0]}
+        options = [{**defaults_of(RED), **option} for option in options]  # a subclass may take fewer
         sites = [frozenset(option["sites"]) for option in options]
         layers = [option["layers"] for option in options]
         if len(set(sites)) > 1 and any(chosen != layers[0] for chosen in layers):
@@ -157,12 +158,13 @@ class RED(Method):
                 f"the edits have different parts of '{fused[0]}' (query, key, value); combine edits that share them"
             )
         kinds = {option["vectors"] for option in options}
-        return {
+        united = {
             **options[0],
             "sites": list(dict.fromkeys(site for option in options for site in option["sites"])),
             "layers": None if None in layers else sorted({layer for chosen in layers for layer in chosen or ()}),
             "vectors": kinds.pop() if len(kinds) == 1 else "both",
         }
+        return {name: value for name, value in united.items() if name in taken}
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
         """Freeze the backbone and attach an editor to each site; the output is at first bit for bit unchanged.
