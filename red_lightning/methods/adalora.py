@@ -88,7 +88,7 @@ class AdaLoRA(PeftLayers):
         return super().apply(backbone)
 
     def config(self, backbone: nn.Module) -> Any:
-        """Peft's configuration, without a schedule: its allocator keeps what it knows outside the checkpoint."""
+        """Return peft's configuration, without a schedule: the state of its allocator is not part of checkpoints."""
         from peft import AdaLoraConfig
 
         return AdaLoraConfig(
@@ -96,11 +96,11 @@ class AdaLoRA(PeftLayers):
             target_r=self.target_rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
-            total_step=1,  # unused, but asked for
+            total_step=1,  # unused, but required
         )
 
     def penalty(self, backbone: nn.Module) -> Tensor:
-        """How far the learned matrices are from orthogonal, weighted: float32, a scalar."""
+        """Return the weighted distance of the learned matrices from orthogonal ones: float32, a scalar."""
         grams = []
         for p, _, q in _triplets(backbone):
             grams += [p.T @ p, q @ q.T]
@@ -109,13 +109,13 @@ class AdaLoRA(PeftLayers):
 
     @torch.no_grad()
     def after_step(self, backbone: nn.Module, state: State, step: int, steps: int) -> None:
-        """Measure importance, and prune what matters least.
+        """Update the importance scores, and prune the least important triplets.
 
         Args:
             backbone: The adapted backbone, with the gradients of the step.
-            state: The optimizer's, where the measurements are kept.
-            step: The optimizer step that was taken, counted from 1.
-            steps: How many there are in the run.
+            state: The optimizer's state, which stores the scores.
+            step: Number of the optimizer step, counted from 1.
+            steps: Optimizer steps of the run.
         """
         start, end = round(self.initial_share * steps), steps - round(self.final_share * steps)
         triplets = list(_triplets(backbone))
@@ -137,7 +137,7 @@ class AdaLoRA(PeftLayers):
             e.mul_(state[e]["kept"])
 
     def _measure(self, parameter: Tensor, state: State) -> None:
-        """Equations 8 to 10: the smoothed sensitivity ``|w * gradient|`` of each entry, and its uncertainty."""
+        """Update the smoothed sensitivity ``|w * gradient|`` of each entry and its uncertainty (equations 8 to 10)."""
         if parameter.grad is None:  # the step was skipped
             return
         sensitivity = (parameter * parameter.grad).abs()
@@ -152,7 +152,7 @@ Triplet = tuple[nn.Parameter, nn.Parameter, nn.Parameter]
 
 
 def _triplets(backbone: nn.Module) -> list[Triplet]:
-    """``P`` (outputs x rank), ``E`` (rank x 1) and ``Q`` (rank x inputs) of each linear."""
+    """Return ``P`` (outputs x rank), ``E`` (rank x 1) and ``Q`` (rank x inputs) of each linear."""
     return [(layer.lora_B[EDITOR], layer.lora_E[EDITOR], layer.lora_A[EDITOR]) for _, layer in adapted(backbone)]
 
 

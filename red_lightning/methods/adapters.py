@@ -86,17 +86,17 @@ class TrainedNorm(Learned):
         super().__init__()
         width, epsilon = len(norm.get_parameter("weight")), epsilon_of(norm)
         assert epsilon is not None
-        biased = getattr(norm, "bias", None) is not None  # no RMSNorm is; DeBERTa v1 has a LayerNorm of its own
+        biased = getattr(norm, "bias", None) is not None  # no RMSNorm is; DeBERTa v1 defines its LayerNorm
         self.epsilon, self.centres = epsilon, biased or isinstance(norm, nn.LayerNorm)
         self.weight = nn.Parameter(torch.zeros(width, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(width, dtype=torch.float32)) if biased else None
 
     def forward(self, output: Tensor, hidden: Tensor) -> Tensor:
-        """What the trained norm would have returned.
+        """Return the output of the trained norm.
 
         Args:
-            output: What the frozen norm returned: floating point, shape (..., width).
-            hidden: What it was given, of the same shape.
+            output: Output of the frozen norm: floating point, shape (..., width).
+            hidden: Input of the frozen norm, of the same shape.
 
         Returns:
             Shape and dtype of ``output``.
@@ -138,13 +138,13 @@ class Adapter(Method):
         self.rank, self.sites, self.norms, self.activation = rank, list(sites), norms, activation
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Freeze the backbone and attach the bottlenecks; the output is at first bit for bit unchanged.
+        """Freeze the backbone and attach the bottlenecks. The output is bitwise unchanged at first.
 
         Args:
             backbone: A Hugging Face model.
 
         Returns:
-            What trains, by names such as ``transformer.h.0.mlp.c_proj.editor.down.weight`` and
+            The trainable parameters, by names such as ``transformer.h.0.mlp.c_proj.editor.down.weight`` and
             ``transformer.h.0.ln_1.editor.weight``: float32.
 
         Raises:
@@ -227,7 +227,7 @@ def _check(rank: int, activation: str, norms: str = "none") -> None:
 def _attach(
     backbone: nn.Module, sites: Sequence[Site], rank: int, activation: Activation, train: Norms = "none"
 ) -> dict[str, nn.Parameter]:
-    """Freeze the backbone, attach a bottleneck to each site, and let the chosen norms train."""
+    """Freeze the backbone, attach a bottleneck to each site, and make the chosen norms trainable."""
     require_unedited(backbone)
     trained = [] if train == "none" else norms(backbone)
     if train == "blocks":

@@ -1,8 +1,8 @@
 """BitFit: train the biases only, ``h2 = h1 + d`` with ``d = b - b0`` (arXiv 2106.10199, section 3).
 
-A trained bias ``b`` is the pretrained ``b0`` plus what was learned, ``d``. Only ``d`` is made, float32 and after the
-module that adds ``b0``: the gradients are the bias's own, small steps are not lost beside a 16-bit ``b0``, and the
-backbone stays bit for bit what it was.
+A trained bias ``b`` is the pretrained ``b0`` plus a learned difference ``d``. Only ``d`` is trainable: float32, added
+after the module that adds ``b0``. It has the gradients of ``b``, and a 16-bit ``b0`` does not round small steps away.
+The backbone stays bitwise identical.
 """
 
 from torch import nn
@@ -31,13 +31,13 @@ class BitFit(Method):
         self.add_biases = add_biases
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Freeze the backbone and attach what is added to each bias; the output is at first bit for bit unchanged.
+        """Freeze the backbone and attach a learned difference to each bias. The output is bitwise unchanged at first.
 
         Args:
             backbone: A Hugging Face model.
 
         Returns:
-            What is added, by names such as ``encoder.layer.0.output.dense.editor.bias``: float32, shape (width,).
+            The differences, by names such as ``encoder.layer.0.output.dense.editor.bias``: float32, shape (width,).
 
         Raises:
             UsageError: The backbone has no biases and may not be given any, or it is edited already.
@@ -56,7 +56,7 @@ class BitFit(Method):
         return trainable(backbone)
 
     def fold(self, backbone: nn.Module) -> None:
-        """Add what was learned to the biases, and detach.
+        """Add the learned differences to the biases, and detach.
 
         A linear that had no bias gets one, in memory: ``save_pretrained`` cannot carry it.
 

@@ -22,7 +22,7 @@ class FullFineTuning(Method):
     tags = ()
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Let every parameter train.
+        """Make every parameter trainable.
 
         Args:
             backbone: A Hugging Face model.
@@ -38,7 +38,7 @@ class FullFineTuning(Method):
         return trainable(backbone)
 
     def require_float32(self, weights: Iterable[nn.Parameter]) -> None:
-        """Refuse to train weights of fewer than 32 bits; those on the meta device are counted only.
+        """Refuse to train weights of fewer than 32 bits, except on the meta device, where they are only counted.
 
         Raises:
             UsageError: Some are quantized or 16-bit.
@@ -62,4 +62,4 @@ class FullFineTuning(Method):
         )
 
     def fold(self, backbone: nn.Module) -> None:
-        """Nothing to do: what was learned is the backbone's own weights."""
+        """Do nothing: the trained parameters are the backbone's own weights."""

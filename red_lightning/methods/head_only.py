@@ -33,4 +33,4 @@ class HeadOnly(Method):
         return {}
 
     def fold(self, backbone: nn.Module) -> None:
-        """Nothing to do: the backbone is as it was."""
+        """Do nothing: the backbone is unchanged."""

@@ -32,7 +32,7 @@ class IA3(PeftLayers):
         self.layers = None if layers is None else list(layers)
 
     def config(self, backbone: nn.Module) -> Any:
-        """Peft's configuration."""
+        """Return peft's configuration."""
         from peft import IA3Config
 
         scaled_before = IA3(["ffn"]).targets(backbone) if self.sites is None or "ffn" in self.sites else []

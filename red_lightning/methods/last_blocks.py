@@ -23,7 +23,7 @@ class LastBlocks(FullFineTuning):
         self.blocks = blocks
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Let the parameters of the last blocks train.
+        """Make the parameters of the last blocks trainable.
 
         Args:
             backbone: A Hugging Face model.
@@ -47,7 +47,7 @@ class LastBlocks(FullFineTuning):
 
 
 def _last_stack(backbone: nn.Module) -> list[nn.Module]:
-    """The backbone's blocks in order; those of the decoder, if it has an encoder too."""
+    """Return the backbone's blocks in order; in an encoder-decoder those of the decoder."""
     pattern = architecture_of(getattr(backbone, "config", None)).block_pattern()
     stacks: dict[str, list[nn.Module]] = {}
     for name, module in backbone.named_modules():

@@ -43,7 +43,7 @@ class LoRA(PeftLayers):
         self.layers = None if layers is None else list(layers)
 
     def config(self, backbone: nn.Module) -> Any:
-        """Peft's configuration."""
+        """Return peft's configuration."""
         from peft import LoraConfig
 
         return LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
 
 def options_of(klass: type) -> set[str]:
-    """The arguments that a class takes by name, those that ``**options`` passes to its bases included."""
+    """Return the named arguments of a class, including those that ``**options`` passes to its bases."""
     names: set[str] = set()
     for init in (vars(each).get("__init__") for each in klass.__mro__[:-1]):
         if init is None:
@@ -25,18 +25,19 @@ def options_of(klass: type) -> set[str]:
 def defaults_of(klass: type) -> dict[str, Any]:
     """Return the options of a class that have a default, with it."""
     found: dict[str, Any] = {}
-    for init in (vars(each).get("__init__") for each in klass.__mro__[:-1]):
+    for init in (vars(each).get("__init__") for each in reversed(klass.__mro__[:-1])):
         parameters = inspect.signature(init).parameters if init else {}
-        found = {n: p.default for n, p in parameters.items() if p.default is not p.empty} | found
-    return {name: value for name, value in found.items() if name in options_of(klass)}
+        found |= {name: each.default for name, each in parameters.items() if each.default is not each.empty}
+    taken = options_of(klass)
+    return {name: value for name, value in found.items() if name in taken}
 
 
 def require_kept(method: Any, options: dict[str, Any]) -> None:
-    """Refuse a method that could not be built again from its record, before it is trained.
+    """Refuse, before training, a method that its adapter could not restore.
 
     Args:
         method: The method.
-        options: What it says of itself, without its name.
+        options: The options that it keeps, without its name.
 
     Raises:
         UsageError: It does not keep an option, or keeps one that JSON cannot hold.

@@ -34,16 +34,16 @@ class PeftLayers(Method):
 
     @abstractmethod
     def config(self, backbone: nn.Module) -> Any:
-        """Peft's configuration of the method, without the linears that it adapts."""
+        """Return peft's configuration of the method, without target modules."""
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Freeze the backbone and put a layer around each linear; the output is at first unchanged.
+        """Freeze the backbone and put a layer around each linear. The output is unchanged at first.
 
         Args:
             backbone: A Hugging Face model.
 
         Returns:
-            What the layers learn, by name, such as ``...attention.self.query.lora_A.editor.weight``: float32.
+            The parameters of the layers, by name, such as ``...attention.self.query.lora_A.editor.weight``: float32.
 
         Raises:
             UsageError: A site is unknown, matches nothing or is no linear, or the backbone is edited already.
@@ -60,12 +60,12 @@ class PeftLayers(Method):
         freeze(backbone)
         for name, linear in chosen.items():
             _put(backbone, name, _stand_in(linear))
-        meta = next(backbone.parameters()).is_meta  # nothing is drawn for what is only counted
+        meta = next(backbone.parameters()).is_meta  # parameters are only counted
         with _float32():
             PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](backbone, config, EDITOR, low_cpu_mem_usage=meta)
         for name, linear in chosen.items():
             backbone.get_submodule(name).base_layer = linear
-        del backbone.peft_config  # peft would take the next method for a second one
+        del backbone.peft_config  # else peft treats the next method as a second adapter
         kept: dict[nn.Module, nn.Module] = {}
         for _, layer in adapted(backbone):
             layer.train(layer.base_layer.training)
@@ -76,7 +76,7 @@ class PeftLayers(Method):
         return trainable(backbone)
 
     def targets(self, backbone: nn.Module) -> list[str]:
-        """The names of the linears that are adapted, in the backbone's order.
+        """Return the names of the adapted linears, in the backbone's order.
 
         Raises:
             UsageError: A site is unknown, matches nothing or is no linear.
@@ -95,16 +95,16 @@ class PeftLayers(Method):
         return names
 
     def detach(self, backbone: nn.Module) -> None:
-        """Put each linear back under its own name; the backbone is bit for bit what it was."""
+        """Put each linear back under its own name. The backbone is bitwise identical to the one before."""
         for name, layer in list(adapted(backbone)):
             _put(backbone, name, layer.base_layer)
 
     @torch.no_grad()
     def fold(self, backbone: nn.Module) -> None:
-        """Merge what was learned into the weights of each linear, rounded once to their dtype, and detach.
+        """Merge each layer into the weights of its linear, rounded once to their dtype, and detach.
 
         Raises:
-            UsageError: A linear's weights are quantized; nothing was changed then.
+            UsageError: A linear's weights are quantized. Nothing was changed then.
         """
         layers: list[Any] = [layer for _, layer in adapted(backbone)]
         for layer in layers:
@@ -115,17 +115,17 @@ class PeftLayers(Method):
 
 
 def adapted(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Peft's layers in a backbone, with their names."""
+    """Yield peft's layers in a backbone, with their names."""
     return ((name, module) for name, module in backbone.named_modules() if hasattr(module, "base_layer"))
 
 
 def one_of(names: Sequence[str]) -> str:
-    """A regular expression, which peft matches in full, for some modules."""
+    """Return a regular expression for module names, which peft matches in full."""
     return "|".join(map(re.escape, names))
 
 
 def _whole(backbone: nn.Module, sites: Sequence[str]) -> Iterator[str]:
-    """The sites, and those modules that a record says they stand for where linears are adapted whole."""
+    """Yield the sites, and the wider modules that the family's record names for methods that adapt whole linears."""
     record = record_of(getattr(backbone, "config", None))
     for site in sites:
         wider = record.wider.get(site) if record else None
@@ -141,10 +141,10 @@ def _put(backbone: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _stand_in(linear: Any) -> nn.Module:
-    """A float32 linear of the same sizes without memory, for peft to build a layer around.
+    """Return a float32 linear of the same sizes without memory, for peft to build a layer around.
 
-    It takes the size of a divided weight's part for the weight's, rounds what it draws to the weight's dtype, and has
-    layers for quantized weights whose output is not of their input's dtype ((IA)3).
+    Around the linear itself, peft would read the size of a shard as that of the weight and round initial values to the
+    weight's dtype. Its layers for quantized weights may also change the dtype of the input ((IA)3).
     """
     with torch.device("meta"):
         if isinstance(linear, Conv1D):
@@ -158,7 +158,7 @@ def _stand_in(linear: Any) -> nn.Module:
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Make float32 torch's default dtype, in which peft draws first values: Lightning's bf16-true makes it bfloat16."""
+    """Make float32 torch's default dtype, which peft uses for initial values. Lightning's bf16-true sets bfloat16."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -168,6 +168,6 @@ def _float32() -> Iterator[None]:
 
 
 def _learned(kind: Any, tensors: dict[str, Any]) -> nn.Module:
-    """A container of peft's, of tensors by adapter, as what is learned: it stays float32 wherever the backbone goes."""
+    """Return peft's container of tensors by adapter as a module that stays float32 whatever the backbone's dtype."""
     container: nn.Module = type(kind.__name__, (Learned, kind), {})(tensors)
     return container

@@ -30,7 +30,7 @@ class Prefix(Learned):
         self.values = nn.Parameter(torch.randn(shape, device="cpu", dtype=torch.float32))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """The keys and the values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
+        """Return the keys and values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
         return self.keys[:, None], self.values[:, None]
 
 
@@ -57,7 +57,7 @@ class ProjectedPrefix(Learned):
         self.outer = nn.Linear(hidden, 2 * layers * heads * columns, device="cpu", dtype=torch.float32)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """The keys and the values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
+        """Return the keys and values of one text: each float32, shape (layers, 1, heads, virtual tokens, columns)."""
         layers, heads, length, columns = self.shape
         made = self.outer(torch.tanh(self.inner(self.embeddings)))
         keys, values = made.view(length, 2, layers, heads, columns).permute(1, 2, 3, 0, 4)
@@ -87,7 +87,7 @@ class PrefixTuning(Method):
 
     @property
     def virtual_tokens(self) -> int:
-        """How many positions of the backbone the method takes up."""
+        """Number of the backbone's positions that the method occupies."""
         return self.length
 
     @classmethod
@@ -123,5 +123,5 @@ class PrefixTuning(Method):
         return trainable(backbone)
 
     def detach(self, backbone: nn.Module) -> None:
-        """Remove the prefix; the backbone is bit for bit what it was."""
+        """Remove the prefix. The backbone is bitwise identical to the one before."""
         detach(backbone)

@@ -14,11 +14,11 @@ from red_lightning.errors import UsageError, require_range
 from red_lightning.methods.method import Method
 
 COMMON = 5000
-"""How many tokens of the vocabulary count as common (section 3.2)."""
+"""Number of tokens at the start of the vocabulary from which initial embeddings are drawn (section 3.2)."""
 
 
 class PromptEmbeddings(Learned):
-    """The learned embeddings.
+    """Learned embeddings of virtual tokens.
 
     Args:
         embeddings: Initial values, shape (length, columns of the input embeddings).
@@ -32,7 +32,7 @@ class PromptEmbeddings(Learned):
         self.embeddings = nn.Parameter(embeddings.float())
 
     def forward(self) -> torch.Tensor:
-        """The embeddings of one text: float32, shape (1, length, columns)."""
+        """Return the embeddings of one text: float32, shape (1, length, columns)."""
         return self.embeddings[None]
 
 
@@ -59,7 +59,7 @@ class PromptTuning(Method):
 
     @property
     def virtual_tokens(self) -> int:
-        """How many positions of the backbone the method takes up."""
+        """Number of the backbone's positions that the method occupies."""
         return self.length
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
@@ -82,12 +82,12 @@ class PromptTuning(Method):
         return trainable(backbone)
 
     def detach(self, backbone: nn.Module) -> None:
-        """Remove the virtual tokens; the backbone is bit for bit what it was."""
+        """Remove the virtual tokens. The backbone is bitwise identical to the one before."""
         detach(backbone)
 
     @torch.no_grad()
     def _first_values(self, embedding: Any) -> torch.Tensor:
-        """Shape (length, columns)."""
+        """Return the initial embeddings, shape (length, columns)."""
         rows, width = embedding.weight.shape
         if self.init == "random":
             return torch.empty(self.length, width, device="cpu", dtype=torch.float32).uniform_(-0.5, 0.5)

@@ -85,11 +85,11 @@ class RepresentationEditor(Learned):
         return torch.addcmul(bias, hidden, scaling).to(hidden.dtype)
 
     def vectors(self) -> tuple[Tensor | None, Tensor | None]:
-        """The scaling and the bias over the whole width: float32, shape (width,), the identity where not edited."""
+        """Return scaling and bias over the whole width: float32, shape (width,), the identity where not edited."""
         return self._over_width(self.scaling, 1.0), self._over_width(self.bias, 0.0)
 
     def extra_repr(self) -> str:
-        """What ``print(backbone)`` shows of the editor."""
+        """Return the text that ``print(backbone)`` shows."""
         names = [name for name in ("scaling", "bias") if getattr(self, name) is not None]
         return f"{self.width}, {' and '.join(names)}" + (f", columns={self.columns}" if self.columns else "")
 
@@ -167,7 +167,7 @@ class RED(Method):
         return {name: value for name, value in united.items() if name in taken}
 
     def apply(self, backbone: nn.Module) -> dict[str, nn.Parameter]:
-        """Freeze the backbone and attach an editor to each site; the output is at first bit for bit unchanged.
+        """Freeze the backbone and attach an editor to each site. The output is bitwise unchanged at first.
 
         Args:
             backbone: A Hugging Face model.
@@ -192,7 +192,7 @@ class RED(Method):
         A linear without a bias (Llama, T5) gets one, in memory: ``save_pretrained`` cannot carry it.
 
         Raises:
-            UsageError: A site is no linear (``residual``), or its weights are quantized; nothing was changed then.
+            UsageError: A site is no linear (``residual``), or its weights are quantized. Nothing was changed then.
         """
         fold_editors(backbone)
 
@@ -210,7 +210,7 @@ def fold_editors(backbone: nn.Module) -> None:
     """Merge every :class:`RepresentationEditor` into the linear or LayerNorm before it, and detach.
 
     Raises:
-        UsageError: A site is neither, or its weights are quantized; nothing was changed then.
+        UsageError: A site is neither, or its weights are quantized. Nothing was changed then.
     """
     modules = edited_modules(backbone)
     for _, module in modules:

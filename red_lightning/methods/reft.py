@@ -42,7 +42,7 @@ class SubspaceEditor(Learned):
         self.idle = False
 
     def subspace(self) -> Tensor:
-        """R: float32, shape (rank, width), its rows orthonormal."""
+        """Return R: float32, shape (rank, width), with orthonormal rows."""
         return torch.linalg.qr(self.rotation.T).Q.T
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ class LoReFT(Method):
             sites = [site for site in sites if "encoder" in site.module.split(".")]
         elif self.positions == "ends" and self.last and backbone.get_output_embeddings() is not None:
             raise UsageError(
-                "LoReFT cannot edit the last tokens of a prompt here, for in training the answer follows in the same "
-                "row; give --model.method.last 0, or --model.method.positions all"
+                "LoReFT cannot edit the last tokens of a prompt here, because in training the answer follows in the "
+                "same row; set model.method.last to 0, or model.method.positions to all"
             )
         if (narrow := min(site.width for site in sites)) < self.rank:
             raise UsageError(f"model.method.rank is {self.rank}, but the hidden states have {narrow} columns")
@@ -139,13 +139,13 @@ class LoReFT(Method):
         return trainable(backbone)
 
     def detach(self, backbone: nn.Module) -> None:
-        """Remove the editors; the backbone is bit for bit what it was."""
+        """Remove the editors. The backbone is bitwise identical to the one before."""
         detach(backbone)
         remove_hooks(stack_of(backbone), _choose_ends)
 
 
 def _choose_ends(first: int, last: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Forward pre-hook of the stack: tell its editors which tokens are the first and last ones of their text."""
+    """Set in the editors which tokens are the first and last ones of their text (forward pre-hook of the stack)."""
     named = arguments(module, args, kwargs)
     seen = seen_tokens(named)
     text = named["inputs_embeds"] if named.get("input_ids") is None else named["input_ids"]
@@ -154,7 +154,7 @@ def _choose_ends(first: int, last: int, module: nn.Module, args: tuple[Any, ...]
     real = torch.ones(rows, seen + tokens, dtype=torch.int64, device=text.device) if mask is None else mask.long()
     before, after = real.cumsum(1), real.flip(1).cumsum(1).flip(1)  # counted from 1
     where = ((real > 0) & ((before <= first) | (after <= last)))[:, -tokens:]
-    idle = seen >= first and not last and mask is None  # asks no device
+    idle = seen >= first and not last and mask is None  # without a synchronization with the device
     for editor in module.modules():
         if isinstance(editor, SubspaceEditor):
             editor.where, editor.idle = where[..., None], idle

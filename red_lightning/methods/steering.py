@@ -98,11 +98,11 @@ class SteeringVector(Method):
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    """The pairs of texts."""
+    """Read the pairs of texts."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"model.method.pairs '{path}' cannot be read: {reason}") from error
     pairs = []
     for number, line in enumerate(lines, start=1):
@@ -124,7 +124,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _last_state(backbone: Any, module: nn.Module, tokenizer: Any, text: str, where: str) -> Tensor:
-    """A module's output at the last token of a text: float32, shape (width,)."""
+    """Return a module's output at the last token of a text: float32, shape (width,)."""
     tokens = tokenizer(text, return_tensors="pt")["input_ids"].to(backbone.device)
     limit = position_limit(backbone.config)
     if limit is not None and tokens.shape[1] > limit:

@@ -45,7 +45,7 @@ class VeRA(PeftLayers):
         self.layers = None if layers is None else list(layers)
 
     def config(self, backbone: nn.Module) -> Any:
-        """Peft's configuration."""
+        """Return peft's configuration."""
         from peft import VeraConfig
 
         return VeraConfig(
