@@ -1,4 +1,4 @@
-"""The process of a cell: start, stop and exit reason."""
+"""The process that runs a cell: start it, stop it, and say why it failed."""
 
 import os
 import re
@@ -6,55 +6,61 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from red_lightning.studies.locks import Lock
+from red_lightning.studies.locks import sign
 
 NOT_ITS_OWN = ("RED_LIGHTNING_RUN", "PL_GLOBAL_SEED", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_")
-"""Beginnings of the variables that would make a run part of another one."""
+"""Prefixes of the environment variables that would make a run part of another one."""
 INTERRUPTED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
-"""How a run ends that was told to: by the signals themselves, or in order (128 + their number)."""
+"""Exit statuses of an interrupted run: killed by SIGINT or SIGTERM, or stopped in order (128 + the signal)."""
 OUTSIDE = re.compile("no space left|disk quota|file too large|out of memory|cannot be written", re.IGNORECASE)
-"""What is said of a failure for which the settings of a run are not to blame."""
+"""Words in the messages of failures that the settings of a run did not cause."""
 SAID = re.compile(r"(?:^|\])(?:error: |(?=stopped by ))(.+)")
-"""The sentence with which a run ends; a progress bar may stand before it on its line."""
+"""The last sentence of a failed run; a progress bar may precede it on the same line."""
 PROGRESS = re.compile(r"\d%\||it/s|━")
 
 
 def run_process(
-    command: Sequence[str], log: Path, env: Mapping[str, str], held: Lock, stop: threading.Event | None
+    command: Sequence[str], log: Path, env: Mapping[str, str], held: BinaryIO, stop: threading.Event | None
 ) -> int:
-    """Run a command, and hold a lock as long as it lives.
+    """Run a command that holds a lock as long as it lives.
 
     Args:
-        command: It.
-        log: Where it writes.
-        env: Variables beside those of this process.
-        held: The lock.
-        stop: Interrupts it when it is set.
+        command: The command line.
+        log: The file that gets its output.
+        env: Environment variables to add to those of this process.
+        held: The locked file.
+        stop: Interrupts the command when set.
 
     Returns:
-        Its status; that of an interrupted process if it was told to stop, whatever that does to a run that begins.
+        The exit status. It is that of an interrupted process if ``stop`` was set: a run that has only begun may end
+        with any status then.
     """
     told = False
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=_environment(env)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=_environment(env),
+            pass_fds=[held.fileno()],
         )
-        held.name_child(process.pid)
+        sign(held, process.pid)
         while process.poll() is None:
             if stop is not None and stop.is_set() and not told:
-                process.terminate()  # SIGINT is ignored in what a shell runs with &
+                process.terminate()  # a command that a shell started with & ignores SIGINT
                 told = True
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(1)
-            except subprocess.TimeoutExpired:
-                held.renew()
     return -signal.SIGINT if stop is not None and stop.is_set() else process.returncode
 
 
 def why(log: Path, status: int) -> tuple[str, bool]:
-    """Return the sentence with which a process failed, and whether its settings are not to blame."""
+    """Return why a process failed, and whether something other than its settings caused it."""
     if status < 0:
         reason = f"killed by signal {-status}" + (" (out of memory?)" if status == -signal.SIGKILL else "")
     else:
@@ -66,7 +72,7 @@ def why(log: Path, status: int) -> tuple[str, bool]:
 
 
 def _lines(log: Path) -> list[str]:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 100_000))
         return [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]

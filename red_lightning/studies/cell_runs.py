@@ -1,7 +1,7 @@
 """The folder of a study: the state of each cell, and how to run one.
 
-``study.json`` says whose folder it is, ``runs/CELL`` is a run's own folder, ``cells/`` holds a record, a log and (while
-it runs) a lock of each cell, and ``earlier/CELL`` is the run that another one is to replace, until that has ended.
+``study.json`` names the study. ``runs/CELL`` is the run folder of a cell. ``cells/`` has a record, a log and a lock
+file of each cell that ran. ``earlier/CELL`` keeps a finished run until the run that replaces it has finished, too.
 """
 
 import json
@@ -12,13 +12,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from red_lightning.atomic_files import write_whole
 from red_lightning.errors import UsageError
 from red_lightning.studies.cell_process import INTERRUPTED, run_process, why
 from red_lightning.studies.cells import Cell
-from red_lightning.studies.locks import HeldError, Lock, lock, owner_of
+from red_lightning.studies.locks import HeldError, lock, owner_of
 from red_lightning.studies.study_file import Study
 
 Kind = Literal["done", "running", "queued", "failed", "stale", "waiting"]
@@ -26,15 +26,15 @@ Kind = Literal["done", "running", "queued", "failed", "stale", "waiting"]
 
 @dataclass(frozen=True)
 class State:
-    """What became of a cell.
+    """The state of a cell.
 
     Attributes:
-        kind: ``stale`` is a run whose settings were others; ``queued`` waits in SLURM.
-        reason: Why it failed, what it waits for, or who runs it.
-        seconds: How long it took, if it is done.
-        result: The contents of its ``results.json``, if it is done.
-        killed: Whether it failed for something other than its settings (a signal, no memory, a full disk), so that
-            nothing is known of these.
+        kind: ``stale``: it ran with other settings. ``queued``: it waits in SLURM.
+        reason: Why it failed, what it waits for, or which process runs it.
+        seconds: The duration of the run, if done.
+        result: The contents of ``results.json``, if done.
+        killed: Whether something other than its settings made it fail (a signal, no memory, a full disk): the failure
+            says nothing about the settings.
     """
 
     kind: Kind
@@ -45,20 +45,16 @@ class State:
 
 
 class StudyFolder:
-    """Where a study writes.
-
-    Args:
-        path: The folder.
-    """
+    """The folder that a study writes to."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.runs, self.cells, self.earlier = path, path / "runs", path / "cells", path / "earlier"
 
     def claim(self, study: Study) -> None:
-        """Create the folder, or see that it is the study's own.
+        """Create the folder, or check that it is this study's.
 
         Raises:
-            UsageError: It belongs to another study, or cannot be written.
+            UsageError: The folder belongs to another study, or cannot be written.
         """
         self.require(study)
         try:
@@ -69,7 +65,7 @@ class StudyFolder:
             raise UsageError(f"the study's folder '{self.path}' cannot be written: {error.strerror}") from error
 
     def require(self, study: Study) -> None:
-        """Refuse a folder that is another study's."""
+        """Refuse the folder of another study."""
         identity = _read(self.path / "study.json")
         if identity is None:
             if self.path.is_dir() and any(self.path.iterdir()):
@@ -86,21 +82,21 @@ class StudyFolder:
             )
 
     def record(self, cell: Cell) -> dict[str, Any]:
-        """What was written down about a cell; empty where it never ran."""
+        """Return the record of a cell; empty if it never ran."""
         return _read(self.cells / f"{cell.name}.json") or {}
 
     def note(self, cell: Cell, **what: Any) -> None:
-        """Write down what becomes of a cell."""
+        """Update the record of a cell."""
         content = {**self.record(cell), "digest": cell.digest, **what}
         write_whole(self.cells / f"{cell.name}.json", json.dumps(content, indent=2) + "\n")
 
     def state(self, cell: Cell) -> State:
-        """What became of a cell."""
+        """Return the state of a cell."""
         owner = owner_of(self.cells / f"{cell.name}.lock")
         return State("running", owner) if owner else self._left(cell)
 
     def _left(self, cell: Cell) -> State:
-        """What the last run of a cell left behind."""
+        """Return the state of a cell that no process runs."""
         record, results = self.record(cell), self._result(cell)
         if not record:
             return State("waiting")
@@ -113,30 +109,30 @@ class StudyFolder:
         if record["status"] == "failed":
             return State("failed", record.get("reason", ""), killed=record.get("killed", False))
         if record["status"] == "running" and not (results.exists() and results.stat().st_mtime >= record["started"]):
-            return State("waiting", "its process ended before it did")
+            return State("waiting", "its process ended before the run did")
         result = _read(results)
         if result is None or not {"scores", "selection"} <= {*result}:
             return State("failed", f"'{results}' is missing or half-written", killed=True)
         return State("done", seconds=record.get("seconds"), result=result)
 
     def command(self, cell: Cell) -> list[str]:
-        """The command line that runs a cell: from the beginning, or from where it was interrupted."""
+        """Return the command line that starts the run of a cell, or resumes it."""
         place = [f"--run.folder={self.runs}", f"--run.name={cell.name}"]
         test = ["--run.test=false"] if cell.tried is not None else []
         begin = "--run.overwrite=true" if self._is_replaced(cell) else "--ckpt_path=auto"
         return [sys.executable, "-m", "red_lightning", "fit", *cell.options(), *place, *test, begin]
 
     def _is_replaced(self, cell: Cell) -> bool:
-        """Whether what is in a run's folder cannot be continued."""
+        """Return whether the run in a cell's folder cannot be resumed: it has other settings, or is finished."""
         return self.record(cell).get("digest", cell.digest) != cell.digest or self._result(cell).exists()
 
     def execute(self, cell: Cell, env: Mapping[str, str], stop: threading.Event | None = None) -> State:
-        """Run a cell in a process, unless it is done or another process runs it.
+        """Run a cell in a child process, unless it is done or another process runs it.
 
         Args:
             cell: The cell.
-            env: Variables beside those of this process.
-            stop: Interrupts the run when it is set.
+            env: Environment variables to add to those of this process.
+            stop: Interrupts the run when set.
         """
         try:
             with lock(self.cells / f"{cell.name}.lock") as held:
@@ -146,11 +142,11 @@ class StudyFolder:
         except HeldError as owner:
             return State("running", str(owner))
 
-    def _run(self, cell: Cell, held: Lock, env: Mapping[str, str], stop: threading.Event | None) -> None:
-        """Run a cell whose lock is held, and write down how it ended."""
+    def _run(self, cell: Cell, held: BinaryIO, env: Mapping[str, str], stop: threading.Event | None) -> None:
+        """Run a cell whose lock is held, and record how it ended."""
         started, log = time.time(), self.cells / f"{cell.name}.log"
         self.set_aside(cell)
-        self.note(cell, status="running", started=started, reason="")  # from here on, what is there goes on
+        self.note(cell, status="running", started=started, reason="")  # from here on, the run can be resumed
         self._take_over(cell)
         status = run_process(self.command(cell), log, env, held, stop)
         if status == 0 or self._result(cell).exists():
@@ -167,9 +163,9 @@ class StudyFolder:
         return self.runs / cell.name / "results.json"
 
     def set_aside(self, cell: Cell) -> None:
-        """Keep what is in a run's folder but cannot be continued, before a note of the new settings hides that.
+        """Move a run that cannot be resumed to ``earlier/``, before the record gets the new settings and hides that.
 
-        A finished run is worth more than one that was broken off.
+        A finished run in ``earlier/`` is not replaced by an unfinished one, which is removed.
         """
         run, earlier = self.runs / cell.name, self.earlier / cell.name
         if not (run.exists() and self._is_replaced(cell)):
@@ -182,7 +178,7 @@ class StudyFolder:
         run.rename(earlier)
 
     def _take_over(self, cell: Cell) -> None:
-        """Give a run the checkpoints of the one that trained with its settings, so that it begins with its test."""
+        """Copy the checkpoints of the run that trained with a cell's settings, so that the cell's run only tests."""
         run, trained = self.runs / cell.name, self.runs / (cell.trained or "")
         if cell.trained is None or run.exists() or not (trained / "results.json").exists():
             return
@@ -194,14 +190,14 @@ class StudyFolder:
             if file.is_file():
                 target = whole / "checkpoints" / file.name
                 try:
-                    target.hardlink_to(file)  # they are written anew under another name, never changed
+                    target.hardlink_to(file)  # safe: checkpoints are replaced, never changed in place
                 except OSError:  # not on every file system
                     shutil.copy2(file, target)
         whole.rename(run)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if the file is absent or half-written."""
+    """Return a JSON object; None if the file is absent or half-written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,98 +1,78 @@
-"""Lock files that name their owner, and are released when the owner is gone."""
+"""Locks for the cells of a study, which the kernel frees when the last process that holds them ends.
 
-import fcntl
-import json
+``filelock`` takes them with ``flock``, on a descriptor of ours: a run inherits it, and holds the lock even after
+``study run`` was killed. ``filelock.FileLock`` does not pass its descriptor to a child. ``SoftFileLock`` needs no
+support of the file system, but a killed owner leaves its file behind, and no other node can tell that it is gone.
+``flock`` works between nodes on NFS (unless mounted with ``nolock`` or ``local_lock``), on GPFS, and on Lustre mounted
+with ``-o flock``; their servers free the locks of a node that crashed. Without support, the study is refused.
+"""
+
 import os
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from red_lightning.atomic_files import write_whole
+from filelock import lock_descriptor, unlock_descriptor
 
-SILENCE = 600.0
-"""Seconds after which the lock of another machine counts as left behind; its owner renews it far more often."""
+from red_lightning.errors import UsageError
 
 
 class HeldError(Exception):
     """Another process holds the lock; the message says which."""
 
 
-class Lock:
-    """A lock that is held.
-
-    Args:
-        path: Its file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def name_child(self, pid: int) -> None:
-        """Hold the lock as long as a child process lives, too: it may outlive its parent."""
-        _write(self.path, os.getpid(), pid)
-
-    def renew(self) -> None:
-        """Show other machines that the owner lives."""
-        os.utime(self.path)
-
-
 @contextmanager
-def lock(path: Path) -> Iterator[Lock]:
-    """Hold a lock.
+def lock(path: Path) -> Iterator[BinaryIO]:
+    """Lock a file, which stays when the lock is freed: if it were removed, two processes could lock two files.
 
-    Args:
-        path: Its file, in a folder that exists.
+    Yields:
+        The file. A child that inherits its descriptor keeps the lock if this process is killed or the block raises.
 
     Raises:
-        HeldError: A living process holds it.
+        HeldError: Another process, or another thread, holds the lock.
+        UsageError: The file system has no locks.
     """
-    with path.with_name(".lock").open("w") as door:  # one at a time may recognise and remove what was left behind
-        fcntl.flock(door, fcntl.LOCK_EX)
-        if (owner := owner_of(path)) is not None:
-            raise HeldError(owner)
-        _write(path, os.getpid())
-    try:
-        yield Lock(path)
-    finally:
-        path.unlink(missing_ok=True)
+    with path.open("a+b") as file:
+        if not _acquired(file):
+            raise HeldError(_text(path) or "another process")
+        sign(file, os.getpid())
+        yield file
+        file.truncate(0)
+        unlock_descriptor(file.fileno())
+
+
+def sign(file: BinaryIO, pid: int) -> None:
+    """Write into a locked file which process of this machine holds it."""
+    file.truncate(0)
+    file.write(f"process {pid} on {socket.gethostname()}".encode())
+    file.flush()
+    os.fsync(file.fileno())  # other nodes of NFS see it only then
 
 
 def owner_of(path: Path) -> str | None:
-    """Who holds a lock, in words; None if nobody does, or nobody alive."""
+    """Return who holds a lock, such as "process 7 on host"; None if nobody does.
+
+    Testing a lock takes it for an instant, so a file that names nobody is not tested. A user who may not write the file
+    cannot test it, and gets the name in it.
+    """
+    name = _text(path)
+    if not (name and os.access(path, os.W_OK)):
+        return name or None
+    with path.open("r+b") as file:  # closing it frees the lock
+        return None if _acquired(file) else name
+
+
+def _acquired(file: BinaryIO) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        age = time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-    except ValueError:  # its owner died while it wrote
-        return None
-    here = content["host"] == socket.gethostname()
-    alive = any(_lives(*process) for process in content["processes"]) if here else age < SILENCE
-    return f"process {content['processes'][0][0]} on {content['host']}" if alive else None
+        return lock_descriptor(file.fileno(), blocking=False)
+    except OSError as error:
+        raise UsageError(
+            f"'{file.name}' cannot be locked: {error.strerror}. Choose a --folder on a file system with locks, or "
+            "mount this one with them (Lustre: -o flock)."
+        ) from error
 
 
-def _write(path: Path, *pids: int) -> None:
-    content = {"host": socket.gethostname(), "processes": [[pid, began(pid)] for pid in pids]}
-    write_whole(path, json.dumps(content))
-
-
-def began(pid: int) -> str | None:
-    """When a process began, in the system's own ticks; None where it cannot be found out (no ``/proc``)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def _lives(pid: int, then: str | None) -> bool:
-    if began(pid) != then:  # another process has got its number since
-        return False
-    with suppress(ProcessLookupError):
-        try:
-            os.kill(pid, 0)
-        except PermissionError:  # another user's
-            return True
-        return True
-    return False
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

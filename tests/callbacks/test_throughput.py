@@ -169,6 +169,19 @@ def test_operations_are_those_that_lightning_measures(
     assert flops.of(tokens=32, labels=32, pairs=2 * 16 * 16) == pytest.approx(measured, rel=0.02)
 
 
+def test_operations_of_a_classifier_are_those_that_lightning_measures() -> None:
+    """Its head sees one token of each row."""
+    from transformers import AutoModelForSequenceClassification, RobertaConfig
+
+    config = RobertaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").train()
+    embedded = torch.randn(2, 32, 64, requires_grad=True)
+    measured = measure_flops(model, lambda: model(inputs_embeds=embedded).logits, Tensor.sum)
+    flops = step_flops(model)
+    assert flops is not None
+    assert flops.of(tokens=64, labels=0, pairs=2 * 32 * 32) == pytest.approx(measured, rel=0.015)
+
+
 def test_a_frozen_7b_step_by_hand() -> None:
     """Llama-2-7B, 2 rows of 768 tokens: 20.3 TFLOP forward in the weights and as many for the inputs' gradients."""
     from transformers import LlamaConfig

@@ -14,6 +14,7 @@ import pytest
 from red_lightning.cli.study_plan import files_beside
 from red_lightning.studies.cell_runs import StudyFolder
 from red_lightning.studies.cells import expand
+from red_lightning.studies.locks import owner_of
 from red_lightning.studies.setting_selection import trials
 from red_lightning.studies.study_file import read_study
 from tests.backbones_zoo import save_backbone
@@ -207,7 +208,7 @@ def test_a_setting_is_chosen_and_two_commands_share_the_work(study: Path, tmp_pa
     assert done.returncode == 0, done.stderr
     runs = tmp_path / "studies/mine/runs"
     assert len(list(runs.glob("*/results.json"))) == 2 * 2 + 2 * 2
-    assert not list((tmp_path / "studies/mine/cells").glob("?*.lock"))
+    assert not any(owner_of(path) for path in (tmp_path / "studies/mine/cells").glob("*.lock"))
     for method in ("RED", "FT"):
         tried = {value: runs / f"{method}-42-learning_rate={value}" for value in (0.001, 0.01)}
         assert not any((path / "test_predictions.jsonl").exists() for path in tried.values())
@@ -238,7 +239,7 @@ def test_an_interrupted_study_goes_on(number: signal.Signals, study: Path, tmp_p
     process.communicate(timeout=120)
     assert process.returncode == 130
     assert not (last.parents[1] / "results.json").exists()
-    assert not list((tmp_path / "studies/mine/cells").glob("?*.lock"))
+    assert not any(owner_of(path) for path in (tmp_path / "studies/mine/cells").glob("*.lock"))
     done = run_apart(tmp_path, *command[3:])
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "studies/mine/cells/RED-42.log").read_text()

@@ -1,5 +1,6 @@
 """The folder of a study: what became of its cells, locks, and the processes that run them."""
 
+import errno
 import json
 import os
 import pickle
@@ -8,18 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from filelock import FileLock, Timeout, lock_descriptor
 
 from red_lightning.errors import UsageError
 from red_lightning.studies import launchers
 from red_lightning.studies.cell_runs import State, StudyFolder
 from red_lightning.studies.cells import Cell
 from red_lightning.studies.launchers import note_lost_jobs, run_here, submit
-from red_lightning.studies.locks import SILENCE, HeldError, began, lock, owner_of
+from red_lightning.studies.locks import HeldError, lock, owner_of, sign
 from tests.studies.study_files import cells_of, finish, study_of
 
 
@@ -33,13 +36,6 @@ def folder(tmp_path: Path) -> StudyFolder:
     folder = StudyFolder(tmp_path / "studies/mine")
     folder.claim(study_of(tmp_path))
     return folder
-
-
-def gone() -> int:
-    """The number of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
 
 
 def test_what_becomes_of_a_cell(cell: Cell, folder: StudyFolder) -> None:
@@ -100,51 +96,67 @@ def test_a_moved_study_keeps_its_folder(tmp_path: Path, folder: StudyFolder) -> 
     folder.claim(study_of(twin))
 
 
-def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+def test_a_lock_is_held_by_one_and_names_it(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
-    with lock(path) as held:
-        held.name_child(os.getpid())
-        held.renew()
-        with pytest.raises(HeldError, match=f"process {os.getpid()} on {socket.gethostname()}"), lock(path):
-            pass
     assert owner_of(path) is None
     assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    ("host", "child", "age", "alive"),
-    [
-        (socket.gethostname(), None, 0.0, False),
-        (socket.gethostname(), os.getpid(), 2 * SILENCE, True),  # the run outlived the command that started it
-        ("another", None, SILENCE / 2, True),
-        ("another", None, 2 * SILENCE, False),
-    ],
-    ids=["dead owner", "live child", "another host, recent", "another host, silent"],
-)
-def test_a_lock_that_was_left_behind_is_recognised(
-    host: str, child: int | None, age: float, alive: bool, tmp_path: Path
-) -> None:
-    path = tmp_path / "x.lock"
-    processes = [[gone(), "1"], *([[child, began(child)]] if child else [])]
-    path.write_text(json.dumps({"host": host, "processes": processes}))
-    os.utime(path, (time.time() - age, time.time() - age))
-    assert (owner_of(path) is not None) == alive
-    if not alive:
-        with lock(path):
-            assert str(os.getpid()) in str(owner_of(path))
-
-
-@pytest.mark.skipif(began(os.getpid()) is None, reason="the system does not say when a process began")
-def test_a_number_that_another_process_has_got_holds_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "x.lock"
-    path.write_text(json.dumps({"host": socket.gethostname(), "processes": [[os.getpid(), "1"]]}))
+    with lock(path) as held:
+        sign(held, 7)
+        assert owner_of(path) == f"process 7 on {socket.gethostname()}"
+        sign(held, os.getpid())
+        with pytest.raises(HeldError, match=f"process {os.getpid()} on {socket.gethostname()}"), lock(path):
+            pass
+        with ThreadPoolExecutor(1) as other, pytest.raises(HeldError):
+            other.submit(lock(path).__enter__).result()
+        with pytest.raises(Timeout):  # scripts may hold a cell as well
+            FileLock(path, blocking=False).acquire()
     assert owner_of(path) is None
-
-
-def test_a_torn_lock_is_nobodys(tmp_path: Path) -> None:
-    (tmp_path / "x.lock").write_text('{"ho')
-    with lock(tmp_path / "x.lock"):
+    with FileLock(path), pytest.raises(HeldError), lock(path):
         pass
+
+
+def test_a_run_holds_the_lock_after_its_study_was_killed(cell: Cell, folder: StudyFolder, tmp_path: Path) -> None:
+    """As after `kill -9` of `study run`: the descriptor closes, and no handler runs."""
+    path, (ready, go) = folder.cells / f"{cell.name}.lock", (tmp_path / "ready", tmp_path / "go")
+    for pipe in (ready, go):
+        os.mkfifo(pipe)
+    run = f"import os; open({str(ready)!r}, 'w').write(str(os.getpid())); open({str(go)!r}).read()"
+    study = f"""
+import sys
+from pathlib import Path
+from red_lightning.studies.locks import lock
+from red_lightning.studies.cell_process import run_process
+with lock(Path({str(path)!r})) as held:
+    run_process([sys.executable, "-S", "-c", {run!r}], Path({str(tmp_path / "log")!r}), {{}}, held, None)
+"""
+    process = subprocess.Popen([sys.executable, "-c", study])
+    child = ready.read_text()
+    process.kill()
+    process.wait()
+    state = run_as(cell, folder, "raise SystemExit(1)")
+    assert state.kind == "running"
+    assert state.reason in {f"process {pid} on {socket.gethostname()}" for pid in (child, process.pid)}
+    go.write_text("")  # the run ends
+    with path.open("r+b") as file:
+        lock_descriptor(file.fileno())  # waits for that
+    assert state.reason == path.read_text()  # nobody has removed the name, and it does not count
+    assert folder.state(cell).kind == "waiting"
+    assert run_as(cell, folder, "raise SystemExit(3)").reason == "ended with status 3"
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path) -> None:
+    missing = patch("fcntl.flock", side_effect=OSError(errno.ENOSYS, "Function not implemented"))
+    said = "x.lock' cannot be locked: Function not implemented"
+    with missing, pytest.raises(UsageError, match=said), lock(tmp_path / "x.lock"):
+        pass
+
+
+def test_who_may_not_write_a_lock_gets_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.lock"
+    with lock(path), patch("os.access", return_value=False):
+        assert str(os.getpid()) in str(owner_of(path))
+    with patch("os.access", return_value=False):
+        assert owner_of(path) is None
 
 
 def script(text: str) -> list[str]:
