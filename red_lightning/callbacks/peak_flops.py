@@ -1,4 +1,4 @@
-"""Peak matrix-multiplication speed of GPUs, as their makers state it."""
+"""The peak of a GPU in 16-bit matrix products, by its data sheet."""
 
 import re
 import warnings
@@ -19,17 +19,19 @@ OTHERWISE = {
     "RTX 4090": 165,
     "RTX 3090": 71,
 }
-"""The GPUs that Lightning (2.6) does not know by the name that the driver gives, or knows wrongly: 10^12 dense 16-bit
-operations per second by NVIDIA's data sheets. Lightning has the H100 NVL at more than twice its rate, takes an L40 for
-an L4, and has the last four without tensor cores. A test finds those that a release of Lightning has put right."""
+"""10^12 dense 16-bit operations a second, by NVIDIA's data sheets, where Lightning's ``get_available_flops`` is wrong.
+
+Lightning 2.6 does not know the driver's names of the first four. It has the H100 NVL at more than twice its peak, takes
+an L40S or L40 for an L4, and has the last four without tensor cores. A test fails for each line that a release of
+Lightning makes unnecessary.
+"""
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
-    """Return a GPU's dense matrix operations per second in a 16-bit dtype; None if they are not known.
+    """Return the dense matrix operations per second of a GPU in a 16-bit dtype.
 
-    Args:
-        device: The device.
-        dtype: In which the matrices are multiplied.
+    Returns:
+        The peak; None for another device or dtype, and for a GPU that is not known.
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
@@ -40,10 +42,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype | None) -> float | None:
 
 def _by_lightning(device: torch.device, dtype: torch.dtype) -> float | None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of each GPU and dtype that it does not know
+        warnings.simplefilter("ignore")  # one for each unknown GPU and dtype
         try:
             peak, single = (get_available_flops(device, kind) for kind in (dtype, torch.float32))
-        except (LookupError, ValueError):  # it takes the names of GPUs apart
+        except (LookupError, ValueError):  # it parses the names of GPUs, and fails for some
             return None
-    # what is no faster than float32 does without tensor cores, and a share of it could be more than 1
+    # a peak no higher than that of float32 leaves out the tensor cores: the measured share of it could exceed 1
     return float(peak) if peak and single and peak > single else None

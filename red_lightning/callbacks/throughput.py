@@ -1,4 +1,4 @@
-"""Log throughput, hardware utilisation and remaining time."""
+"""Report the training speed, the share of the hardware's peak, memory, and the time left."""
 
 import resource
 import sys
@@ -20,43 +20,43 @@ from red_lightning.efficiency.flops import StepFlops, step_flops
 
 
 class Unprofiled(PassThroughProfiler):
-    """Measures nothing, as Lightning's default, but runs no generator for each hook of each callback.
+    """A profiler that measures nothing, as Lightning's default, without a generator for each hook of each callback.
 
-    That is some 60 of them a step, and a fifth of the time that Lightning adds to it.
+    These are about 60 a step, and a fifth of the time that Lightning adds to a step.
     """
 
     _nothing = nullcontext()
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Enter nothing."""
+        """Return a context that does nothing."""
         return self._nothing
 
 
 class Throughput(Callback):
-    """Measures tokens per second, the share of the hardware's peak, memory and the time left, and logs them.
+    """A callback that logs tokens per second, the share of the hardware's peak, memory, and the time left.
 
-    Every ``trainer.log_every_n_steps`` optimizer steps it logs ``tokens_per_second`` (over all processes, padding not
-    counted), ``rows_per_second``, ``peak_memory_gb`` (of the process that needs most: allocated on a GPU, resident
-    on a CPU; 10^9 bytes), ``minutes_left`` of the run and, with 16-bit arithmetic on a known GPU, ``mfu``: the
-    operations that training needs (:class:`StepFlops`, attention counted as causal) over those that the GPUs could
-    have done. They are shown in the progress bar or, where there is none, as a line. The time of validations does not
-    count, except for the time left.
+    It logs every ``trainer.log_every_n_steps`` optimizer steps, and waits for the device only then:
 
-    Between these points nothing waits for the device.
+    - ``tokens_per_second`` and ``rows_per_second`` of all processes, without padding and the time of validations.
+    - ``peak_memory_gb``: 10^9 bytes of the process that needs most, allocated on a GPU, resident on a CPU.
+    - ``minutes_left``: of the run, validations included.
+    - ``mfu``, with a 16-bit dtype on a known GPU: the operations that training needs (:class:`StepFlops`, attention
+      counted as causal) over the peak of all GPUs (:func:`peak_flops`).
 
-    Lightning's ThroughputMonitor measures something else: it waits for the GPU after each micro-batch, counts on the
-    first process alone and takes all others to do as much, counts padding, and wants one number of operations for each
-    batch, whatever its lengths. Of its parts the GPUs' peaks are used here
-    (:func:`peak_flops`).
+    The progress bar shows them. Without a progress bar, they are printed as a line.
+
+    Lightning's ThroughputMonitor does not fit: it waits for the GPU after each micro-batch, multiplies the counts of
+    the first process by the number of processes, counts padding, and takes one number of operations for batches of
+    any length.
 
     Args:
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.measured: dict[str, float] = {}
-        """What the whole run measured, for results.json: the metrics above, ``tokens`` and ``rows``."""
+        """The metrics of the whole run for results.json, with ``tokens`` and ``rows``."""
         self._flops: StepFlops | None = None
         self._peak: float | None = None
         self._counts: list[list[Tensor | int]] = []
@@ -67,7 +67,7 @@ class Throughput(Callback):
         self._first_step = self._reported = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the place of a profiler that measures nothing."""
+        """Replace Lightning's default profiler, which measures nothing."""
         if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
             trainer.profiler = Unprofiled()  # type: ignore[attr-defined]
 
@@ -81,11 +81,11 @@ class Throughput(Callback):
         self._begin = self._since = self.clock()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock (until the next training batch: what is saved after a validation does not count either)."""
+        """Stop the clock until the next training batch: saving after a validation does not count either."""
         self._paused = self.clock() if self._paused is None else self._paused
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Let the clock go on after a validation."""
+        """Restart the clock after a validation."""
         if self._paused is not None:
             self._since += self.clock() - self._paused
             self._paused = None
@@ -93,7 +93,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a batch, and report at a log point."""
+        """Count a batch, and log every ``log_every_n_steps`` steps."""
         if isinstance(batch, Mapping) and "input_ids" in batch:
             self._counts.append(_count(batch, self._peak is not None))
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -126,7 +126,7 @@ class Throughput(Callback):
             )
 
     def _measure(self, trainer: Trainer) -> tuple[Tensor, float]:
-        """What all processes did since the last time, and how long it took; reading it waits for the device."""
+        """Return the counts of all processes and the seconds since the last call; this waits for the device."""
         device = trainer.strategy.root_device
         mine = torch.stack([torch.as_tensor(sum(column), device=device) for column in zip(*self._counts, strict=True)])
         memory = torch.tensor(float(_peak_memory(device)), device=device)  # float64 is not for every device
@@ -147,14 +147,14 @@ class Throughput(Callback):
 
 
 def _count(batch: Mapping[str, Any], operations: bool = True) -> list[Tensor | int]:
-    """Tokens and rows of a batch, and of what its operations are made: its labels and causally attended pairs.
+    """Count the tokens, rows, labels and causally attended pairs of a batch.
 
     Args:
         batch: The batch.
-        operations: Whether anybody asks for the last two, which are 0 otherwise.
+        operations: Whether to count labels and pairs, which are 0 otherwise.
 
     Returns:
-        int64 scalars on its device, or numbers.
+        The four counts: int64 scalars on the batch's device, or numbers.
     """
     ids, labels = batch["input_ids"], batch.get("labels")
     rows = len(batch["row"]) if "row" in batch else len(ids)
@@ -166,21 +166,21 @@ def _count(batch: Mapping[str, Any], operations: bool = True) -> list[Tensor | i
     if not operations:
         return [tokens, rows, 0, 0]
     learned = (labels >= 0).sum() if labels is not None and labels.shape == ids.shape else 0
-    if "position_ids" in batch and "attention_mask" not in batch:  # packed: positions begin again with each example
+    if "position_ids" in batch and "attention_mask" not in batch:  # packed: positions restart with each example
         return [tokens, rows, learned, ((batch["position_ids"] + 1) * real).sum()]
     lengths = real.sum(1)
     return [tokens, rows, learned, (lengths * (lengths + 1)).sum() // 2]
 
 
 def _computes_in(trainer: Trainer, backbone: Any) -> torch.dtype | None:
-    """The type in which matrices are multiplied."""
+    """Return the dtype of the matrix products."""
     if "mixed" in str(trainer.precision):
         return torch.bfloat16 if "bf16" in str(trainer.precision) else torch.float16
     return next((p.dtype for p in backbone.parameters() if p.is_floating_point()), None) if backbone else None
 
 
 def _peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has needed."""
+    """Return the peak memory of this process in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

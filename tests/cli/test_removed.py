@@ -68,6 +68,16 @@ def test_studies_that_name_replicas(cli: CLI, experiment: Path, tmp_path: Path) 
     )
     for command in ("run", "status", "report"):
         assert cli("study", command, "mine.yaml").error == f"mine.yaml: {GONE}"
+    (tmp_path / "mine.yaml").write_text(
+        STUDY.replace("seed_everything, values: [7]", "model.method.replicas, values: [4]")
+    )
+    assert cli("study", "run", "mine.yaml", "--dry_run").error == f"mine.yaml: {GONE}"
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    experiment.write_text(experiment.read_text().replace('"sites": [', '"replicas": 4, "sites": ['))
+    assert '"replicas"' in experiment.read_text()
+    assert GONE in done(cli("study", "run", "mine.yaml", "--dry_run")).out
+    (tmp_path / "mine.yaml").write_text(STUDY.replace("model.method: RED", ""))
+    assert cli("study", "run", "mine.yaml", "--dry_run").error == f"mine.yaml: {GONE}"
     assert not (tmp_path / "studies").exists()
 
 
