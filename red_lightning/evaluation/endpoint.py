@@ -1,59 +1,47 @@
-"""Requests to an OpenAI-compatible endpoint."""
+"""The judge's endpoint: an OpenAI-compatible chat model, called with the package ``openai``."""
 
 import json
 import os
-import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
-from typing import Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from red_lightning.errors import UsageError, require_range
+from red_lightning.generation.records import Record
 
-PASSING = (408, 409, 425, 429)  # and 500 and above
-FINAL = (401, 403, 404)
+if TYPE_CHECKING:
+    from openai import APIStatusError, OpenAI
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer
-    """There is no reply.
+class Refusal(Exception):  # noqa: N818 - an outcome that callers handle, not a bug
+    """A request that got no reply, after all retries.
 
     Attributes:
-        passing: Whether the same request may be answered later.
-        final: Whether no request will be.
-        silent: Whether the endpoint did not answer at all: it could not be reached, took too long, or failed (5xx).
-        pause: Seconds that the endpoint asks to wait; None if it does not say.
+        final: Whether every further request would fail too: wrong key, unknown model, no credit.
+        silent: Whether the endpoint is unreachable, timed out or failed with a status of 500 or more.
     """
 
-    def __init__(
-        self, why: str, passing: bool = True, final: bool = False, silent: bool = True, pause: float | None = None
-    ) -> None:
+    def __init__(self, why: str, final: bool = False, silent: bool = True) -> None:
         super().__init__(why)
-        self.passing, self.final, self.silent, self.pause = passing, final, silent, pause
+        self.final, self.silent = final, silent
 
 
 @dataclass
 class Endpoint:
-    """A judge: a model behind an OpenAI-compatible endpoint.
+    """A judge: a chat model behind an OpenAI-compatible endpoint.
 
     Attributes:
-        model: Its name there, such as gpt-4, the paper's judge; null writes answers only.
-        base_url: The endpoint: what stands before /chat/completions.
-        key_variable: The environment variable that holds its key, which is neither shown nor written; null if the
-            endpoint needs none.
-        timeout: Seconds after which a request counts as unanswered.
-        attempts: How often a judgment is asked for at most: again after rate limits, server errors and silence, and
-            after answers that hold no judgment.
-        backoff: Seconds before the second attempt; each further pause is twice as long, up to a minute. A pause that
-            the endpoint asks for (Retry-After) takes their place.
-        patience: Seconds after which a judgment is not asked for again.
-        concurrency: Requests at a time.
-        fields: What a request says otherwise than the benchmark's, where null leaves a field out, such as
-            {"max_tokens": null, "max_completion_tokens": 2048, "temperature": null} for a model that takes no others.
-        prompt_price: Price of a million prompt tokens, to show costs; null shows tokens only.
-        completion_price: Price of a million completion tokens.
+        model: Model name at the endpoint. The paper uses gpt-4. null generates answers without judging them.
+        base_url: URL of the endpoint, without /chat/completions.
+        key_variable: Environment variable that holds the API key. The key is never printed or saved. null sends none.
+        timeout: Seconds to wait for a connection, and for the next bytes of a reply.
+        attempts: Maximum requests per judgment. Requests are repeated after rate limits, server errors, time-outs and
+            replies without a verdict. The package openai sets the pauses: Retry-After, or else 0.5 to 8 seconds.
+        concurrency: Parallel requests.
+        fields: Request fields that replace the benchmark's; null removes one. A model that rejects max_tokens and
+            temperature needs {"max_tokens": null, "max_completion_tokens": 2048, "temperature": null}.
+        prompt_price: Price per million prompt tokens. null reports tokens without costs.
+        completion_price: Price per million completion tokens.
     """
 
     model: str | None = None
@@ -61,154 +49,134 @@ class Endpoint:
     key_variable: str | None = "OPENAI_API_KEY"
     timeout: float = 120.0
     attempts: int = 6
-    backoff: float = 2.0
-    patience: float = 600.0
     concurrency: int = 4
     fields: dict[str, Any] | None = None
     prompt_price: float | None = None
     completion_price: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no endpoint."""
-        if {*self.base_url} & {*"@?#"}:  # not shown, as it may hold a secret
-            raise UsageError("judge.base_url must hold no password and no query; give a key by --judge.key_variable")
+        """Refuse invalid options."""
+        if {*self.base_url} & {*"@?#"}:  # the URL may hold a secret, so the message does not repeat it
+            raise UsageError(
+                "judge.base_url must hold no password and no query; pass the key with --judge.key_variable"
+            )
         if not _is_address(self.base_url):
             raise UsageError(f"judge.base_url is '{self.base_url}', but must look like http://host:port/v1")
         require_range("judge.timeout", self.timeout, 0.001)
         require_range("judge.attempts", self.attempts, 1)
-        require_range("judge.backoff", self.backoff, 0)
-        require_range("judge.patience", self.patience, 0)
         require_range("judge.concurrency", self.concurrency, 1)
         require_range("judge.prompt_price", self.prompt_price or 0, 0)
         require_range("judge.completion_price", self.completion_price or 0, 0)
         fields = self.fields or {}
         if "messages" in fields:
-            raise UsageError("judge.fields must hold no messages: those are the benchmark's")
+            raise UsageError("judge.fields must hold no messages: the benchmark sets them")
         for name in ("max_tokens", "max_completion_tokens"):
             most = fields.get(name)
             if most is not None and (type(most) is not int or most < 1):
-                raise UsageError(
-                    f"{name} of judge.fields is {most!r}, but must be a whole number of at least 1, or null"
-                )
+                raise UsageError(f"{name} of judge.fields is {most!r}, but must be an integer of at least 1, or null")
 
     def key(self) -> str | None:
-        """The key.
+        """Return the API key; None if the endpoint needs none.
 
         Raises:
-            UsageError: Its variable is not set, or holds what cannot be sent.
+            UsageError: The environment variable is unset, or its value is not a key.
         """
         if self.key_variable is None:
             return None
         key = os.environ.get(self.key_variable, "").strip()
         if not key:
             raise UsageError(
-                f"the environment variable {self.key_variable} with the judge's key is not set; set it, or give "
-                "--judge.key_variable null for an endpoint that needs none"
+                f"the environment variable {self.key_variable} with the judge's key is not set; set it, or pass "
+                "--judge.key_variable null for an endpoint without keys"
             )
         if not (key.isascii() and key.isprintable()):
-            raise UsageError(f"the environment variable {self.key_variable} holds characters that no key has")
+            raise UsageError(f"the environment variable {self.key_variable} holds characters that are invalid in a key")
         return key
 
-    def body(self, request: dict[str, Any]) -> dict[str, Any]:
-        """A benchmark's request as it is sent."""
-        return {name: value for name, value in {**request, **(self.fields or {})}.items() if value is not None}
-
-    def post(self, body: dict[str, Any], key: str | None) -> dict[str, Any]:
-        """Send a request.
-
-        Args:
-            body: What to send, as JSON.
-            key: The bearer token; it is not sent on to where the endpoint redirects to.
-
-        Returns:
-            ``choice`` (the first one, as it came), its ``text`` (an empty one if there is none) and the ``usage``.
+    def client(self) -> "OpenAI":
+        """Return a client with the key and the time-out.
 
         Raises:
-            Refusal: In place of all that can go wrong.
+            UsageError: The package ``openai`` is missing, or :meth:`key` raises.
         """
-        headers = {"Content-Type": "application/json", "User-Agent": "red-lightning"}
-        url = f"{self.base_url.rstrip('/')}/chat/completions"
-        request = Request(url, json.dumps(body).encode(), headers, method="POST")
-        if key is not None:
-            request.add_unredirected_header("Authorization", f"Bearer {key}")
+        key = self.key() or "none"  # without a key, openai would send that of OPENAI_API_KEY to another host
         try:
-            with urlopen(request, timeout=self.timeout) as response:
-                return _reply(_read(response, time.monotonic() + self.timeout))
-        except HTTPError as error:
-            why = f"HTTP {error.code} {_without(key, _message(error))[:200]}"
-            passing = error.code in PASSING or error.code >= 500
-            final = error.code in FINAL or "insufficient_quota" in why
-            raise Refusal(why, passing, final, error.code >= 500, _retry_after(error)) from None
-        except (URLError, HTTPException, OSError) as error:
-            reason = getattr(error, "reason", error)
-            late = isinstance(reason, TimeoutError)
-            why = f"no answer within {self.timeout:g} s" if late else _without(key, str(reason))
-            raise Refusal(why) from None
+            from openai import OpenAI, omit  # noqa: F401 - openai 1 has no omit
+        except ImportError as error:
+            raise UsageError(
+                f"judges need openai 2 or newer ({error}): pip install 'red-lightning[evaluation]'"
+            ) from error
+        return OpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout)
+
+    def body(self, request: Record) -> Record:
+        """Return a benchmark's request with the changes of :attr:`fields`."""
+        return {name: value for name, value in {**request, **(self.fields or {})}.items() if value is not None}
+
+    def post(self, client: "OpenAI", body: Record, attempts: int) -> tuple[Record, int]:
+        """Send a request, and repeat it while the endpoint fails.
+
+        Args:
+            client: The result of :meth:`client`.
+            body: Fields of the request.
+            attempts: Maximum requests.
+
+        Returns:
+            The reply and how many requests it took. The reply has the first ``choice`` as received, its ``text`` and
+            the ``usage``; they are empty if the reply is not a chat completion.
+
+        Raises:
+            Refusal: No reply after all attempts.
+        """
+        from openai import APIConnectionError, APIStatusError, APITimeoutError, omit
+
+        create = client.with_options(max_retries=attempts - 1).chat.completions.with_raw_response.create
+        headers = {"Authorization": omit} if self.key_variable is None else {}
+        try:
+            raw = create(messages=body["messages"], model=body["model"], extra_body=body, extra_headers=headers)
+        except APIStatusError as error:
+            final = error.status_code in (401, 403, 404) or error.code == "insufficient_quota"
+            raise Refusal(self._explained(error), final, error.status_code >= 500) from None
+        except APITimeoutError:
+            raise Refusal(f"no answer within {self.timeout:g} s") from None
+        except APIConnectionError as error:
+            raise Refusal(f"no connection: {error.__cause__ or error}") from None
+        except UnicodeEncodeError:
+            raise Refusal("the request holds a character that UTF-8 cannot encode", silent=False) from None
+        return _reply(raw.content), 1 + raw.retries_taken
+
+    def _explained(self, error: "APIStatusError") -> str:
+        """Return the status and the endpoint's message, in which it may repeat the key."""
+        said = error.body
+        if isinstance(said, dict):
+            said = f"{said.get('code') or ''} {said.get('message') or said.get('detail') or ''}".strip()
+        if not isinstance(said, str) or not said or said.startswith("<"):  # nothing, or a proxy's page
+            said = error.response.reason_phrase
+        said = said.replace(key, "...") if (key := self.key()) else said
+        limit = "; lower --judge.concurrency or raise --judge.attempts" if error.status_code == 429 else ""
+        return f"HTTP {error.status_code} {' '.join(said.split())[:200]}{limit}"
 
 
 def _is_address(url: str) -> bool:
-    """Whether requests can be sent to what is below a URL."""
+    """Return whether a URL can be requested."""
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port of letters raises
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # raises if not a number
     except ValueError:
         return False
     return bool(known) and url.isascii() and url.isprintable() and " " not in url
 
 
-def _read(response: HTTPResponse, until: float) -> bytes:
-    """The body of a response, which may come drop by drop."""
-    parts = []
-    while part := response.read1(1 << 16):
-        parts.append(part)
-        if time.monotonic() > until:
-            raise TimeoutError
-    return b"".join(parts)
-
-
-def _reply(content: bytes) -> dict[str, Any]:
-    """What of a response counts; of a malformed one nothing."""
+def _reply(content: bytes) -> Record:
+    """Read a reply without openai's models: they drop nothing, but accept anything as a chat completion."""
     try:
         whole = json.loads(content)
         choice = whole["choices"][0]
-        text = _text(choice["message"])
+        message = choice["message"]
+        calls = message.get("tool_calls")
+        call = calls[0]["function"] if calls else message.get("function_call")
+        text = call["arguments"] if call else message["content"]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return {"choice": {}, "text": "", "usage": {}}
     said = whole.get("usage")
     usage = {name: count for name, count in said.items() if isinstance(count, int)} if isinstance(said, dict) else {}
     return {"choice": choice, "text": text if isinstance(text, str) else "", "usage": usage}
-
-
-def _text(message: dict[str, Any]) -> Any:
-    """What a message says, or the arguments of the function that it calls."""
-    calls = message.get("tool_calls")
-    call = calls[0]["function"] if calls else message.get("function_call")
-    return call["arguments"] if call else message["content"]
-
-
-def _message(error: HTTPError) -> str:
-    """What an endpoint says about its refusal."""
-    try:
-        said = json.loads(error.read(1 << 16))["error"]
-        said = f"{said.get('code') or ''} {said['message']}" if isinstance(said, dict) else said
-    except (ValueError, TypeError, LookupError, OSError, HTTPException):
-        said = error.reason
-    return " ".join(str(said).split())
-
-
-def _retry_after(error: HTTPError) -> float | None:
-    """The header Retry-After, which holds seconds or a date."""
-    said = error.headers.get("Retry-After", "")
-    try:
-        seconds = float(said)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds)
-
-
-def _without(key: str | None, text: str) -> str:
-    """A text in which an endpoint may repeat the key, without it."""
-    return text.replace(key, "...") if key else text

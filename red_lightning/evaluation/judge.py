@@ -1,14 +1,14 @@
-"""Judgments of a model behind an OpenAI-compatible endpoint, with resumable records."""
+"""Judgments of a model behind an OpenAI-compatible endpoint. Each one is saved when it arrives."""
 
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
@@ -17,27 +17,29 @@ from red_lightning.errors import UsageError
 from red_lightning.evaluation.endpoint import Endpoint, Refusal
 from red_lightning.jsonl import Record, Records
 
-Request = dict[str, Any]
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+Request = Record
 
 BYTES_PER_TOKEN = 4
-"""The rule of an estimate: a token per four bytes of UTF-8."""
+"""Bytes of UTF-8 per token, for estimates."""
 
-LONGEST_PAUSE = 60.0  # seconds between two attempts, where the endpoint asks for no longer one
 MOST_LOST = 5
-"""Judgments that are given up before all are: as the endpoint is silent for so long, or never judged."""
+"""Judgments that fail before all judging stops: in a row without an answer, or without any verdict so far."""
 
 REPLY = {"request": str, "time": float, "text": str | None, "choice": dict, "usage": dict, "readable": bool}
-"""What a line of ``replies.jsonl`` holds: the key of a request, and the endpoint's reply, or null as its text."""
+"""Fields of a line of ``replies.jsonl``. ``request`` is the request's key; ``text`` is null if there is no reply."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What judging takes, or took.
+    """Tokens and costs of judging.
 
     Attributes:
-        calls: Replies of the endpoint, those without a judgment included.
-        prompt_tokens: Tokens that it read.
-        completion_tokens: Tokens that it wrote; of an estimate the most that it may write.
+        calls: Replies of the endpoint, including those without a verdict.
+        prompt_tokens: Tokens of the prompts.
+        completion_tokens: Generated tokens; of an estimate the maximum.
         cost: In the currency of the prices; None without prices.
     """
 
@@ -52,37 +54,35 @@ class Usage:
 
 
 class Judge:
-    """Asks an endpoint, and keeps every reply in a file: what was judged once is never asked for again.
+    """Requests judgments and saves every reply, so that no judgment is requested twice.
 
     Args:
-        endpoint: Whom to ask.
-        log: Where the replies are kept, one line each: records with the fields :data:`REPLY`.
-        pause: Waits some seconds; None waits for as long as they last, or until the judge is stopped.
+        endpoint: The endpoint.
+        log: The file of replies: records with the fields :data:`REPLY`.
 
     Attributes:
-        failed: Why each request whose judgment is missing failed, by its key.
+        failed: By request key, the reason for each missing judgment.
     """
 
-    def __init__(self, endpoint: Endpoint, log: Records, pause: Callable[[float], object] | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, log: Records) -> None:
         self.endpoint, self.log = endpoint, log
         self.failed: dict[str, str] = {}
         self._replies = {row["request"]: row for row in log.rows if row["readable"]}
         self._turn = threading.Lock()
-        self._stopped = threading.Event()
-        self._pause = pause or self._stopped.wait
+        self._stopped = False
         self._answers, self._lost, self._lost_in_a_row = len(self._replies), 0, 0
 
     def key(self, request: Request) -> str:
-        """What tells a request from others: a digest of the endpoint and all that is sent there."""
+        """Return a digest of the endpoint and the request."""
         content = json.dumps([self.endpoint.base_url, self.endpoint.body(request)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def missing(self, requests: Sequence[Request]) -> list[Request]:
-        """The requests whose judgment is not in the file."""
+        """Return the requests without a saved judgment."""
         return [request for request in requests if self.key(request) not in self._replies]
 
     def estimate(self, requests: Sequence[Request]) -> Usage:
-        """What to ask for judgments takes, by :data:`BYTES_PER_TOKEN` and the most tokens that may be written."""
+        """Estimate the usage from :data:`BYTES_PER_TOKEN` and each request's maximum of generated tokens."""
         bodies = self._bodies(requests).values()
         texts = [message["content"] for body in bodies for message in body["messages"]]
         prompt = sum(ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN) for text in texts)
@@ -90,90 +90,78 @@ class Judge:
         return self._priced(Usage(len(bodies), prompt, most))
 
     def usage(self, requests: Sequence[Request]) -> Usage:
-        """What the endpoint says that its replies to requests took, those of earlier runs and failed ones included."""
+        """Return the usage that the endpoint reported for requests, over all runs and failed replies."""
         asked = self._bodies(requests)
         rows = [row for row in self.log.rows if row["text"] is not None and row["request"] in asked]
         tokens = [sum(row["usage"].get(name) or 0 for row in rows) for name in ("prompt_tokens", "completion_tokens")]
         return self._priced(Usage(len(rows), *tokens))
 
     def ask(self, requests: Sequence[Request], readable: Callable[[Record], bool]) -> list[Record | None]:
-        """Ask for the judgments that are missing.
+        """Request the missing judgments.
 
         Args:
-            requests: What is sent: ``messages``, ``max_tokens`` and so on.
-            readable: Whether a reply (``text``, and ``choice`` as the endpoint sent it) holds a judgment.
+            requests: Bodies with ``model``, ``messages``, ``max_tokens`` and so on.
+            readable: Returns whether a reply (``text`` and ``choice``) holds a verdict. Called from several threads.
 
         Returns:
-            For each request its reply, or None where there is no judgment; :attr:`failed` says why.
+            The reply to each request. None marks a missing judgment; :attr:`failed` has the reason.
 
         Raises:
-            UsageError: The endpoint refuses the key or the model, or does not answer.
+            UsageError: The endpoint rejects the key or the model, is unreachable, or never gives a verdict.
         """
         pending = self._bodies(self.missing(requests))
-        if pending:
-            self._ask_all(pending, readable)
-        return [self._replies.get(self.key(request)) for request in requests]
-
-    def _ask_all(self, pending: Mapping[str, Request], readable: Callable[[Record], bool]) -> None:
-        secret = self.endpoint.key()
-        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-            work = [pool.submit(self._judge, key, body, readable, secret) for key, body in pending.items()]
+        if not pending:
+            return [self._replies[self.key(request)] for request in requests]
+        with self.endpoint.client() as client, ThreadPoolExecutor(self.endpoint.concurrency) as pool:
+            work = [pool.submit(self._judge, client, key, body, readable) for key, body in pending.items()]
             try:
                 for done in track(as_completed(work), "judging", len(work), console=Console(stderr=True)):
                     done.result()
             except BaseException:
-                self._stopped.set()
-                pool.shutdown(cancel_futures=True)  # requests on their way are paid for: their replies are kept
+                self._stopped = True
+                pool.shutdown(cancel_futures=True)  # waits: requests in flight are paid for, so save their replies
                 raise
+        return [self._replies.get(self.key(request)) for request in requests]
 
     def _bodies(self, requests: Sequence[Request]) -> dict[str, Request]:
         return {self.key(request): self.endpoint.body(request) for request in requests}
 
-    def _judge(self, key: str, body: Request, readable: Callable[[Record], bool], secret: str | None) -> None:
-        """Ask until there is a judgment, or for as long as the endpoint's settings allow."""
-        began, settings, silent = time.monotonic(), self.endpoint, False
-        for attempt in range(settings.attempts):
-            if self._stopped.is_set():
-                return
-            pause = min(LONGEST_PAUSE, settings.backoff * 2**attempt)
+    def _judge(self, client: "OpenAI", key: str, body: Request, readable: Callable[[Record], bool]) -> None:
+        """Request one judgment until a reply holds a verdict or the attempts are used up."""
+        left, silent = self.endpoint.attempts, False
+        while left > 0 and not self._stopped:
             try:
-                reply = settings.post(body, secret)
+                reply, used = self.endpoint.post(client, body, left)
             except Refusal as refusal:
-                silent = refusal.silent
-                self._note(key, None, str(refusal))
+                left, silent = 0, refusal.silent
+                self._save(key, {"error": str(refusal)})
                 if refusal.final:
-                    raise self._stop(f"refuses: {refusal}; check --judge") from None
-                if not refusal.passing:
-                    break
-                pause = pause if refusal.pause is None else refusal.pause
+                    raise self._stop(f"rejects requests: {refusal}; check the options --judge") from None
             else:
-                silent = False
-                if self._note(key, reply, f"no judgment in the answer '{reply['text'][:60]}'", readable):
-                    return
-            if attempt + 1 == settings.attempts or time.monotonic() - began + pause > settings.patience:
-                break
-            self._pause(pause)
-        self._lose(key, silent)
+                left -= used
+                if reply["text"] and readable(reply):
+                    return self._save(key, {**reply, "readable": True})
+                nothing = f"no verdict in the answer '{reply['text'][:60]}'"
+                self._save(key, {**reply, "error": nothing if reply["choice"] else "not an OpenAI chat completion"})
+        if left <= 0:
+            self._lose(key, silent)
+        return None
 
-    def _note(self, key: str, reply: Record | None, why: str, readable: Callable[[Record], bool] | None = None) -> bool:
-        """Keep a reply, or why there is none; whether it holds a judgment."""
-        row = {"request": key, "time": time.time(), "text": None, "choice": {}, "usage": {}, **(reply or {})}
-        row["readable"] = bool(reply and readable and row["text"] and readable(row))
-        if not row["readable"]:
-            row["error"] = why
+    def _save(self, key: str, found: Record) -> None:
+        """Save a reply, or the ``error`` that stands in its place."""
+        row = {"request": key, "time": time.time(), "text": None, "choice": {}, "usage": {}, "readable": False, **found}
         self.log.append(row)
         with self._turn:
-            if reply:
+            if row["text"] is not None:
                 self._answers, self._lost_in_a_row = self._answers + 1, 0
             if row["readable"]:
                 self._replies[key] = row
                 self.failed.pop(key, None)
             else:
-                self.failed[key] = why
-        return row["readable"]
+                self.failed[key] = row["error"]
 
     def _lose(self, key: str, silent: bool) -> None:
-        """Give a judgment up; and all of them, if the endpoint is silent or has never judged."""
+        """Count a failed judgment. Stop all judging if the endpoint is silent or has never given a verdict."""
         with self._turn:
             self._lost, self._answers = self._lost + 1, self._answers + (not silent)
             self._lost_in_a_row = self._lost_in_a_row + 1 if silent else 0
@@ -181,12 +169,12 @@ class Judge:
             gone = never or self._lost_in_a_row >= (MOST_LOST if self._answers else 1)
         if gone:
             raise self._stop(
-                f"gives no judgments: {self.failed[key]}; check --judge, and run the same again to go on, as what was "
-                "judged is kept"
+                f"gives no judgments: {self.failed[key]}; check the options --judge and rerun the same command to "
+                "resume: finished judgments are saved"
             )
 
     def _stop(self, why: str) -> UsageError:
-        self._stopped.set()
+        self._stopped = True
         return UsageError(f"the judge at {self.endpoint.base_url} {why}")
 
     def _priced(self, usage: Usage) -> Usage:

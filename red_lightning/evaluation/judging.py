@@ -34,7 +34,7 @@ def check(endpoint: Endpoint, limit: int | None, dry_run: bool) -> None:
     if limit is not None:
         require_range("limit", limit, 1)
     if endpoint.model is not None and not dry_run:
-        endpoint.key()
+        endpoint.client().close()
     if dry_run:
         print("the estimate takes the answers: those that are missing are written first", flush=True)
 

@@ -17,7 +17,7 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 class Failure:
     """A refusal: a status with headers and a body.
 
-    Status 0 closes the connection, None answers nothing, and -1 a reply that never ends.
+    Status 0 closes the connection, and None answers nothing.
     """
 
     def __init__(self, status: int | None, body: str = "", **headers: str) -> None:
@@ -46,7 +46,7 @@ class Stub:
     def note(self, body: dict[str, Any], headers: dict[str, str]) -> int:
         with self.changed:
             self.requests.append(body)
-            self.headers.append(headers)
+            self.headers.append({name.title(): value for name, value in headers.items()})
             key = json.dumps(body)
             self.asked[key] += 1
             self.changed.notify_all()
@@ -78,13 +78,7 @@ def judge_stub(behaviour: Behaviour) -> Iterator[Stub]:
                 answer = Failure(200, answer if answer.startswith("{") else reply(answer))
             if answer.status is None:
                 stub.closing.wait(120)
-            if answer.status == -1:
-                self.send_response(200)
-                self.send_header("Content-Length", "1000000")
-                self.end_headers()
-                while not stub.closing.wait(0.02):
-                    self.wfile.write(b" ")
-            elif answer.status:
+            if answer.status:
                 content = answer.body.encode()
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():

@@ -40,9 +40,14 @@ WITH_USAGE = {"no judgment", "an empty answer", "no answer at all"}
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A judge's key, and the pauses before retries, which take no time."""
+    found: list[float] = []
+    monkeypatch.setattr(time, "sleep", found.append)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("JUDGE_KEY", SECRET)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-host")
+    return found
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def stub() -> Iterator[Stub]:
 
 
 def endpoint(stub: Stub, **options: Any) -> Endpoint:
-    defaults: dict[str, Any] = {"backoff": 0.0, "timeout": 60.0, "key_variable": "JUDGE_KEY"}
+    defaults: dict[str, Any] = {"timeout": 60.0, "key_variable": "JUDGE_KEY"}
     return Endpoint("judge", stub.url, **{**defaults, **options})
 
 
@@ -70,9 +75,9 @@ def number(body: dict[str, Any]) -> int:
     return int(body["messages"][-1]["content"])
 
 
-def ask(log: Path, settings: Endpoint, count: int, **options: Any) -> tuple[Judge, list[Record | None]]:
+def ask(log: Path, settings: Endpoint, count: int) -> tuple[Judge, list[Record | None]]:
     with Records(log, REPLY) as records:
-        judge = Judge(settings, records, **options)
+        judge = Judge(settings, records)
         return judge, judge.ask(requests(count), readable)
 
 
@@ -88,24 +93,69 @@ def test_each_kind_of_failure_is_asked_again(kind: str, stub: Stub, tmp_path: Pa
     assert len(stub.requests) == 18  # the second time nothing is asked
 
 
-def test_pauses_grow_and_follow_the_endpoint(stub: Stub, tmp_path: Path) -> None:
-    pauses: list[float] = []
+def test_pauses_grow_and_follow_the_endpoint(stub: Stub, tmp_path: Path, pauses: list[float]) -> None:
     soon = formatdate(time.time() + 30, usegmt=True)
     script: list[Any] = [Failure(500), Failure(429), Failure(429, Retry_After="7.5"), Failure(503, Retry_After=soon)]
-    script += [Failure(500), Failure(429, Retry_After="soon"), GOOD]
-    stub.behaviour = lambda body, before: script[before]
-    ask(tmp_path / "log", endpoint(stub, attempts=7, backoff=4.0), 1, pause=pauses.append)
-    assert pauses[:3] == [4.0, 8.0, 7.5]
-    assert 25 < pauses[3] <= 30
-    assert pauses[4:] == [60.0, 60.0]
+    stub.behaviour = lambda body, before: [*script, Failure(0), GOOD][before]
+    ask(tmp_path / "log", endpoint(stub, attempts=6), 1)
+    first, second, asked, dated, last = pauses
+    assert 0.3 < first <= 0.5 < second <= 1.0
+    assert asked == 7.5
+    assert 25 < dated <= 30
+    assert 4 < last <= 8
 
 
-def test_patience_ends(stub: Stub, tmp_path: Path) -> None:
-    stub.behaviour = lambda body, before: Failure(429, Retry_After="3600") if number(body) == 1 else GOOD
-    settings = endpoint(stub, patience=100.0, concurrency=1)
-    judge, replies = ask(tmp_path / "log", settings, 3, pause=lambda seconds: pytest.fail("it waits"))
+def test_attempts_count_retries_and_answers_without_a_verdict(stub: Stub, tmp_path: Path) -> None:
+    script = [Failure(500), Failure(429), "no grade", Failure(503), "none again", GOOD]
+    stub.behaviour = lambda body, before: script[before] if number(body) == 0 else GOOD
+    for attempts in (5, 1):  # the second run has one more attempt
+        judge, replies = ask(tmp_path / "log", endpoint(stub, attempts=attempts), 2)
+        assert (replies[0] is None) == (attempts == 5)
+    assert sorted(stub.asked.values()) == [1, 6]
+
+
+def test_a_rate_limit_that_lasts_fails_one_judgment(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: FAILURES["too many requests"] if number(body) == 1 else GOOD
+    judge, replies = ask(tmp_path / "log", endpoint(stub, attempts=3, concurrency=1), 3)
     assert [row is None for row in replies] == [False, True, False]
-    assert list(judge.failed.values()) == ["HTTP 429 Too Many Requests"]
+    (why,) = judge.failed.values()
+    assert why == "HTTP 429 rate_limit slow down; lower --judge.concurrency or raise --judge.attempts"
+    assert len(stub.requests) == 2 + 3
+
+
+def test_replies_of_other_servers_are_named(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(200, "<html>hello</html>")
+    with pytest.raises(UsageError, match="gives no judgments: not an OpenAI chat completion; check the options"):
+        ask(tmp_path / "log", endpoint(stub, attempts=1, concurrency=1), 9)
+    assert len(stub.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"error": {"message": "too long", "code": "length"}}', "length too long"),
+        ('{"error": "model \'x\' is not loaded"}', "model 'x' is not loaded"),  # Ollama
+        ('{"object": "error", "message": "too long", "code": 400}', "400 too long"),  # vLLM before 0.10
+        ('{"detail": "no"}', "no"),  # FastAPI
+        ("<html>", "Bad Request"),
+        ('{"error": {"message": ["a"]}}', "['a']"),
+        ("[1]", "Bad Request"),
+        ("", "Bad Request"),
+    ],
+)
+def test_messages_of_endpoints(body: str, said: str, stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda request, before: Failure(400, body)
+    judge, _ = ask(tmp_path / "log", endpoint(stub), 1)
+    assert [*judge.failed.values()] == [f"HTTP 400 {said}"]
+
+
+def test_a_lone_surrogate_fails_one_judgment(stub: Stub, tmp_path: Path) -> None:
+    wanted = requests(2)
+    wanted[0]["messages"][0]["content"] = "\ud83d"
+    with Records(tmp_path / "log", REPLY) as log:
+        judge = Judge(endpoint(stub), log)
+        assert [row is None for row in judge.ask(wanted, readable)] == [True, False]
+    assert [*judge.failed.values()] == ["the request holds a character that UTF-8 cannot encode"]
 
 
 def test_what_failed_is_asked_again_and_nothing_else(stub: Stub, tmp_path: Path) -> None:
@@ -113,7 +163,7 @@ def test_what_failed_is_asked_again_and_nothing_else(stub: Stub, tmp_path: Path)
     stub.behaviour = lambda body, before: bad.get(number(body), GOOD)
     judge, replies = ask(tmp_path / "log", endpoint(stub, attempts=3, concurrency=1), 8)
     assert [n for n, row in enumerate(replies) if row is None] == [2, 5]
-    assert sorted(judge.failed.values()) == ["HTTP 400 too long", "no judgment in the answer 'no grade here'"]
+    assert sorted(judge.failed.values()) == ["HTTP 400 too long", "no verdict in the answer 'no grade here'"]
     assert len(stub.requests) == 6 + 3 + 1  # to ask again for what the endpoint cannot read is of no use
     bad.clear()
     judge, replies = ask(tmp_path / "log", endpoint(stub), 8)
@@ -125,15 +175,14 @@ def test_what_failed_is_asked_again_and_nothing_else(stub: Stub, tmp_path: Path)
 
 def test_a_judge_that_never_judges_is_stopped(stub: Stub, tmp_path: Path) -> None:
     stub.behaviour = lambda body, before: "Hello!"
-    with pytest.raises(UsageError, match=r"gives no judgments: no judgment in the answer 'Hello!'"):
+    with pytest.raises(UsageError, match=r"gives no judgments: no verdict in the answer 'Hello!'"):
         ask(tmp_path / "log", endpoint(stub, attempts=2, concurrency=1), 50)
     assert len(stub.requests) == 10
 
 
-@pytest.mark.parametrize("silence", [None, -1], ids=["silent", "drop by drop"])
-def test_an_endpoint_that_never_answers(silence: int | None, stub: Stub, tmp_path: Path) -> None:
-    stub.behaviour = lambda body, before: Failure(silence)
-    with pytest.raises(UsageError, match=r"gives no judgments: no answer within 0.2 s; check --judge"):
+def test_an_endpoint_that_never_answers(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(None)
+    with pytest.raises(UsageError, match=r"gives no judgments: no answer within 0.2 s; check the options --judge"):
         ask(tmp_path / "log", endpoint(stub, timeout=0.2, attempts=2), 50)
     assert len(stub.requests) <= 12
     stub.closing.set()
@@ -141,7 +190,7 @@ def test_an_endpoint_that_never_answers(silence: int | None, stub: Stub, tmp_pat
 
 def test_an_endpoint_that_goes_silent_is_left(stub: Stub, tmp_path: Path) -> None:
     stub.behaviour = lambda body, before: GOOD if number(body) < 3 else Failure(0)
-    with pytest.raises(UsageError, match="what was judged is kept"):
+    with pytest.raises(UsageError, match="no connection: .*; check .* finished judgments are saved"):
         ask(tmp_path / "log", endpoint(stub, attempts=2, concurrency=1), 50)
     assert len(stub.requests) == 3 + 5 * 2
     stub.behaviour = lambda body, before: GOOD
@@ -179,7 +228,7 @@ def test_judgments_of_an_earlier_run_count_as_replies(stub: Stub, tmp_path: Path
 def test_nobody_listens(tmp_path: Path) -> None:
     with judge_stub(lambda body, before: GOOD) as gone:
         pass
-    with pytest.raises(UsageError, match=r"gives no judgments: .*refused"):
+    with pytest.raises(UsageError, match=r"gives no judgments: no connection: .*refused"):
         ask(tmp_path / "log", endpoint(gone), 3)
 
 
@@ -188,9 +237,9 @@ def test_a_refusal_ends_it_at_once_without_the_key(status: int, stub: Stub, tmp_
     code = {"code": "insufficient_quota"} if status == 429 else {}
     echo = json.dumps({"error": {"message": f"bad key {SECRET} {'long ' * 30} {SECRET}", **code}})
     stub.behaviour = lambda body, before: Failure(status, echo)
-    with pytest.raises(UsageError, match=rf"refuses: HTTP {status} .*bad key \.\.\. long.*; check") as error:
-        ask(tmp_path / "log", endpoint(stub, concurrency=1), 50)
-    assert len(stub.requests) == 1
+    with pytest.raises(UsageError, match=rf"rejects requests: HTTP {status} .*bad key \.\.\. long.*; check") as error:
+        ask(tmp_path / "log", endpoint(stub, attempts=3, concurrency=1), 50)
+    assert len(stub.requests) == (3 if status == 429 else 1)  # openai retries each 429
     assert stub.headers[0]["Authorization"] == f"Bearer {SECRET}"
     assert SECRET[:8] not in str(error.value) + (tmp_path / "log").read_text()
 
@@ -208,9 +257,9 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ask(tmp_path / "log", endpoint(stub), 1)
     assert stub.headers[0]["Authorization"] == f"Bearer {SECRET}"
     ask(tmp_path / "other", endpoint(stub, key_variable=None), 1)
-    assert "Authorization" not in stub.headers[1]
+    assert "Authorization" not in stub.headers[1] and "sk-of-another" not in str(stub.headers[1])
     monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\nX-Evil: 1")
-    with pytest.raises(UsageError, match="JUDGE_KEY holds characters that no key has"):
+    with pytest.raises(UsageError, match="JUDGE_KEY holds characters that are invalid in a key"):
         ask(tmp_path / "a", endpoint(stub), 1)
     monkeypatch.delenv("JUDGE_KEY")
     with pytest.raises(UsageError, match="JUDGE_KEY with the judge's key is not set"):
@@ -235,7 +284,7 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ({"base_url": "http:///v1"}, "must look like http"),
         ({"prompt_price": -3}, "judge.prompt_price is -3"),
         ({"completion_price": -0.5}, "judge.completion_price is -0.5"),
-        ({"fields": {"max_tokens": "x"}}, "max_tokens of judge.fields is 'x', but must be a whole number"),
+        ({"fields": {"max_tokens": "x"}}, "max_tokens of judge.fields is 'x', but must be an integer"),
         ({"fields": {"max_completion_tokens": True}}, "max_completion_tokens of judge.fields is True"),
         ({"fields": {"max_tokens": 0}}, "max_tokens of judge.fields is 0"),
         ({"fields": {"messages": None}}, "judge.fields must hold no messages"),
@@ -250,10 +299,18 @@ def test_what_is_no_endpoint(options: dict[str, Any], sentence: str) -> None:
     assert "pass@" not in str(error.value) and ":pass" not in str(error.value)
 
 
+def test_without_the_package(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    sentence = r"judges need openai 2 or newer .*pip install 'red-lightning\[evaluation\]'"
+    with pytest.raises(UsageError, match=sentence):
+        judging.check(endpoint(stub), None, False)  # before answers are generated
+    judging.check(endpoint(stub), None, True)
+
+
 def test_estimate_and_usage(stub: Stub, tmp_path: Path) -> None:
     settings = endpoint(stub, prompt_price=30.0, completion_price=60.0)
     texts = ["abcd", "abcde", "", "äöü"]  # 1, 2, 0 and 2 tokens
-    wanted = [{"messages": [{"content": text}], "max_tokens": 100} for text in texts]
+    wanted = [{"model": "judge", "messages": [{"content": text}], "max_tokens": 100} for text in texts]
     with Records(tmp_path / "log", REPLY) as log:
         judge = Judge(settings, log)
         assert judge.estimate([*wanted, wanted[0]]) == Usage(4, 5, 400, (5 * 30 + 400 * 60) / 1e6)
@@ -308,7 +365,7 @@ from pathlib import Path
 from red_lightning.evaluation.endpoint import Endpoint
 from red_lightning.evaluation.judge import Judge
 from red_lightning.jsonl import Records
-settings = Endpoint("judge", sys.argv[2], None, backoff=0.0, concurrency=3)
+settings = Endpoint("judge", sys.argv[2], None, concurrency=3)
 Judge(settings, Records(Path(sys.argv[1]), {})).ask(json.loads(sys.argv[3]), lambda row: "[[" in row["text"])
 """
 
