@@ -1,4 +1,4 @@
-"""``evaluate --suite alpaca_eval``: AlpacaEval, beside the paper's Table 4."""
+"""``evaluate --suite alpaca_eval``: AlpacaEval, compared with the paper's Table 4."""
 
 import json
 from pathlib import Path
@@ -39,48 +39,47 @@ def alpaca_eval(
     device: str | None = None,
     trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Answer AlpacaEval's 805 instructions, and let a judge say whose answer is better: these, or reference answers.
+    """Compare a model's answers to AlpacaEval's 805 instructions with reference answers. A judge picks the better one.
 
-    The answers go to model_outputs.json, the judgments to annotations.json, as AlpacaEval writes them, and the win
-    rate to results.json. Each answer is kept in answers.jsonl and each of the judge's replies in replies.jsonl when it
-    is there: the same command goes on where it was stopped, and asks again for what failed. The judge is any
-    OpenAI-compatible endpoint, which is asked by one of the annotators of the package alpaca_eval. A prompt that is
-    longer than the model reads gets an empty answer, which is flagged, counted and judged. Judgments that
-    exist are counted again by --annotations.
+    The judge is any OpenAI-compatible endpoint, with the prompt of an annotator of the package alpaca_eval. Answers go
+    to model_outputs.json and judgments to annotations.json, both in AlpacaEval's format. The win rate goes to
+    results.json. Every answer and reply is saved when it arrives (answers.jsonl, replies.jsonl). Rerun the same command
+    to resume and to retry failed judgments. A prompt that is too long for the model gets an empty answer, which is
+    flagged and judged.
 
-        evaluate --suite alpaca_eval runs/red --judge.model ID --judge.base_url http://host/v1 --judge.key_variable null
+    For example: evaluate --suite alpaca_eval runs/mine --judge.model NAME --judge.base_url http://localhost:8000/v1
+    --judge.key_variable null. Recompute the win rate of existing judgments with --annotations.
 
     Args:
-        model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of
-            either.
-        references: Instructions and reference answers: a file of AlpacaEval's, or the data set on the hub that holds
-            alpaca_eval.json (text-davinci-003's answers, as in the paper).
-        output: The folder for all files; null for one below evaluations that is called like the model.
-        judge: Who judges; without --judge.model only answers are written.
-        annotator: How the judge is asked: the name of an annotator of alpaca_eval, or a folder with its configs.yaml.
-            The default is AlpacaEval 1's, the paper's, whose judge is gpt-4.
-        dry_run: Stop after the estimate of what the judge will cost; it takes the answers, which are written first.
-        answers: Answers that were written elsewhere, in the format of model_outputs.json, instead of a model.
-        annotations: Judgments of AlpacaEval, to compute their win rate again; nothing else is done.
-        decoding: What is decoded otherwise than in training (the paper's: greedy, repetition penalty 1.1, no 5-gram
-            twice).
-        template: How an instruction becomes tokens: paper or chat; null takes the one that was trained, and for a model
-            without edits its own chat template.
-        batch_size: Prompts that are answered at once; the answers do not depend on it.
-        limit: Only the first so many instructions, to try things out.
-        name: What files and tables call the model; null for the name of its folder or repository.
-        compare: Output folders of other models, to be shown in the same table.
-        backbone: Where the backbone of edits is now; null for where they say.
+        model: A run's folder, an adapter, a merged or standard checkpoint, or a hub repository of either.
+        references: Instructions and reference answers: a file in AlpacaEval's format, or a hub data set with
+            alpaca_eval.json. The default has the answers of text-davinci-003, as in the paper.
+        output: Output folder. null is evaluations/NAME/alpaca_eval.
+        judge: The judge. Without --judge.model, answers are generated but not judged.
+        annotator: The judge's prompt: an annotator of alpaca_eval, or a folder with its configs.yaml. The default is
+            that of AlpacaEval 1 and the paper, with the judge gpt-4.
+        dry_run: Stop after the cost estimate. It needs all answers, so missing ones are generated first.
+        answers: Existing answers in the format of model_outputs.json, instead of a model.
+        annotations: Existing judgments of AlpacaEval. Only their win rate is computed.
+        decoding: Changes to the decoding options of the training. The paper's are greedy decoding, repetition penalty
+            1.1 and no repeated 5-grams.
+        template: Prompt template: paper or chat. null is the one of the training, or for a model without an adapter
+            its chat template.
+        batch_size: Prompts per batch. The answers do not depend on it.
+        limit: Number of instructions, for a trial run.
+        name: Name of the model in files and tables. null is the name of its folder or repository.
+        compare: Output folders of other models to add to the table.
+        backbone: Backbone of the adapter, if it moved. null is the place that the adapter names.
         revision: Branch, tag or commit of the model's hub repository.
-        references_revision: Likewise of the references.
-        backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
-            the quantization of the training, and for a model without edits the dtype of its files.
-        device: Where the model runs, such as cuda:1; null for a GPU if there is one.
-        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
-            that is not part of red_lightning need it.
+        references_revision: Branch, tag or commit of the references' hub data set.
+        backbone_options: Loading options, such as --backbone_options.dtype bfloat16. null takes the dtype and the
+            quantization of the training, or for a model without an adapter the dtype of its files.
+        device: Device, such as cuda:1. null is a GPU if there is one.
+        trust: Packages that may be imported, which runs their code. Only adapters of a method outside red_lightning
+            need it.
 
     Raises:
-        UsageError: There is no such model or file, the folder holds something else, or the judge gives no judgments.
+        UsageError: The model or a file is missing, the output folder has other content, or the judge fails.
     """
     from red_lightning.evaluation import alpaca_eval_scores as bench
     from red_lightning.evaluation import judging
@@ -97,7 +96,7 @@ def alpaca_eval(
     name = judging.name_of(model, answers, name)
     asked = bench.read_outputs(bench.find_references(references, references_revision), limit)
     if judge.model is not None:
-        load_annotator(annotator)  # which may be missing
+        load_annotator(annotator)  # fails before answers are generated
     folder = output or Path("evaluations", name, "alpaca_eval")
     settings: dict[str, Any] = {"suite": "alpaca_eval", "name": name}
     if answers is not None:
@@ -112,9 +111,9 @@ def alpaca_eval(
         judging.write_file(folder / "model_outputs.json", json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     flagged = sum("flag" in row for row in written)
     if flagged:
-        print(f"{flagged} answers are empty, since their prompt is too long; 'flag' in model_outputs.json says which")
+        print(f"{flagged} answers are empty because their prompts are too long; see 'flag' in model_outputs.json")
     if judge.model is None:
-        print(f"the answers are in {folder}; give --judge.model to have them judged")
+        print(f"the answers are in {folder}; set --judge.model to judge them")
         return
     judged = _judge(Annotator(annotator, asked, written, judge.model), judge, folder, dry_run)
     if judged is None:
@@ -130,20 +129,19 @@ def alpaca_eval(
 
 
 def _judge(annotator: "Annotator", judge: Endpoint, folder: Path, dry_run: bool) -> "tuple[list[Record], Any] | None":
-    """The judgments, which are written to ``annotations.json``, and what a result says of the judge."""
+    """Write ``annotations.json``. Return its rows, and the record of the judge; None after a dry run."""
     from red_lightning.evaluation import judging
 
-    requests = annotator.requests()
-    found = judging.ask(judge, folder, requests, annotator.readable, dry_run)
+    found = judging.ask(judge, folder, annotator.requests(), annotator.readable, dry_run)
     if found is None:
         return None
-    rows = annotator.annotations(requests, found[0])
+    rows = annotator.annotations(found[0])
     judging.write_file(folder / "annotations.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     return rows, found[1]
 
 
 def _show(models: dict[str, Any], others: dict[str, Any]) -> None:
-    """The table of win rates, beside Table 4."""
+    """Print the win rates, with those of Table 4."""
     from red_lightning.evaluation import judging
     from red_lightning.paper.published import published_row
 

@@ -1,4 +1,4 @@
-"""``evaluate --suite mt_bench``: MT-Bench, beside the paper's Table 16 and Figure 2."""
+"""``evaluate --suite mt_bench``: MT-Bench, compared with the paper's Table 16 and Figure 2."""
 
 import json
 from pathlib import Path
@@ -36,46 +36,45 @@ def mt_bench(
     device: str | None = None,
     trust: list[str] = [],  # noqa: B006 - never changed
 ) -> None:
-    """Answer MT-Bench's 80 questions of two turns, and let a judge grade each answer from 1 to 10.
+    """Answer MT-Bench's 80 questions of two turns. A judge grades each answer from 1 to 10.
 
-    The answers go to model_answer/, as FastChat writes them, and the judge's replies to replies.jsonl, one record
-    each: the same command goes on where it was stopped, and asks again for what failed. The judge is any
-    OpenAI-compatible endpoint; it is asked FastChat's prompts, for math, reasoning and coding with reference answers.
-    Its grades go to model_judgment/, their means to results.json, and those of the first turn to radar.png. A prompt
-    that is longer than the model reads gets an empty answer, which is flagged, counted and graded.
+    The judge is any OpenAI-compatible endpoint, with FastChat's prompts: with reference answers for math, reasoning and
+    coding. Answers go to model_answer/ and grades to model_judgment/, both in FastChat's format. Mean grades go to
+    results.json, and those of the first turn to radar.png. Every answer and reply is saved when it arrives
+    (model_answer/, replies.jsonl). Rerun the same command to resume and to retry failed judgments. A prompt that is too
+    long for the model gets an empty answer, which is flagged and graded.
 
         evaluate --suite mt_bench runs/red --judge.model ID --judge.base_url http://host/v1 --judge.key_variable null
 
     Args:
-        model: A run's folder, its edits folder, a folder with a model (merged or plain), or a hub repository of
-            either.
-        data: The folder fastchat/llm_judge/data of https://github.com/lm-sys/FastChat, with the questions, the
-            reference answers and the judge's prompts.
-        output: The folder for all files; null for one below evaluations that is called like the model.
-        judge: Who grades; without --judge.model only answers are written.
-        dry_run: Stop after the estimate of what the judge will cost; it takes the answers, which are written first.
-        answers: Answers that were written elsewhere, in the format of model_answer, instead of a model.
-        temperatures: How answers are drawn: paper takes the likeliest tokens in every category (greedy, as the paper
-            answers); fastchat draws with FastChat's temperature of the category (0.7 for writing and roleplay, 0.1 for
-            stem and humanities), and is greedy in the others.
-        decoding: What is decoded otherwise than in training (the paper's: greedy, repetition penalty 1.1, no 5-gram
-            twice).
-        template: How a conversation becomes tokens: paper or chat; null takes the one that was trained, and for a model
-            without edits its own chat template.
-        batch_size: Prompts that are answered at once; the answers do not depend on it.
-        limit: Only the first so many questions of each category, to try things out.
-        name: What files and tables call the model; null for the name of its folder or repository.
-        compare: Output folders of other models, to be shown in the same tables and picture.
-        backbone: Where the backbone of edits is now; null for where they say.
+        model: A run's folder, an adapter, a merged or standard checkpoint, or a hub repository of either.
+        data: Folder fastchat/llm_judge/data of https://github.com/lm-sys/FastChat: the questions, reference answers
+            and judge prompts.
+        output: Output folder. null is evaluations/NAME/mt_bench.
+        judge: The judge. Without --judge.model, answers are generated but not graded.
+        dry_run: Stop after the cost estimate. It needs all answers, so missing ones are generated first.
+        answers: Existing answers in the format of model_answer, instead of a model.
+        temperatures: Sampling temperatures: paper is greedy decoding in every category, as in the paper; fastchat
+            samples with FastChat's temperature of the category: 0.7 for writing and roleplay, 0.1 for stem and
+            humanities, greedy for the others.
+        decoding: Changes to the decoding options of the training. The paper's are greedy decoding, repetition penalty
+            1.1 and no repeated 5-grams.
+        template: Prompt template: paper or chat. null is the one of the training, or for a model without an adapter
+            its chat template.
+        batch_size: Prompts per batch. The answers do not depend on it.
+        limit: Number of questions per category, for a trial run.
+        name: Name of the model in files and tables. null is the name of its folder or repository.
+        compare: Output folders of other models to add to the tables and the picture.
+        backbone: Backbone of the adapter, if it moved. null is the place that the adapter names.
         revision: Branch, tag or commit of the model's hub repository.
-        backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
-            the quantization of the training, and for a model without edits the dtype of its files.
-        device: Where the model runs, such as cuda:1; null for a GPU if there is one.
-        trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
-            that is not part of red_lightning need it.
+        backbone_options: Loading options, such as --backbone_options.dtype bfloat16. null takes the dtype and the
+            quantization of the training, or for a model without an adapter the dtype of its files.
+        device: Device, such as cuda:1. null is a GPU if there is one.
+        trust: Packages that may be imported, which runs their code. Only adapters of a method outside red_lightning
+            need it.
 
     Raises:
-        UsageError: There is no such model or data, the folder holds something else, or the judge gives no judgments.
+        UsageError: The model or the data is missing, the output folder has other content, or the judge fails.
     """
     from red_lightning.evaluation import judging
     from red_lightning.evaluation import mt_bench_grades as bench
@@ -91,7 +90,7 @@ def mt_bench(
     settings: dict[str, Any] = {"suite": "mt_bench", "name": name}
     if answers is not None:
         written = bench.read_answers(answers)
-        bench.gradings(benchmark, written, str(judge.model))  # refuses answers that are not there
+        bench.gradings(benchmark, written, str(judge.model))  # refuses missing answers before the folder is created
         claim(folder, {**settings, "answers": judging.digest(answers.read_text(encoding="utf-8"))})
     else:
         candidate = find_model(str(model), backbone, revision, backbone_options, trust)
@@ -105,9 +104,9 @@ def mt_bench(
             written = model_answers(writer, benchmark.questions, records, name, print)
     flagged = sum(bool(row.get("flags")) for row in written.values())
     if flagged:
-        print(f"{flagged} questions have an empty answer, as a prompt is too long; 'flags' in model_answer says which")
+        print(f"{flagged} questions have an empty answer because a prompt is too long; see 'flags' in model_answer")
     if judge.model is None:
-        print(f"the answers are in {folder}; give --judge.model to have them graded")
+        print(f"the answers are in {folder}; set --judge.model to grade them")
         return
     gradings = bench.gradings(benchmark, written, judge.model)
     asked = judging.ask(judge, folder, [one.request for one in gradings], bench.readable, dry_run)
@@ -125,7 +124,7 @@ def mt_bench(
 
 
 def _show(models: dict[str, Any], folder: Path) -> None:
-    """Tables of both turns and of all grades beside Table 16, and the picture of Figure 2."""
+    """Print the mean grades of each turn and of both, with those of Table 16, and draw Figure 2."""
     from red_lightning.errors import UsageError
     from red_lightning.evaluation import judging
     from red_lightning.evaluation.mt_bench_grades import CATEGORIES
@@ -137,7 +136,7 @@ def _show(models: dict[str, Any], folder: Path) -> None:
         papers = {f"{method} (paper)": published_row(table, method).scores for method in METHODS}
         columns = {name: scores[title] for name, scores in models.items()}
         judging.print_columns(f"MT-Bench, {title}", {**columns, **papers})
-    print("average: over all grades, as in the paper; a failed judgment is in no mean")
+    print("average: over all grades, as in the paper; failed judgments are in no mean")
     first = {name: {c: v for c, v in scores["turn 1"].items() if c in CATEGORIES} for name, scores in models.items()}
     papers = {f"{method} (paper)": published_row(PUBLISHED["turn 1"], method).scores for method in METHODS}
     try:

@@ -1,4 +1,4 @@
-"""AlpacaEval: the share of a judge's preferences for a model over reference answers."""
+"""AlpacaEval: the rate at which a judge prefers a model's outputs to reference outputs."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,24 +16,24 @@ PAPERS_ANNOTATOR = "alpaca_eval_gpt4"
 """GPT-4 against text-davinci-003 (paper, appendix A.5): AlpacaEval 1's annotator."""
 
 REFERENCES = "tatsu-lab/alpaca_eval"
-"""Where the hub has AlpacaEval's 805 instructions with the answers of text-davinci-003 (CC BY-NC 4.0)."""
+"""Hub data set with AlpacaEval's 805 instructions and the outputs of text-davinci-003 (CC BY-NC 4.0)."""
 
 
 def find_references(place: str, revision: str | None = None) -> Path:
-    """The file of instructions and reference answers.
+    """Return the file of instructions and reference outputs, downloaded if needed.
 
     Args:
-        place: A file, or a data set on the hub that holds ``alpaca_eval.json``, such as :data:`REFERENCES`.
+        place: A file, or a hub data set with ``alpaca_eval.json``, such as :data:`REFERENCES`.
         revision: Branch, tag or commit of the data set.
 
     Raises:
-        UsageError: There is neither, or the hub cannot be reached.
+        UsageError: Neither exists, or the hub is unreachable.
     """
     path = Path(place).expanduser()
     if path.is_file():
         return path
     if path.suffix or path.is_absolute() or place.count("/") != 1:
-        raise UsageError(f"the file '{place}' of --references does not exist; give a file, or '{REFERENCES}'")
+        raise UsageError(f"the file '{place}' of --references does not exist; pass a file, or '{REFERENCES}'")
     with hub.explained("data set", place, revision):
         file = "alpaca_eval.json"
         return Path(
@@ -42,32 +42,32 @@ def find_references(place: str, revision: str | None = None) -> Path:
 
 
 def read_outputs(path: Path, limit: int | None = None) -> list[Record]:
-    """Read answers in AlpacaEval's format, one for each instruction.
+    """Read outputs in AlpacaEval's format. The package would multiply repeated instructions.
 
     Args:
         path: A JSON or JSONL file of rows with ``instruction`` and ``output``.
-        limit: Read so many rows; None reads all.
+        limit: Maximum number of rows; None reads all.
 
     Raises:
-        UsageError: The file is missing or damaged, or an instruction occurs twice.
+        UsageError: The file is missing or invalid, or repeats an instruction.
     """
     rows = []
     seen: set[str] = set()
     for where, row in file_records(str(path), ["instruction", "output"]):
         if not isinstance(row["instruction"], str) or not isinstance(row["output"], str) or not row["instruction"]:
-            raise UsageError(f"{where} has no texts as 'instruction' and 'output'")
+            raise UsageError(f"{where} has no strings as 'instruction' and 'output'")
         if row["instruction"] in seen:
-            raise UsageError(f"{where} has an instruction that occurred before; remove one of the rows")
+            raise UsageError(f"{where} repeats an instruction; remove one of the rows")
         seen.add(row["instruction"])
         rows.append(row)
     return rows[:limit]
 
 
 def read_preferences(path: Path) -> list[float | None]:
-    """The preferences of a file of AlpacaEval's annotations.
+    """Return the preferences of a file of AlpacaEval's annotations.
 
     Raises:
-        UsageError: The file is missing or damaged, or a preference is none.
+        UsageError: The file is missing or invalid, or a preference is not between 0 and 2.
     """
     preferences = []
     for where, row in file_records(str(path), ["preference"]):
@@ -79,28 +79,28 @@ def read_preferences(path: Path) -> list[float | None]:
 
 
 def matching(outputs: Sequence[Record], references: Sequence[Record], what: str) -> list[Record]:
-    """The answers to the references' instructions, in their order.
+    """Return the outputs for the references' instructions, in their order.
 
     Raises:
-        UsageError: Some have no answer.
+        UsageError: An instruction has no output. The package would drop the instruction.
     """
     by_instruction = {row["instruction"]: row for row in outputs}
     missing = sum(row["instruction"] not in by_instruction for row in references)
     if missing:
-        raise UsageError(f"{what} has no answer to {missing} of the {len(references)} instructions of the references")
+        raise UsageError(f"{what} has no output for {missing} of the {len(references)} instructions of --references")
     return [by_instruction[row["instruction"]] for row in references]
 
 
 def win_rate(preferences: Iterable[float | None]) -> dict[str, float | int | None]:
-    """How often answers are preferred, as AlpacaEval's leaderboards count.
+    """Return the win rate of AlpacaEval's leaderboards, without the package, which may not be installed.
 
     Args:
-        preferences: 1 where the reference is preferred, 2 where the answer is, between them where the judge is not
-            sure, 1.5 or 0 for a draw; None or NaN where there is no judgment.
+        preferences: 1 prefers the reference, 2 the output; values between them are weighted; 1.5 and 0 are draws. None
+            and NaN mark missing judgments.
 
     Returns:
-        ``win_rate`` and its ``standard_error`` in percent (None of too few judgments), and how many ``wins``,
-        ``losses``, ``draws``, ``judged`` and ``failed`` there are.
+        ``win_rate`` and its ``standard_error`` in percent (None if too few judgments), and the counts ``wins``,
+        ``losses``, ``draws``, ``judged`` and ``failed``.
     """
     given = list(preferences)
     known = [1.5 if value == 0 else float(value) for value in given if value is not None and not math.isnan(value)]

@@ -1,12 +1,13 @@
-"""Annotators of the package ``alpaca_eval`` on a configurable endpoint.
+"""AlpacaEval's annotators, from the package ``alpaca_eval``.
 
-The package makes the judge's prompts (in an order of the two answers that the instruction seeds) and reads its
-verdicts; the requests themselves are made by :class:`~red_lightning.evaluation.judge.Judge`.
+The package writes the judge's prompts and parses its verdicts. Its own decoders lose up to 128 replies when they are
+interrupted, and stop at the first error that is not a rate limit. So
+:class:`~red_lightning.evaluation.judge.Judge` sends the requests.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from threading import RLock
@@ -17,23 +18,22 @@ from red_lightning.evaluation.judge import Request
 from red_lightning.jsonl import Record
 
 OWN_OPTIONS = {"model_name", "price_per_token", "num_procs", "batch_size", "is_strip", "requires_chatml", "n_retries"}
-"""Options of an annotator that are not the endpoint's."""
+"""Options of an annotator's decoder that are not fields of a request."""
 
-
-_ONE_THREAD = RLock()  # logging is switched off for all of them
+_QUIET = RLock()  # logging.disable is global, and replies are parsed in several threads
 
 
 class Annotator:
-    """One of AlpacaEval's annotators on one model's answers.
+    """An annotator of AlpacaEval, applied to a model's outputs.
 
     Args:
-        config: Its name in the package, such as :data:`PAPERS_ANNOTATOR`, or a folder with a ``configs.yaml``.
+        config: Name in the package, such as :data:`PAPERS_ANNOTATOR`, or a folder with a ``configs.yaml``.
         references: Rows with ``instruction`` and ``output``.
-        outputs: Likewise the model's, of the same instructions.
+        outputs: The model's rows, with the same instructions.
         model: The judge's name at its endpoint.
 
     Raises:
-        UsageError: The package is missing, has no such annotator, or that needs more than a chat endpoint.
+        UsageError: The package is missing or has no such annotator, or the annotator has several judges.
     """
 
     def __init__(self, config: str, references: Sequence[Record], outputs: Sequence[Record], model: str) -> None:
@@ -41,11 +41,11 @@ class Annotator:
         self._references, self._outputs = _frame(references), _frame(outputs)
         self._annotator = load_annotator(config)
         if len(self._annotator.annotators) != 1:
-            raise UsageError(f"the annotator '{config}' is a pool of several; give one of a single judge")
+            raise UsageError(f"the annotator '{config}' has several judges; pass one with a single judge")
         (self._single,) = self._annotator.annotators.values()
 
     def requests(self) -> list[Request]:
-        """What to ask the judge: nothing where the two answers are the same, which is a draw."""
+        """Return the judge's requests. Identical outputs are draws, without a request."""
         found: list[Request] = []
 
         def collect(prompts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
@@ -56,35 +56,29 @@ class Annotator:
         return found
 
     def readable(self, row: Record) -> bool:
-        """Whether a reply holds a verdict."""
+        """Return whether a reply holds a verdict."""
         key = self._single.completion_key
         try:
             with _quiet():
                 verdicts = list(self._single.fn_completion_parser(self._completions([row])[key][0]))
-        except Exception:  # the package's parsers raise whatever they meet
+        except Exception:  # the package's parsers raise anything
             return False
         whole = len(verdicts) == self._single.batch_size
         return whole and all(verdict is not None and 0 <= verdict <= 2 for verdict in verdicts)
 
-    def annotations(self, requests: Sequence[Request], replies: Sequence[Record | None]) -> list[Record]:
-        """The judgments in AlpacaEval's format, one row for each instruction; a failed one has no ``preference``.
+    def annotations(self, replies: Sequence[Record | None]) -> list[Record]:
+        """Return AlpacaEval's annotations, one row per instruction. A missing judgment has the ``preference`` None.
 
         Args:
-            requests: What :meth:`requests` gave.
-            replies: The judge's replies, in that order.
+            replies: The reply to each of :meth:`requests`, in their order.
         """
-        by_prompt = {str(request["messages"]): reply for request, reply in zip(requests, replies, strict=True)}
-
-        def look_up(prompts: Sequence[str], **options: Any) -> dict[str, list[Any]]:
-            return self._completions([by_prompt[str(self._request(prompt, options)["messages"])] for prompt in prompts])
-
-        rows = self._annotate(look_up)
+        rows = self._annotate(lambda prompts, **options: self._completions(replies))
         return [{name: None if value != value else value for name, value in row.items()} for row in rows]
 
-    def _annotate(self, complete: Any) -> list[Record]:
-        self._single.fn_completions = complete  # as a config's `fn_completions` may be a function
-        self._annotator.df_annotations = None
-        with _quiet(), redirect_stderr(StringIO()):  # a bar that is full at once
+    def _annotate(self, complete: Callable[..., dict[str, list[Any]]]) -> list[Record]:
+        self._single.fn_completions = complete
+        self._annotator.df_annotations = None  # a cache
+        with _quiet(), redirect_stderr(StringIO()):  # hides a progress bar
             return self._annotator.annotate_head2head(self._references, self._outputs, chunksize=None)
 
     def _request(self, prompt: str, options: Mapping[str, Any]) -> Request:
@@ -93,12 +87,14 @@ class Annotator:
         try:
             messages = prompt_to_chatml(prompt)
         except AssertionError as error:
-            raise UsageError("the annotator's prompt is no chat, which the judge's endpoint needs") from error
+            raise UsageError(
+                "the annotator's prompt is not in the chat format of the judge's endpoint; pass another --annotator"
+            ) from error
         body = {name: value for name, value in options.items() if name not in OWN_OPTIONS}
         return {"model": self.model, "messages": messages, "max_tokens": 2048, "temperature": 0.7, "top_p": 1.0, **body}
 
     def _completions(self, replies: Sequence[Record | None]) -> dict[str, list[Any]]:
-        """Replies as the package's own decoders return them."""
+        """Return replies in the form of the package's decoders."""
         texts = [reply["text"] if reply else "" for reply in replies]
         choices = [
             {**(reply["choice"] if reply else {}), "text": text} for reply, text in zip(replies, texts, strict=True)
@@ -107,7 +103,7 @@ class Annotator:
 
 
 def _frame(rows: Sequence[Record]) -> list[Record]:
-    """The columns that the package needs, without what its prompts would take for a new message."""
+    """Return the package's columns, in which no output can start a message of the judge's prompt (``<|im_start|>``)."""
     columns = ("dataset", "instruction", "output", "generator")
     return [
         {name: str(row[name]).replace("<|im_", "<| im_") for name in columns if row.get(name) is not None}
@@ -116,16 +112,16 @@ def _frame(rows: Sequence[Record]) -> list[Record]:
 
 
 def load_annotator(config: str) -> Any:
-    """The package's annotator, which keeps no cache of its own.
+    """Return an annotator of the package, without its cache.
 
     Raises:
-        UsageError: The package is missing, or has no such annotator.
+        UsageError: The package is missing or has no such annotator.
     """
     root = logging.getLogger()
     level = root.level
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pkg_resources is deprecated
+            warnings.simplefilter("ignore")  # alpaca_eval 0.6.6 imports pkg_resources, which is deprecated
             from alpaca_eval import constants
             from alpaca_eval.annotators import PairwiseAnnotator
     except ImportError as error:
@@ -133,7 +129,7 @@ def load_annotator(config: str) -> Any:
             f"AlpacaEval's judge needs the package alpaca_eval ({error}): pip install 'red-lightning[evaluation]'"
         ) from error
     finally:
-        root.setLevel(level)  # which the package raises for everybody
+        root.setLevel(level)  # alpaca_eval 0.6.6 sets it to INFO on import
     try:
         with _quiet():
             return PairwiseAnnotator(annotators_config=config, caching_path=None)
@@ -144,8 +140,8 @@ def load_annotator(config: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the package's logging of each row, which tells nothing that a result does not, to itself."""
-    with _ONE_THREAD:
+    """Suppress the package's log messages about each row."""
+    with _QUIET:
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:

@@ -57,9 +57,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         """Refuse invalid options."""
         if {*self.base_url} & {*"@?#"}:  # the URL may hold a secret, so the message does not repeat it
-            raise UsageError(
-                "judge.base_url must hold no password and no query; pass the key with --judge.key_variable"
-            )
+            raise UsageError("judge.base_url must hold no password or query; pass the key with --judge.key_variable")
         if not _is_address(self.base_url):
             raise UsageError(f"judge.base_url is '{self.base_url}', but must look like http://host:port/v1")
         require_range("judge.timeout", self.timeout, 0.001)
@@ -103,9 +101,8 @@ class Endpoint:
         try:
             from openai import OpenAI, omit  # noqa: F401 - openai 1 has no omit
         except ImportError as error:
-            raise UsageError(
-                f"judges need openai 2 or newer ({error}): pip install 'red-lightning[evaluation]'"
-            ) from error
+            way = "pip install 'red-lightning[evaluation]'"
+            raise UsageError(f"judges need the package openai, 2.0 or newer ({error}): {way}") from error
         return OpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout)
 
     def body(self, request: Record) -> Record:

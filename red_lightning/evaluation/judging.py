@@ -1,4 +1,4 @@
-"""Cost estimate, judgments and tables that AlpacaEval and MT-Bench share."""
+"""Shared by the commands of AlpacaEval and MT-Bench: cost estimate, judgments, results and tables."""
 
 import hashlib
 import json
@@ -24,39 +24,39 @@ Scores = Mapping[str, float | int | None]
 
 
 def check(endpoint: Endpoint, limit: int | None, dry_run: bool) -> None:
-    """Refuse what would fail after hours of answering.
+    """Refuse options that would fail only after all answers are generated.
 
     Raises:
-        UsageError: The judge's key is missing, the limit is none, or there is nothing to estimate.
+        UsageError: The judge's key or package is missing, the limit is below 1, or a dry run has no judge.
     """
     if dry_run and endpoint.model is None:
-        raise UsageError("--dry_run estimates what a judge will cost, but none is given; name it by --judge.model")
+        raise UsageError("--dry_run estimates the cost of a judge, but there is none; set --judge.model")
     if limit is not None:
         require_range("limit", limit, 1)
     if endpoint.model is not None and not dry_run:
         endpoint.client().close()
     if dry_run:
-        print("the estimate takes the answers: those that are missing are written first", flush=True)
+        print("the estimate needs all answers: missing ones are generated first", flush=True)
 
 
 def name_of(model: str | None, answers: Path | None, name: str | None) -> str:
-    """What files and tables call a model.
+    """Return a model's name for files and tables.
 
     Raises:
-        UsageError: Neither a model nor answers are given, or both.
+        UsageError: The model and ``--answers`` are both missing or both given.
     """
     if (model is None) == (answers is None):
-        raise UsageError("give the model that answers, or --answers with what it wrote elsewhere")
+        raise UsageError("pass either a model or --answers with a file of its answers")
     return file_name(name or (answers.stem if answers else str(model).strip("./~").replace("/", "-")))
 
 
 def file_name(name: str) -> str:
-    """A name as a file's."""
+    """Return a name with the characters of a file name."""
     return re.sub(r"[^\w.-]", "-", name).strip(".") or "model"
 
 
 def digest(content: Any) -> str:
-    """What changes when a text, or plain values, do."""
+    """Return a digest of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -67,17 +67,17 @@ def ask(
     readable: Callable[[Record], bool],
     dry_run: bool,
 ) -> tuple[list[Record | None], dict[str, Any]] | None:
-    """Say what the judgments will cost, ask for them, and say what they did cost.
+    """Request judgments. Print the estimated cost before and the reported usage after.
 
     Args:
         endpoint: The judge.
-        output: The folder in which the replies are kept, in ``replies.jsonl``.
-        requests: What to ask.
-        readable: Whether a reply holds a judgment.
+        output: Folder of ``replies.jsonl``, the saved replies.
+        requests: All requests; those with a saved judgment are not sent.
+        readable: Returns whether a reply holds a verdict.
         dry_run: Stop after the estimate.
 
     Returns:
-        The replies, and what a result says of the judge; None after a dry run.
+        The replies, and the record of the judge for ``results.json``; None after a dry run.
     """
     with Records(output / "replies.jsonl", REPLY) as log:
         judge = Judge(endpoint, log)
@@ -91,16 +91,16 @@ def ask(
             return None
         replies = judge.ask(requests, readable)
         whole, after = judge.estimate(requests), judge.usage(requests)
-    print(f"the judge took {after}, for all {len(requests)} judgments")
+    print(f"the judge used {after} for all {len(requests)} judgments")
     failed = [judge.failed[key] for key in dict.fromkeys(map(judge.key, requests)) if key in judge.failed]
     if failed:
-        print(f"{len(failed)} judgments failed, such as: {failed[0]}; run the same again to ask for them again")
+        print(f"{len(failed)} judgments failed, such as: {failed[0]}; rerun the same command to retry them")
     about = {"model": endpoint.model, "base_url": endpoint.base_url, "estimate": asdict(whole)}
     return replies, {**about, "usage": asdict(after), "failed": failed}
 
 
 def write_file(path: Path, content: str) -> None:
-    """Write a file whole.
+    """Write a file atomically.
 
     Raises:
         UsageError: It cannot be written.
@@ -109,14 +109,14 @@ def write_file(path: Path, content: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     except OSError as error:
-        raise cannot_write(f"'{path}'", error, "make room and run it again") from error
+        raise cannot_write(f"'{path}'", error, "free some space and rerun the same command") from error
 
 
 def results_of(folders: Sequence[Path], suite: str) -> dict[str, Any]:
-    """The results of other models, by name.
+    """Read the results of other models, by name.
 
     Raises:
-        UsageError: A folder holds no result of the suite.
+        UsageError: A folder has no results of the suite.
     """
     found: dict[str, Any] = {}
     for folder in folders:
@@ -126,21 +126,23 @@ def results_of(folders: Sequence[Path], suite: str) -> dict[str, Any]:
         except (OSError, ValueError, LookupError, TypeError):
             same = False
         if not same:
-            raise UsageError(f"'{folder}' holds no {RESULTS} of {suite}; give the --output of another model")
+            raise UsageError(
+                f"'{folder}' holds no {RESULTS} of {suite}; pass the --output of another model to --compare"
+            )
         name = result["name"] if result["name"] not in found else f"{result['name']} ({folder})"
         found[name] = result
     return found
 
 
 def print_limits(limits: Mapping[str, int | None]) -> None:
-    """Say which models were asked a part of the questions alone."""
+    """Report the models that answered only a part of the questions."""
     for name, limit in limits.items():
         if limit is not None:
-            print(f"not comparable with the paper or whole runs: {name} was given --limit {limit}")
+            print(f"not comparable with the paper or complete runs: {name} has --limit {limit}")
 
 
 def print_columns(title: str, columns: Mapping[str, Scores], digits: int = 2) -> None:
-    """Print one row a measure and one column a model."""
+    """Print a table with a row per measure and a column per model."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     for name in columns:

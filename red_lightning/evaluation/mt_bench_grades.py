@@ -1,7 +1,7 @@
-r"""MT-Bench (arXiv 2306.05685): two-turn conversations, graded from 1 to 10 by a judge.
+"""MT-Bench (arXiv 2306.05685): conversations of two turns. A judge grades each answer from 1 to 10.
 
-The questions, the reference answers and the judge's prompts are read from FastChat's folder of data; what is asked of
-the judge, and how its grade is read, is as in FastChat's grading of single answers.
+The questions, the reference answers and the judge's prompts are FastChat's files. Requests and the parsing of grades
+equal FastChat's single-answer grading. FastChat itself needs openai 0.
 """
 
 import re
@@ -16,28 +16,28 @@ from red_lightning.evaluation.judge import Request
 from red_lightning.jsonl import Record
 
 CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-"""In the order of the paper's Table 16 and Figure 2."""
+"""The order of the paper's Table 16 and Figure 2."""
 
 WITH_REFERENCE = ("math", "reasoning", "coding")
-"""Categories that are graded against a reference answer."""
+"""Categories whose judge sees a reference answer."""
 
 TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-"""FastChat's temperatures of a model's answers; those of the other categories are 0."""
+"""FastChat's sampling temperatures of answers. The other categories of :data:`CATEGORIES` are greedy."""
 
-UNKNOWN_CATEGORY = 0.7  # FastChat's temperature of answers to questions of another category
+UNKNOWN_CATEGORY = 0.7  # FastChat's temperature for any other category
 
-MOST_TOKENS = 2048  # of a judgment
+MOST_TOKENS = 2048  # FastChat's limit of a judgment
 
 AVERAGE, MEAN = "average", "mean of categories"
 
 
 class Benchmark(NamedTuple):
-    """What MT-Bench asks, and what its judge is asked.
+    """The data of MT-Bench.
 
     Attributes:
         questions: Rows with ``question_id``, ``category`` and one or two ``turns``.
-        references: By question id, the reference answers to its turns.
-        prompts: By name, rows with ``system_prompt`` and ``prompt_template``.
+        references: By question id, a reference answer per turn.
+        prompts: By name, the judge's prompts: rows with ``system_prompt`` and ``prompt_template``.
     """
 
     questions: list[Record]
@@ -46,13 +46,13 @@ class Benchmark(NamedTuple):
 
 
 class Grading(NamedTuple):
-    """A request for one grade.
+    """A request for the grade of one turn.
 
     Attributes:
         question: The question.
-        turn: Its turn, 1 or 2.
+        turn: 1 or 2.
         prompt: Name of the judge's prompt.
-        request: What is sent.
+        request: The body of the request.
     """
 
     question: Record
@@ -65,18 +65,18 @@ def read_benchmark(folder: Path, limit: int | None = None) -> Benchmark:
     """Read FastChat's data.
 
     Args:
-        folder: FastChat's ``fastchat/llm_judge/data``: with ``mt_bench/question.jsonl``,
+        folder: FastChat's ``fastchat/llm_judge/data``, with ``mt_bench/question.jsonl``,
             ``mt_bench/reference_answer/gpt-4.jsonl`` and ``judge_prompts.jsonl``.
-        limit: Take so many questions of each category; None takes all.
+        limit: Maximum number of questions per category; None reads all.
 
     Raises:
-        UsageError: A file is missing or damaged.
+        UsageError: A file is missing or invalid.
     """
     names = ("mt_bench/question.jsonl", "mt_bench/reference_answer/gpt-4.jsonl", "judge_prompts.jsonl")
     for name in names:
         if not (folder / name).is_file():
             raise UsageError(
-                f"'{folder}' has no {name}; give --data the folder fastchat/llm_judge/data of "
+                f"'{folder}' has no {name}; pass --data the folder fastchat/llm_judge/data of "
                 "https://github.com/lm-sys/FastChat"
             )
     questions = [_question(row, where) for where, row in _rows(folder / names[0], "question_id", "category", "turns")]
@@ -89,42 +89,44 @@ def read_benchmark(folder: Path, limit: int | None = None) -> Benchmark:
 
 
 def temperature(category: str) -> float:
-    """FastChat's temperature of a model's answers to questions of a category."""
+    """Return FastChat's sampling temperature for a category; 0 is greedy decoding."""
     return TEMPERATURES.get(category, 0.0 if category in CATEGORIES else UNKNOWN_CATEGORY)
 
 
 def read_answers(path: Path) -> dict[Any, Record]:
-    """Read answers in the format of FastChat's ``model_answer``, by question id.
+    """Read a file of FastChat's ``model_answer``. Return its rows by question id.
 
     Raises:
-        UsageError: The file is missing or damaged.
+        UsageError: The file is missing or invalid.
     """
     return {row["question_id"]: row for where, row in _rows(path, "question_id", "choices") if _turns(row, where)}
 
 
 def gradings(benchmark: Benchmark, answers: Mapping[Any, Record], model: str) -> list[Grading]:
-    """What to ask a judge: for each question a grade of each turn.
+    """Return the judge's requests, one per question and turn.
 
     Args:
-        benchmark: The questions and prompts.
+        benchmark: The questions, references and prompts.
         answers: By question id, rows with ``choices``.
         model: The judge's name at its endpoint.
 
     Raises:
-        UsageError: A question has no answer or no reference answer, or a prompt is missing or asks for something else.
+        UsageError: A question has no answer or reference answer, or a prompt is missing or has an unknown placeholder.
     """
     found = []
     for question in benchmark.questions:
         name, number = question["category"], question["question_id"]
         if number not in answers:
-            raise UsageError(f"the answers hold none to question {number}; answer it first")
+            raise UsageError(f"the answers have none to question {number}; add it, or set a lower --limit")
         turns = _turns(answers[number], f"the answer to question {number}")
         known = {"question": question["turns"][0], "answer": turns[0]}
         known |= {f"question_{turn}": text for turn, text in enumerate(question["turns"], start=1)}
         known |= {f"answer_{turn}": text for turn, text in enumerate(turns, start=1)}
         if name in WITH_REFERENCE:
             if number not in benchmark.references:
-                raise UsageError(f"question {number} ({name}) has no reference answer, which its judge needs")
+                raise UsageError(
+                    f"question {number} ({name}) has no reference answer in --data, and its judge needs one"
+                )
             known |= {f"ref_answer_{turn}": text for turn, text in enumerate(benchmark.references[number], start=1)}
         for turn in range(1, len(question["turns"]) + 1):
             prompt = f"single{'-math' if name in WITH_REFERENCE else ''}-v1{'-multi-turn' if turn == 2 else ''}"
@@ -133,19 +135,19 @@ def gradings(benchmark: Benchmark, answers: Mapping[Any, Record], model: str) ->
 
 
 def grade(judgment: str) -> float | None:
-    """The grade that a judge gives: ``[[8]]`` or ``[[8.5]]``, or else ``[8]``; None if it gives none up to 10."""
+    """Return the grade in a judgment: the first ``[[8]]`` or ``[[8.5]]``, else ``[8]``; None if missing or over 10."""
     match = re.search(r"\[\[(\d+\.?\d*)\]\]", judgment) or re.search(r"\[(\d+\.?\d*)\]", judgment)
     value = float(match[1]) if match else None
     return value if value is not None and value <= 10 else None
 
 
 def readable(reply: Record) -> bool:
-    """Whether a judge's reply holds a grade."""
+    """Return whether a reply holds a grade."""
     return grade(reply["text"]) is not None
 
 
 def judgments(asked: Sequence[Grading], replies: Sequence[Record | None], model_id: str, judge: str) -> list[Record]:
-    """The judgments in the format of FastChat's ``model_judgment``; a failed one has the score -1."""
+    """Return the rows of FastChat's ``model_judgment``. A missing judgment has the score -1."""
     rows = []
     for grading, reply in zip(asked, replies, strict=True):
         score = grade(reply["text"]) if reply else None
@@ -165,16 +167,16 @@ def judgments(asked: Sequence[Grading], replies: Sequence[Record | None], model_
 
 
 def scores(rows: Iterable[Record], categories: Mapping[Any, str]) -> dict[str, dict[str, float | int | None]]:
-    """Mean grades, over what was judged.
+    """Return the mean grades. Missing judgments are in no mean.
 
     Args:
         rows: Judgments.
         categories: Category by question id.
 
     Returns:
-        ``turn 1``, ``turn 2`` and ``final`` (both): the mean of each category (None where nothing was judged), their
-        ``mean of categories``, the ``average`` of all grades, and how many were ``judged`` and ``failed``. The paper's
-        average is that of all grades.
+        For ``turn 1``, ``turn 2`` and ``final`` (both): the mean of each category (None without judgments), their
+        ``mean of categories``, the ``average`` of all grades, and the counts ``judged`` and ``failed``. The paper
+        reports the average of all grades.
     """
     rows = list(rows)
     table: dict[str, dict[str, float | int | None]] = {}
@@ -198,11 +200,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _request(prompts: Mapping[str, Record], name: str, known: Mapping[str, str], model: str) -> Request:
     if name not in prompts:
-        raise UsageError(f"judge_prompts.jsonl has no prompt '{name}', which FastChat's has")
+        raise UsageError(f"judge_prompts.jsonl of --data has no prompt '{name}'; use FastChat's file")
     try:
         text = prompts[name]["prompt_template"].format(**known)
     except (LookupError, ValueError) as error:
-        raise UsageError(f"the judge's prompt '{name}' asks for {error}, which there is not") from error
+        raise UsageError(
+            f"the judge's prompt '{name}' has the unknown placeholder {error}; use FastChat's judge_prompts.jsonl"
+        ) from error
     system = prompts[name]["system_prompt"]
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": text})
@@ -220,7 +224,7 @@ def _rows(path: Path, *columns: str) -> Iterable[tuple[str, Record]]:
 def _question(row: Record, where: str) -> Record:
     turns = row["turns"]
     if not isinstance(turns, list) or len(turns) not in (1, 2) or not all(isinstance(t, str) and t for t in turns):
-        raise UsageError(f"{where} has no 'turns' of one or two texts")
+        raise UsageError(f"{where} has no 'turns' of one or two strings")
     return row
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ SECOND = "[{'model': 'model_1', 'rank': 2}, {'model': 'model_2', 'rank': 1}]"
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # openai's pauses before retries
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def references(tmp_path: Path) -> Path:
 
 
 def judged_by(stub: Stub, *more: str) -> list[str]:
-    options = {"model": "judge", "base_url": stub.url, "key_variable": "null", "backoff": "0"}
+    options = {"model": "judge", "base_url": stub.url, "key_variable": "null"}
     return [f"--judge.{name}={value}" for name, value in options.items()] + list(more)
 
 
@@ -72,7 +74,7 @@ def test_from_a_model_to_the_win_rate(
     folder = tmp_path / "evaluations/tiny/alpaca_eval"
     outputs = json.loads((folder / "model_outputs.json").read_text(encoding="utf-8"))
     assert [row["instruction"][:14] for row in outputs] == [f"Instruction {n}." for n in range(6)]
-    assert "1 answers are empty, since their prompt is too long" in done.out
+    assert "1 answers are empty because their prompts are too long" in done.out
     assert ["flag" in row for row in outputs] == [False] * 5 + [True]
     assert outputs[5]["output"] == ""
     assert {row["generator"] for row in outputs} == {"tiny"}
@@ -170,7 +172,7 @@ def test_answers_of_others_wait_for_a_judge(cli: CLI, references: Path, tmp_path
     (tmp_path / "outputs.json").write_text(json.dumps(outputs), encoding="utf-8")
     done = cli(*SUITE, "--answers=outputs.json", "--references=references.json")
     assert done.status == 0, done.err
-    assert "give --judge.model to have them judged" in done.out
+    assert "set --judge.model to judge them" in done.out
     assert (tmp_path / "evaluations/outputs/alpaca_eval/settings.json").is_file()
 
 
@@ -181,14 +183,14 @@ def test_bad_input_gets_one_sentence(
     shown = cli(*SUITE, "--help")
     assert shown.status == 0
     assert "--judge.key_variable" in shown.out
-    assert "give the model that answers" in cli(*SUITE, "--references=references.json").error
-    assert "does not exist; give a file" in cli(*SUITE, model, "--references=none.json").error
+    assert "pass either a model or --answers" in cli(*SUITE, "--references=references.json").error
+    assert "does not exist; pass a file" in cli(*SUITE, model, "--references=none.json").error
     assert "is not on this machine" in cli(*SUITE, model).error
     (tmp_path / "outputs.json").write_text('[{"instruction": "Instruction 1.", "output": ""}]', encoding="utf-8")
     given = ("--answers=outputs.json", "--references=references.json")
-    assert "has no answer to 5 of the 6 instructions" in cli(*SUITE, *given).error
+    assert "has no output for 5 of the 6 instructions" in cli(*SUITE, *given).error
     monkeypatch.setitem(sys.modules, "alpaca_eval", None)
     assert "pip install 'red-lightning[evaluation]'" in cli(*SUITE, *answering(llama_folder), *judged_by(stub)).error
-    assert "name it by --judge.model" in cli(*SUITE, *answering(llama_folder), "--dry_run=true").error
+    assert "set --judge.model" in cli(*SUITE, *answering(llama_folder), "--dry_run=true").error
     assert "batch_size is 0" in cli(*SUITE, *answering(llama_folder), "--batch_size=0").error
     assert not (tmp_path / "evaluations").exists()

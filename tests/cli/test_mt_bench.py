@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ SUITE = ("evaluate", "--suite", "mt_bench")
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # openai's pauses before retries
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def judged_by(stub: Stub, *more: str) -> list[str]:
-    options = {"model": "judge/7b", "base_url": stub.url, "key_variable": "null", "backoff": "0"}
+    options = {"model": "judge/7b", "base_url": stub.url, "key_variable": "null"}
     return [f"--judge.{name}={value}" for name, value in options.items()] + list(more)
 
 
@@ -72,14 +74,14 @@ def test_from_a_model_to_the_table(cli: CLI, data: Path, stub: Stub, llama_folde
     stub.behaviour = lambda body, before: bad.get(body["messages"][-1]["content"][:11], "Rating: [[6]]")
     first = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat")
     assert first.status == 0, first.err
-    assert "give --judge.model" in first.out
+    assert "set --judge.model" in first.out
     folder = tmp_path / "evaluations/tiny/mt_bench"
     written = (folder / "model_answer/tiny.jsonl").read_bytes()
     assert [row["question_id"] for row in rows(folder / "model_answer/tiny.jsonl")] == [0, 3, 1, 4, 2, 5]
 
     dry = cli(*SUITE, *answering(llama_folder), "--temperatures=fastchat", *judged_by(stub, "--dry_run=true"))
     assert dry.status == 0, dry.err
-    assert dry.out.startswith("the estimate takes the answers: those that are missing are written first")
+    assert dry.out.startswith("the estimate needs all answers: missing ones are generated first")
     assert "12 judgments by judge/7b" in dry.out
     assert "12 are missing" in dry.out
     assert stub.requests == []
@@ -160,12 +162,12 @@ def test_answers_of_others_and_several_models(cli: CLI, data: Path, stub: Stub, 
     header = next(line for line in done.out.splitlines() if "second" in line)
     assert header.index("second") < header.index("other") < header.index("(c)") < header.index("(paper)")
     assert "…" not in done.out
-    assert "whole runs: second was given --limit 1" in done.out
+    assert "complete runs: second has --limit 1" in done.out
     done = cli(*SUITE, "--answers=other.jsonl", "--data=data", "--output=d", "--compare=b", *judged_by(stub))
-    assert "whole runs: second was given --limit 1" in done.out and "other was given" not in done.out
+    assert "complete runs: second has --limit 1" in done.out and "other has" not in done.out
     (tmp_path / "few.jsonl").write_text(json.dumps(answers[0]) + "\n", encoding="utf-8")
     few = cli(*SUITE, "--answers=few.jsonl", "--data=data", "--output=few", *judged_by(stub))
-    assert "the answers hold none to question" in few.error and not (tmp_path / "few").exists()
+    assert "the answers have none to question" in few.error and not (tmp_path / "few").exists()
 
 
 def test_a_failed_start_leaves_the_folder_alone(cli: CLI, data: Path, llama_folder: Path, tmp_path: Path) -> None:
@@ -230,13 +232,15 @@ def test_bad_input_gets_one_sentence(
     shown = cli(*SUITE, "--help")
     assert shown.status == 0
     assert "--judge.key_variable" in shown.out
-    assert "give the model that answers" in cli(*SUITE, "--data=data").error
-    assert "give --data the folder" in cli(*SUITE, model).error
+    assert "pass either a model or --answers" in cli(*SUITE, "--data=data").error
+    assert "pass --data the folder" in cli(*SUITE, model).error
     assert "OPENAI_API_KEY with the judge's key is not set" in cli(*SUITE, model, "--judge.model=gpt-4").error
     assert "limit is 0" in cli(*SUITE, model, "--data=data", "--limit=0").error
     assert "holds no results.json of mt_bench" in cli(*SUITE, model, "--data=data", "--compare=[data]").error
-    assert "temperature of the category" in " ".join(shown.out.split()) and "greedy, as the paper" in shown.out
-    assert "name it by --judge.model" in cli(*SUITE, model, "--data=data", "--dry_run=true").error
+    assert "temperature of the category" in " ".join(
+        shown.out.split()
+    ) and "greedy decoding in every category" in " ".join(shown.out.split())
+    assert "set --judge.model" in cli(*SUITE, model, "--data=data", "--dry_run=true").error
     assert "batch_size is 0" in cli(*SUITE, *answering(llama_folder), "--batch_size=0").error
     for option, sentence in {
         '--judge.fields={"max_tokens": "x"}': "max_tokens of judge.fields is 'x'",

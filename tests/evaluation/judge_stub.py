@@ -47,7 +47,7 @@ class Stub:
         with self.changed:
             self.requests.append(body)
             self.headers.append({name.title(): value for name, value in headers.items()})
-            key = json.dumps(body)
+            key = json.dumps(body, sort_keys=True)
             self.asked[key] += 1
             self.changed.notify_all()
             return self.asked[key] - 1

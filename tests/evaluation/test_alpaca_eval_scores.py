@@ -86,7 +86,7 @@ def test_verdicts_follow_the_order_in_which_the_answers_were_shown(package: Any)
 
     replies = [prefers(shown(request).replace('"answer"', "").replace("Prefer", "answer")) for request in requests]
     assert all(annotator.readable(reply) for reply in replies if reply)
-    found = annotator.annotations(requests, replies)
+    found = annotator.annotations(replies)
     assert [row["instruction"] for row in found] == [row["instruction"] for row in references]
     preferences = [row["preference"] for row in found]
     assert preferences == [1.5 if n == 3 else None if n == 7 else 2 for n in range(12)]
@@ -104,7 +104,7 @@ def shown(request: dict[str, Any]) -> str:
 def test_malformed_verdicts(text: str, package: Any) -> None:
     annotator = Annotator(bench.PAPERS_ANNOTATOR, rows("a"), rows("b"), "judge")
     assert not annotator.readable({"text": text, "choice": {}})
-    (row,) = annotator.annotations(annotator.requests(), [{"text": text, "choice": {}}])
+    (row,) = annotator.annotations([{"text": text, "choice": {}}])
     assert row["preference"] is None
 
 
@@ -116,7 +116,7 @@ def test_a_judge_that_is_not_sure(package: Any) -> None:
     top = [{"token": token, "logprob": math.log(share)} for token, share in (("m", 0.6), ("M", 0.2), ("x", 0.1))]
     reply = {"text": "m", "choice": {"logprobs": {"content": [{"token": "m", "top_logprobs": top}]}}}
     assert annotator.readable(reply)
-    for row in annotator.annotations(requests, [reply, reply]):
+    for row in annotator.annotations([reply, reply]):
         text = next(shown(one) for one in requests if row["instruction"] in shown(one))
         mine_is_m = text.index("mine") < text.index("theirs")
         assert row["preference"] == pytest.approx(1 + (0.75 if mine_is_m else 0.25))
@@ -128,18 +128,18 @@ def test_files(tmp_path: Path) -> None:
     path.write_text(json.dumps(rows("a", "b", "c")))
     assert bench.read_outputs(path, 2) == rows("a", "b")
     assert bench.matching(rows("a", "b")[::-1], rows("x"), "it") == rows("a")
-    with pytest.raises(UsageError, match="'it' has no answer to 1 of the 3 instructions"):
+    with pytest.raises(UsageError, match="'it' has no output for 1 of the 3 instructions"):
         bench.matching(rows("a", "b"), rows("x", "y", "z"), "'it'")
     path.write_text(json.dumps([*rows("a"), *rows("b")]))
-    with pytest.raises(UsageError, match=r"row 2 of .* has an instruction that occurred before"):
+    with pytest.raises(UsageError, match=r"row 2 of .* repeats an instruction"):
         bench.read_outputs(path)
     path.write_text(json.dumps([{"instruction": "a", "output": None}]))
-    with pytest.raises(UsageError, match=r"row 1 of .* has no texts"):
+    with pytest.raises(UsageError, match=r"row 1 of .* has no strings"):
         bench.read_outputs(path)
     path.write_text(json.dumps([{"preference": 3}]))
     with pytest.raises(UsageError, match=r"row 1 of .* has the preference 3"):
         bench.read_preferences(path)
-    with pytest.raises(UsageError, match="does not exist; give a file"):
+    with pytest.raises(UsageError, match="does not exist; pass a file"):
         bench.find_references(str(tmp_path / "none.json"))
 
 

@@ -109,7 +109,7 @@ def test_attempts_count_retries_and_answers_without_a_verdict(stub: Stub, tmp_pa
     script = [Failure(500), Failure(429), "no grade", Failure(503), "none again", GOOD]
     stub.behaviour = lambda body, before: script[before] if number(body) == 0 else GOOD
     for attempts in (5, 1):  # the second run has one more attempt
-        judge, replies = ask(tmp_path / "log", endpoint(stub, attempts=attempts), 2)
+        _, replies = ask(tmp_path / "log", endpoint(stub, attempts=attempts), 2)
         assert (replies[0] is None) == (attempts == 5)
     assert sorted(stub.asked.values()) == [1, 6]
 
@@ -190,7 +190,7 @@ def test_an_endpoint_that_never_answers(stub: Stub, tmp_path: Path) -> None:
 
 def test_an_endpoint_that_goes_silent_is_left(stub: Stub, tmp_path: Path) -> None:
     stub.behaviour = lambda body, before: GOOD if number(body) < 3 else Failure(0)
-    with pytest.raises(UsageError, match="no connection: .*; check .* finished judgments are saved"):
+    with pytest.raises(UsageError, match=r"no connection: .*; check .* finished judgments are saved"):
         ask(tmp_path / "log", endpoint(stub, attempts=2, concurrency=1), 50)
     assert len(stub.requests) == 3 + 5 * 2
     stub.behaviour = lambda body, before: GOOD
@@ -272,10 +272,10 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     [
         ({"base_url": "localhost:8000"}, "must look like http"),
         ({"base_url": "file:///etc/passwd"}, "must look like http"),
-        ({"base_url": "http://me:pass@host/v1"}, "no password"),
-        ({"base_url": "http://:pass@host/v1"}, "no password"),
-        ({"base_url": "http://:pass/@host/v1"}, "no password"),
-        ({"base_url": "http://host/v1?key=a"}, "no query"),
+        ({"base_url": "http://me:pass@host/v1"}, "no password or query"),
+        ({"base_url": "http://:pass@host/v1"}, "no password or query"),
+        ({"base_url": "http://:pass/@host/v1"}, "no password or query"),
+        ({"base_url": "http://host/v1?key=a"}, "no password or query"),
         ({"base_url": "http://127.0.0.1:1/ö"}, "must look like http"),
         ({"base_url": "http://h:abc/v1"}, "must look like http"),
         ({"base_url": "http://h:99999/v1"}, "must look like http"),
@@ -301,7 +301,7 @@ def test_what_is_no_endpoint(options: dict[str, Any], sentence: str) -> None:
 
 def test_without_the_package(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    sentence = r"judges need openai 2 or newer .*pip install 'red-lightning\[evaluation\]'"
+    sentence = r"judges need the package openai, 2.0 or newer .*pip install 'red-lightning\[evaluation\]'"
     with pytest.raises(UsageError, match=sentence):
         judging.check(endpoint(stub), None, False)  # before answers are generated
     judging.check(endpoint(stub), None, True)

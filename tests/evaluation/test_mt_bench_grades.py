@@ -162,7 +162,7 @@ def test_judgments_are_fastchats() -> None:
 
 
 def test_bad_data_get_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no mt_bench/question.jsonl; give --data the folder"):
+    with pytest.raises(UsageError, match=r"has no mt_bench/question.jsonl; pass --data the folder"):
         bench.read_benchmark(tmp_path)
     question = {"question_id": 1, "category": "math", "turns": ["a", "b"]}
     write(tmp_path, [{**question, "turns": []}], [])
@@ -174,10 +174,10 @@ def test_bad_data_get_one_sentence(tmp_path: Path) -> None:
         bench.gradings(bench.read_benchmark(tmp_path)._replace(references={}), answers, "m")
     with pytest.raises(UsageError, match="no prompt 'single-math-v1'"):
         bench.gradings(bench.read_benchmark(tmp_path), answers, "m")
-    with pytest.raises(UsageError, match="hold none to question 1"):
+    with pytest.raises(UsageError, match="have none to question 1"):
         bench.gradings(bench.read_benchmark(tmp_path), {}, "m")
     prompts = {"single-math-v1": {"system_prompt": "", "prompt_template": "{nonsense}"}}
-    with pytest.raises(UsageError, match="asks for 'nonsense'"):
+    with pytest.raises(UsageError, match="unknown placeholder 'nonsense'"):
         bench.gradings(bench.read_benchmark(tmp_path)._replace(prompts=prompts), answers, "m")
     with pytest.raises(UsageError, match="has no 'choices' with the 'turns'"):
         (tmp_path / "a.jsonl").write_text('{"question_id": 1, "choices": []}\n')
