@@ -97,7 +97,7 @@ class Endpoint:
         Raises:
             UsageError: The package ``openai`` is missing, or :meth:`key` raises.
         """
-        key = self.key() or "none"  # without a key, openai would send that of OPENAI_API_KEY to another host
+        key = self.key() or "none"  # the client requires a key; post omits its header
         try:
             from openai import OpenAI, omit  # noqa: F401 - openai 1 has no omit
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""``evaluate --suite alpaca_eval`` from a model to the win rate."""
+"""``evaluate --suite alpaca_eval``, from a model to the win rate."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stub() -> Iterator[Stub]:
-    """A judge to whom the reference, which says so, is always worse."""
+    """A judge that always prefers the model to the reference."""
 
     def verdict(body: dict[str, Any], before: int) -> str:
         text = body["messages"][-1]["content"]
@@ -43,7 +43,7 @@ def references(tmp_path: Path) -> Path:
         {"dataset": "d", "instruction": f"Instruction {n}.", "output": "the reference", "generator": "davinci"}
         for n in range(6)
     ]
-    content[5]["instruction"] += " word" * 3000  # more than the model reads
+    content[5]["instruction"] += " word" * 3000  # longer than the model's context
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
@@ -114,7 +114,7 @@ def test_published_annotations(cli: CLI, shared: Path) -> None:
 
 @pytest.mark.slow
 def test_a_judge_that_repeats_the_published_verdicts(cli: CLI, shared: Path, stub: Stub) -> None:
-    """All 805, whatever fails in between: the win rate is the leaderboard's."""
+    """All 805 judgments with failures in between give the leaderboard's win rate."""
     pytest.importorskip("alpaca_eval", exc_type=ImportError)
     folder = shared / "eval/alpaca_eval/alpaca-7b"
     known = {}

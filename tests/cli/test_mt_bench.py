@@ -1,4 +1,4 @@
-"""``evaluate --suite mt_bench`` from a model to the table, and on after a kill."""
+"""``evaluate --suite mt_bench``, from a model to the table, and resumed after a kill."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def stub() -> Iterator[Stub]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six questions of three categories, laid out as FastChat's."""
+    """Six questions of three categories, in FastChat's layout."""
     questions = [
         {"question_id": n, "category": CATEGORIES[n % 3], "turns": [f"Question {n}?", f"And {n}?"]} for n in range(6)
     ]
@@ -118,7 +118,7 @@ def test_from_a_model_to_the_table(cli: CLI, data: Path, stub: Stub, llama_folde
 
 
 def write_edits(folder: Path, backbone: Path, seed: int) -> None:
-    """Random edits of an instruction-tuned run."""
+    """Save a random adapter of an instruction-tuned run."""
     model = AutoModelForCausalLM.from_pretrained(backbone)
     record = {"backbone": str(backbone), "fingerprint": fingerprint(model), "method": RED().describe()}
     learned = RED().apply(model)
@@ -171,7 +171,7 @@ def test_answers_of_others_and_several_models(cli: CLI, data: Path, stub: Stub, 
 
 
 def test_a_failed_start_leaves_the_folder_alone(cli: CLI, data: Path, llama_folder: Path, tmp_path: Path) -> None:
-    """What a conversation becomes is settled before the folder is claimed, and written down."""
+    """The template is chosen before the folder is created, and saved there."""
     shutil.copytree(llama_folder, tmp_path / "merged")
     command = (*SUITE, "merged", "--data=data", "--decoding.max_new_tokens=2", "--limit=1")
     assert "this model continues texts; give --template paper or chat" in cli(*command).error
@@ -207,7 +207,7 @@ def test_damaged_records_are_named(file: str, cli: CLI, data: Path, stub: Stub, 
 
 @pytest.mark.slow
 def test_goes_on_after_a_kill(cli: CLI, data: Path, stub: Stub, llama_folder: Path, tmp_path: Path) -> None:
-    """Killed while it is judged; the answers and the judgments that were there are used."""
+    """A run that is killed while judging resumes from its answers and judgments."""
     stub.behaviour = lambda body, before: "[[6]]" if len(stub.requests) <= 5 else Failure(None)
     command = command_line(*SUITE, *answering(llama_folder), *judged_by(stub, "--judge.concurrency=2"))
     child = subprocess.Popen(command, cwd=tmp_path, env=environment(no_proxy="127.0.0.1"), stdout=subprocess.DEVNULL)
@@ -221,7 +221,7 @@ def test_goes_on_after_a_kill(cli: CLI, data: Path, stub: Stub, llama_folder: Pa
     assert "of which 7 are missing" in done.out
     result = json.loads((tmp_path / "evaluations/tiny/mt_bench/results.json").read_text(encoding="utf-8"))
     assert result["judge"]["usage"]["calls"] == result["scores"]["final"]["judged"] == 12
-    assert sorted(stub.asked.values()) == [1] * 10 + [2] * 2  # two were on their way
+    assert sorted(stub.asked.values()) == [1] * 10 + [2] * 2  # two were in flight
 
 
 def test_bad_input_gets_one_sentence(

@@ -1,4 +1,4 @@
-"""A judge on loopback that fails as it is told."""
+"""A judge on localhost with scripted replies and failures."""
 
 import json
 import threading
@@ -9,16 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Behaviour = Callable[[dict[str, Any], int], Any]
-"""From a request's body, and how often that very one was asked before, to what is answered: a text, or a failure."""
+"""Maps a request's body, and the number of equal requests before it, to a text, a JSON reply or a failure."""
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 
 
 class Failure:
-    """A refusal: a status with headers and a body.
-
-    Status 0 closes the connection, and None answers nothing.
-    """
+    """A reply with a status, headers and a body. Status 0 closes the connection; None never answers."""
 
     def __init__(self, status: int | None, body: str = "", **headers: str) -> None:
         self.status, self.body = status, body
@@ -26,12 +23,14 @@ class Failure:
 
 
 class Stub:
-    """What the judge was asked, and how it behaves.
+    """The requests that the judge received.
 
     Attributes:
-        requests: Bodies, in the order in which they came.
-        headers: Likewise their headers.
-        asked: How often each body was asked.
+        behaviour: Its script.
+        requests: Bodies, in order of arrival.
+        headers: The requests' headers, with names in title case.
+        asked: Number of requests by body.
+        url: Base URL.
     """
 
     def __init__(self, behaviour: Behaviour) -> None:
@@ -53,7 +52,7 @@ class Stub:
             return self.asked[key] - 1
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many requests came."""
+        """Wait until a number of requests arrived."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.requests) >= count, timeout=120)
 
@@ -66,7 +65,7 @@ def reply(text: str | None, **choice: Any) -> str:
 
 @contextmanager
 def judge_stub(behaviour: Behaviour) -> Iterator[Stub]:
-    """Serve a judge while the context lasts."""
+    """Serve a judge within the context."""
     stub = Stub(behaviour)
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +96,7 @@ def judge_stub(behaviour: Behaviour) -> Iterator[Stub]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *args: None  # type: ignore[method-assign, assignment]  # who asked may be gone
+    server.handle_error = lambda *args: None  # type: ignore[method-assign, assignment]  # clients may be gone
     stub.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Whatever an endpoint does, no judgment is lost and none is counted twice."""
+"""Judgments survive every failure of an endpoint, and none is requested or counted twice."""
 
 import json
 import os
@@ -41,7 +41,7 @@ WITH_USAGE = {"no judgment", "an empty answer", "no answer at all"}
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A judge's key, and the pauses before retries, which take no time."""
+    """Set a judge's key, and record the pauses before retries instead of sleeping."""
     found: list[float] = []
     monkeypatch.setattr(time, "sleep", found.append)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -82,7 +82,7 @@ def ask(log: Path, settings: Endpoint, count: int) -> tuple[Judge, list[Record |
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_each_kind_of_failure_is_asked_again(kind: str, stub: Stub, tmp_path: Path) -> None:
+def test_each_kind_of_failure_is_retried(kind: str, stub: Stub, tmp_path: Path) -> None:
     stub.behaviour = lambda body, before: FAILURES[kind] if before < 2 and number(body) % 3 == 0 else GOOD
     judge, replies = ask(tmp_path / "log", endpoint(stub), 10)
     assert [row and row["text"] for row in replies] == [GOOD] * 10
@@ -90,7 +90,7 @@ def test_each_kind_of_failure_is_asked_again(kind: str, stub: Stub, tmp_path: Pa
     assert judge.failed == {}
     assert judge.usage(requests(10)).prompt_tokens == (18 if kind in WITH_USAGE else 10) * USAGE["prompt_tokens"]
     ask(tmp_path / "log", endpoint(stub), 10)
-    assert len(stub.requests) == 18  # the second time nothing is asked
+    assert len(stub.requests) == 18  # nothing in the second run
 
 
 def test_pauses_grow_and_follow_the_endpoint(stub: Stub, tmp_path: Path, pauses: list[float]) -> None:
@@ -158,13 +158,13 @@ def test_a_lone_surrogate_fails_one_judgment(stub: Stub, tmp_path: Path) -> None
     assert [*judge.failed.values()] == ["the request holds a character that UTF-8 cannot encode"]
 
 
-def test_what_failed_is_asked_again_and_nothing_else(stub: Stub, tmp_path: Path) -> None:
+def test_a_rerun_requests_only_what_failed(stub: Stub, tmp_path: Path) -> None:
     bad = {2: "no grade here", 5: Failure(400, '{"error": {"message": "too long"}}')}
     stub.behaviour = lambda body, before: bad.get(number(body), GOOD)
     judge, replies = ask(tmp_path / "log", endpoint(stub, attempts=3, concurrency=1), 8)
     assert [n for n, row in enumerate(replies) if row is None] == [2, 5]
     assert sorted(judge.failed.values()) == ["HTTP 400 too long", "no verdict in the answer 'no grade here'"]
-    assert len(stub.requests) == 6 + 3 + 1  # to ask again for what the endpoint cannot read is of no use
+    assert len(stub.requests) == 6 + 3 + 1  # HTTP 400 is not retried
     bad.clear()
     judge, replies = ask(tmp_path / "log", endpoint(stub), 8)
     assert None not in replies
@@ -188,7 +188,7 @@ def test_an_endpoint_that_never_answers(stub: Stub, tmp_path: Path) -> None:
     stub.closing.set()
 
 
-def test_an_endpoint_that_goes_silent_is_left(stub: Stub, tmp_path: Path) -> None:
+def test_judging_stops_when_the_endpoint_goes_silent(stub: Stub, tmp_path: Path) -> None:
     stub.behaviour = lambda body, before: GOOD if number(body) < 3 else Failure(0)
     with pytest.raises(UsageError, match=r"no connection: .*; check .* finished judgments are saved"):
         ask(tmp_path / "log", endpoint(stub, attempts=2, concurrency=1), 50)
@@ -199,10 +199,16 @@ def test_an_endpoint_that_goes_silent_is_left(stub: Stub, tmp_path: Path) -> Non
     assert len(stub.requests) == 13 + 47
 
 
-def test_what_is_always_refused_blocks_nothing(stub: Stub, tmp_path: Path) -> None:
+def test_failures_between_replies_do_not_stop_judging(stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(500) if number(body) % 2 else GOOD
+    _, replies = ask(tmp_path / "log", endpoint(stub, attempts=1, concurrency=1), 14)
+    assert [row is None for row in replies] == [False, True] * 7
+
+
+def test_rejected_requests_do_not_stop_the_others(stub: Stub, tmp_path: Path) -> None:
     refused = {0, 1}
     stub.behaviour = lambda body, before: Failure(400) if number(body) in refused else GOOD
-    for asked_again in (8, 2, 2):  # of the second time on, nothing but what is refused is pending
+    for asked_again in (8, 2, 2):  # from the second run on, only the rejected requests are pending
         before = len(stub.requests)
         judge, replies = ask(tmp_path / "log", endpoint(stub, concurrency=1), 8)
         assert [n for n, row in enumerate(replies) if row is None] == [0, 1]
@@ -225,7 +231,7 @@ def test_judgments_of_an_earlier_run_count_as_replies(stub: Stub, tmp_path: Path
         ask(tmp_path / "new", settings, 5)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_an_unreachable_endpoint(tmp_path: Path) -> None:
     with judge_stub(lambda body, before: GOOD) as gone:
         pass
     with pytest.raises(UsageError, match=r"gives no judgments: no connection: .*refused"):
@@ -244,19 +250,22 @@ def test_a_refusal_ends_it_at_once_without_the_key(status: int, stub: Stub, tmp_
     assert SECRET[:8] not in str(error.value) + (tmp_path / "log").read_text()
 
 
-def test_the_key_is_not_sent_on(stub: Stub, tmp_path: Path) -> None:
+def test_redirects_do_not_get_the_key(stub: Stub, tmp_path: Path) -> None:
     with judge_stub(lambda body, before: GOOD) as other:
         stub.behaviour = lambda body, before: Failure(302, Location=f"{other.url}/chat/completions")
         with pytest.raises(UsageError):
             ask(tmp_path / "log", endpoint(stub, attempts=1), 1)
+        assert other.headers
         assert all("Authorization" not in headers for headers in other.headers)
 
 
 def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\n")  # as `export KEY="$(cat file)"` does not make it, but others do
+    monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\n")  # a trailing newline, as some secret stores add it
     ask(tmp_path / "log", endpoint(stub), 1)
     assert stub.headers[0]["Authorization"] == f"Bearer {SECRET}"
     ask(tmp_path / "other", endpoint(stub, key_variable=None), 1)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ask(tmp_path / "third", endpoint(stub, key_variable=None), 1)
     assert "Authorization" not in stub.headers[1] and "sk-of-another" not in str(stub.headers[1])
     monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\nX-Evil: 1")
     with pytest.raises(UsageError, match="JUDGE_KEY holds characters that are invalid in a key"):
@@ -264,7 +273,7 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("JUDGE_KEY")
     with pytest.raises(UsageError, match="JUDGE_KEY with the judge's key is not set"):
         ask(tmp_path / "b", endpoint(stub), 1)
-    ask(tmp_path / "log", endpoint(stub), 1)  # nothing is missing, so that no key is needed
+    ask(tmp_path / "log", endpoint(stub), 1)  # needs no key, as no judgment is missing
 
 
 @pytest.mark.parametrize(
@@ -293,7 +302,7 @@ def test_keys(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ({"concurrency": 0}, "judge.concurrency is 0"),
     ],
 )
-def test_what_is_no_endpoint(options: dict[str, Any], sentence: str) -> None:
+def test_invalid_endpoints(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence) as error:
         Endpoint("judge", **options)
     assert "pass@" not in str(error.value) and ":pass" not in str(error.value)
@@ -370,20 +379,20 @@ Judge(settings, Records(Path(sys.argv[1]), {})).ask(json.loads(sys.argv[3]), lam
 """
 
 
-def test_nothing_is_lost_or_asked_twice_after_a_kill(stub: Stub, tmp_path: Path) -> None:
+def test_a_kill_loses_only_requests_in_flight(stub: Stub, tmp_path: Path) -> None:
     log = tmp_path / "log"
     stub.behaviour = lambda body, before: GOOD if len(stub.requests) <= 7 else Failure(None)
     command = [sys.executable, "-c", KILLED, str(log), stub.url, json.dumps(requests(20))]
     child = subprocess.Popen(command, env=environment(no_proxy="127.0.0.1"))
-    stub.wait_for(10)  # seven replies are kept, as each worker asks when its last reply is
+    stub.wait_for(10)  # seven replies are saved: each worker saves its reply before its next request
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     with log.open("ab") as file:
-        file.write(b'{"request": "abc", "te')  # what a kill in the middle of a line leaves
+        file.write(b'{"request": "abc", "te')  # a line that a kill cut
     stub.behaviour = lambda body, before: GOOD
     judge, replies = ask(log, endpoint(stub, key_variable=None), 20)
     assert None not in replies
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(rows) == len({row["request"] for row in rows}) == 20
     assert judge.usage(requests(20)).calls == 20
-    assert sorted(stub.asked.values()) == [1] * 17 + [2] * 3  # three were on their way
+    assert sorted(stub.asked.values()) == [1] * 17 + [2] * 3  # three were in flight

@@ -1,4 +1,4 @@
-"""MT-Bench: FastChat's requests, its way to read a grade, and the paper's means."""
+"""MT-Bench: FastChat's requests and grades, and the paper's means."""
 
 import json
 from pathlib import Path
