@@ -31,7 +31,10 @@ REPLICAS = (
     "model.method.replicas was removed; make the seeds or settings an axis of a study, and run several of its cells at "
     "once: study run FILE --jobs N"
 )
+PAUSES = "was removed: the package openai sets the pauses between requests; set --judge.attempts and --judge.timeout"
 REMOVED = {
+    "unknown option '--judge.backoff": f"--judge.backoff {PAUSES}",
+    "unknown option '--judge.patience": f"--judge.patience {PAUSES}",
     "model.method has no option 'replicas'": REPLICAS,
     "unknown option '--together'": "--together was removed; several cells run at once with: study run FILE --jobs N",
 }

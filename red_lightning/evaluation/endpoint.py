@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from red_lightning.errors import UsageError, require_range
-from red_lightning.generation.records import Record
+from red_lightning.evaluation.chat_client import ChatClient
+from red_lightning.jsonl import Record
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, OpenAI
+    from openai import APIStatusError
 
 
 class Refusal(Exception):  # noqa: N818 - an outcome that callers handle, not a bug
@@ -34,7 +35,7 @@ class Endpoint:
         model: Model name at the endpoint. The paper uses gpt-4. null generates answers without judging them.
         base_url: URL of the endpoint, without /chat/completions.
         key_variable: Environment variable that holds the API key. The key is never printed or saved. null sends none.
-        timeout: Seconds to wait for a connection, and for the next bytes of a reply.
+        timeout: Seconds after which a request counts as unanswered.
         attempts: Maximum requests per judgment. Requests are repeated after rate limits, server errors, time-outs and
             replies without a verdict. The package openai sets the pauses: Retry-After, or else 0.5 to 8 seconds.
         concurrency: Parallel requests.
@@ -91,25 +92,19 @@ class Endpoint:
             raise UsageError(f"the environment variable {self.key_variable} holds characters that are invalid in a key")
         return key
 
-    def client(self) -> "OpenAI":
+    def client(self) -> ChatClient:
         """Return a client with the key and the time-out.
 
         Raises:
             UsageError: The package ``openai`` is missing, or :meth:`key` raises.
         """
-        key = self.key() or "none"  # the client requires a key; post omits its header
-        try:
-            from openai import OpenAI, omit  # noqa: F401 - openai 1 has no omit
-        except ImportError as error:
-            way = "pip install 'red-lightning[evaluation]'"
-            raise UsageError(f"judges need the package openai, 2.0 or newer ({error}): {way}") from error
-        return OpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout)
+        return ChatClient(self.base_url, self.key(), self.timeout)
 
     def body(self, request: Record) -> Record:
         """Return a benchmark's request with the changes of :attr:`fields`."""
         return {name: value for name, value in {**request, **(self.fields or {})}.items() if value is not None}
 
-    def post(self, client: "OpenAI", body: Record, attempts: int) -> tuple[Record, int]:
+    def post(self, client: ChatClient, body: Record, attempts: int) -> tuple[Record, int]:
         """Send a request, and repeat it while the endpoint fails.
 
         Args:
@@ -124,12 +119,10 @@ class Endpoint:
         Raises:
             Refusal: No reply after all attempts.
         """
-        from openai import APIConnectionError, APIStatusError, APITimeoutError, omit
+        from openai import APIConnectionError, APIStatusError, APITimeoutError
 
-        create = client.with_options(max_retries=attempts - 1).chat.completions.with_raw_response.create
-        headers = {"Authorization": omit} if self.key_variable is None else {}
         try:
-            raw = create(messages=body["messages"], model=body["model"], extra_body=body, extra_headers=headers)
+            content, used = client.create(body, attempts)
         except APIStatusError as error:
             final = error.status_code in (401, 403, 404) or error.code == "insufficient_quota"
             raise Refusal(self._explained(error), final, error.status_code >= 500) from None
@@ -139,7 +132,7 @@ class Endpoint:
             raise Refusal(f"no connection: {error.__cause__ or error}") from None
         except UnicodeEncodeError:
             raise Refusal("the request holds a character that UTF-8 cannot encode", silent=False) from None
-        return _reply(raw.content), 1 + raw.retries_taken
+        return _reply(content), used
 
     def _explained(self, error: "APIStatusError") -> str:
         """Return the status and the endpoint's message, in which it may repeat the key."""

@@ -8,17 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
 
 from red_lightning.errors import UsageError
+from red_lightning.evaluation.chat_client import ChatClient
 from red_lightning.evaluation.endpoint import Endpoint, Refusal
 from red_lightning.jsonl import Record, Records
-
-if TYPE_CHECKING:
-    from openai import OpenAI
 
 Request = Record
 
@@ -126,7 +123,7 @@ class Judge:
     def _bodies(self, requests: Sequence[Request]) -> dict[str, Request]:
         return {self.key(request): self.endpoint.body(request) for request in requests}
 
-    def _judge(self, client: "OpenAI", key: str, body: Request, readable: Callable[[Record], bool]) -> None:
+    def _judge(self, client: ChatClient, key: str, body: Request, readable: Callable[[Record], bool]) -> None:
         """Request one judgment until a reply holds a verdict or the attempts are used up."""
         left, silent = self.endpoint.attempts, False
         while left > 0 and not self._stopped:

@@ -34,7 +34,8 @@ def check(endpoint: Endpoint, limit: int | None, dry_run: bool) -> None:
     if limit is not None:
         require_range("limit", limit, 1)
     if endpoint.model is not None and not dry_run:
-        endpoint.client().close()
+        with endpoint.client():
+            pass
     if dry_run:
         print("the estimate needs all answers: missing ones are generated first", flush=True)
 

@@ -1,4 +1,4 @@
-"""Replicas of 0.1.0 were removed: their names get one sentence, and what they wrote does no harm."""
+"""Options of 0.1.0 that were removed: their names get one sentence, and what they wrote does no harm."""
 
 import json
 from pathlib import Path
@@ -129,3 +129,10 @@ def test_a_study_with_cells_that_ran_together(cli: CLI, run: Path, tmp_path: Pat
     assert "all done" in done(cli("study", "status", "mine.yaml")).out
     assert "| RED | 128 |" in done(cli("study", "report", "mine.yaml")).out
     assert "1 runs: 1 done" in done(cli("study", "run", "mine.yaml")).out
+
+
+@pytest.mark.parametrize("suite", ["alpaca_eval", "mt_bench"])
+@pytest.mark.parametrize("option", ["backoff", "patience"])
+def test_pauses_of_the_judge(cli: CLI, suite: str, option: str) -> None:
+    error = cli("evaluate", "--suite", suite, f"--judge.{option}", "3").error
+    assert error.startswith(f"--judge.{option} was removed: the package openai sets the pauses")

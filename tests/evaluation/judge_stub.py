@@ -1,5 +1,6 @@
 """A judge on localhost with scripted replies and failures."""
 
+import itertools
 import json
 import threading
 from collections import Counter
@@ -15,7 +16,8 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
 
 
 class Failure:
-    """A reply with a status, headers and a body. Status 0 closes the connection; None never answers."""
+    """A reply with a status, headers and a body. Status 0 closes the connection; None never ends its answer,
+    the body of which is sent byte by byte."""
 
     def __init__(self, status: int | None, body: str = "", **headers: str) -> None:
         self.status, self.body = status, body
@@ -76,6 +78,10 @@ def judge_stub(behaviour: Behaviour) -> Iterator[Stub]:
             if not isinstance(answer, Failure):
                 answer = Failure(200, answer if answer.startswith("{") else reply(answer))
             if answer.status is None:
+                for drop in itertools.chain(answer.body.encode(), itertools.repeat(32)) if answer.body else ():
+                    if stub.closing.wait(0.02):
+                        break
+                    self.wfile.write(bytes([drop]))
                 stub.closing.wait(120)
             if answer.status:
                 content = answer.body.encode()

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from red_lightning.errors import UsageError
@@ -43,7 +44,11 @@ WITH_USAGE = {"no judgment", "an empty answer", "no answer at all"}
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Set a judge's key, and record the pauses before retries instead of sleeping."""
     found: list[float] = []
-    monkeypatch.setattr(time, "sleep", found.append)
+
+    async def note(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", note)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("JUDGE_KEY", SECRET)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-host")
@@ -180,8 +185,9 @@ def test_a_judge_that_never_judges_is_stopped(stub: Stub, tmp_path: Path) -> Non
     assert len(stub.requests) == 10
 
 
-def test_an_endpoint_that_never_answers(stub: Stub, tmp_path: Path) -> None:
-    stub.behaviour = lambda body, before: Failure(None)
+@pytest.mark.parametrize("drops", ["", "HTTP/1.1 200 OK\r\nX-Drop: ", f"HTTP/1.1 200 OK\r\n\r\n{reply(GOOD)}"])
+def test_an_endpoint_that_never_ends_its_answer(drops: str, stub: Stub, tmp_path: Path) -> None:
+    stub.behaviour = lambda body, before: Failure(None, drops)
     with pytest.raises(UsageError, match=r"gives no judgments: no answer within 0.2 s; check the options --judge"):
         ask(tmp_path / "log", endpoint(stub, timeout=0.2, attempts=2), 50)
     assert len(stub.requests) <= 12
@@ -234,7 +240,7 @@ def test_judgments_of_an_earlier_run_count_as_replies(stub: Stub, tmp_path: Path
 def test_an_unreachable_endpoint(tmp_path: Path) -> None:
     with judge_stub(lambda body, before: GOOD) as gone:
         pass
-    with pytest.raises(UsageError, match=r"gives no judgments: no connection: .*refused"):
+    with pytest.raises(UsageError, match=r"gives no judgments: no connection: ."):
         ask(tmp_path / "log", endpoint(gone), 3)
 
 
@@ -245,7 +251,7 @@ def test_a_refusal_ends_it_at_once_without_the_key(status: int, stub: Stub, tmp_
     stub.behaviour = lambda body, before: Failure(status, echo)
     with pytest.raises(UsageError, match=rf"rejects requests: HTTP {status} .*bad key \.\.\. long.*; check") as error:
         ask(tmp_path / "log", endpoint(stub, attempts=3, concurrency=1), 50)
-    assert len(stub.requests) == (3 if status == 429 else 1)  # openai retries each 429
+    assert len(stub.requests) == 1
     assert stub.headers[0]["Authorization"] == f"Bearer {SECRET}"
     assert SECRET[:8] not in str(error.value) + (tmp_path / "log").read_text()
 
