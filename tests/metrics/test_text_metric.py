@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def worker(rank: int, splits: list[list[list[Row]]], folder: str) -> None:
     """Score each split of the rows among two processes."""
     distributed.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2)
     Path(folder, f"{rank}.json").write_text(json.dumps([scores_of(shares[rank]) for shares in splits]))
-    distributed.destroy_process_group()
+    os._exit(0)  # torch 2.7 may deadlock in the destructor of a Gloo group: it joins a thread that waits for the GIL
 
 
 def test_two_processes_equal_one_bit_for_bit(random_rows: list[Row], tmp_path: Path) -> None:
