@@ -9,10 +9,11 @@ from red_lightning.data.collation import Batch, collate_for_decoding
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.messages import asked, first_prompt, require_conversation, texts_of
 from red_lightning.data.packing import collate_packed, collate_padded
-from red_lightning.data.prompt_templates import TemplateName, make_template
+from red_lightning.data.prompt_templates import TemplateName, make_template, read_template
 from red_lightning.data.resumable_loader import EpochBatches
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
 from red_lightning.data.subsets import hold_out, require_size
+from red_lightning.data.template_base import Answer, TemplateSettings
 from red_lightning.errors import UsageError, require_range
 
 AT_ONCE = 1000
@@ -41,6 +42,12 @@ class ConversationsDataModule(RowsDataModule):
         validation_size: Number or share (such as 0.05) of the training rows held out for validation if there are no
             validation rows, chosen by the seed. Rows with the same prompt stay together.
         packing: Pack the rows of a micro-batch into one sequence without padding. The loss is the same.
+        chat_template: File with a chat template (Jinja) in place of the tokenizer's own, for ``template`` chat.
+        template_options: Arguments of the chat template, such as ``{enable_thinking: false}`` of Qwen 3.
+        fold_system: Put a system message before the text of the first user message, for chat templates without a
+            system role (Mistral, Gemma).
+        split_special_tokens: Read control tokens that a message spells (``</s>``, ``<|im_end|>``) as text. false reads
+            them as control tokens.
         **options: Those of :class:`RowsDataModule`.
     """
 
@@ -57,6 +64,10 @@ class ConversationsDataModule(RowsDataModule):
         overlong: Literal["drop", "cut"] = "drop",
         validation_size: int | float = 0.05,
         packing: bool = False,
+        chat_template: str | None = None,
+        template_options: dict[str, Any] | None = None,
+        fold_system: bool = False,
+        split_special_tokens: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(global_batch_size, micro_batch_size, eval_batch_size, **options)
@@ -64,6 +75,8 @@ class ConversationsDataModule(RowsDataModule):
         require_size("data.validation_size", validation_size)
         self.template, self.loss_on, self.max_length, self.overlong = template, loss_on, max_length, overlong
         self.validation_size, self.packing = validation_size, packing
+        written = None if chat_template is None else read_template(chat_template)
+        self.settings = TemplateSettings(written, template_options or {}, fold_system, split_special_tokens)
         self.dropped: dict[str, int] = {}
         self.stop_ids: list[int] = []
 
@@ -76,7 +89,7 @@ class ConversationsDataModule(RowsDataModule):
         super().connect(tokenizer, encoder_decoder)
         if encoder_decoder:
             raise UsageError("conversations need a decoder such as Llama, but the backbone is an encoder-decoder")
-        self._template = make_template(self.template, tokenizer)
+        self._template = make_template(self.template, tokenizer, self.settings)
         self.stop_ids = self._template.stop_ids
 
     def check(self, split: Split, rows: list[Row]) -> None:
@@ -169,23 +182,21 @@ class ConversationsDataModule(RowsDataModule):
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, how they became texts, and how many rows were left out or cut."""
-        return {**super().provenance(), "template": self.template, "left_out": self.dropped, "cut": self.cut}
+        counts = {"left_out": self.dropped, "cut": self.cut}
+        return {**super().provenance(), "template": self.template, **self.settings.changed, **counts}
 
-    def _example(
-        self, split: Split, row: Row, tokens: list[int], answers: list[tuple[int, int]]
-    ) -> dict[str, Any] | None:
+    def _example(self, split: Split, row: Row, tokens: list[int], answers: list[Answer]) -> dict[str, Any] | None:
         """A conversation within the limit; None if it is left out."""
         limit = self.max_length
-        kept = [span for span in answers if span[0] < limit]
-        if len(tokens) > limit and (self.overlong == "drop" or not kept):
+        kept = [answer for answer in answers if answer.start < limit]
+        spans = [(1, len(tokens))] if self.loss_on == "all" else [(a.start, a.end) for a in kept if a.learned]
+        if len(tokens) > limit and (self.overlong == "drop" or not kept or not spans):
             self.dropped[split] += 1
             return None
         self.cut[split] += len(tokens) > limit
-        spans = [(1, len(tokens))] if self.loss_on == "all" else kept
         learned = [(start, min(end, limit)) for start, end in spans]
-        within = row["messages"][: len(row["messages"]) - 2 * (len(answers) - len(kept))]
-        texts = {} if split == "train" else texts_of(within)
-        return {"tokens": _compact(tokens[:limit]), "prompt": kept[-1][0], "learned": learned, **texts}
+        texts = {} if split == "train" else texts_of(row["messages"][: kept[-1].message + 1])
+        return {"tokens": _compact(tokens[:limit]), "prompt": kept[-1].start, "learned": learned, **texts}
 
     def _padding(self) -> str:
         """How much of the batches of the first epoch is padding, as they are and as they would be otherwise."""

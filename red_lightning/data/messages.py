@@ -5,7 +5,7 @@ from typing import Any
 
 from red_lightning.errors import UsageError, nearest
 
-Message = dict[str, str]
+Message = dict[str, Any]
 ROLES = ("system", "user", "assistant")
 
 
@@ -47,6 +47,11 @@ def require_conversation(messages: Any, where: str, may_ask: bool) -> None:
         raise UsageError(f"{where} has no user message to answer; add it or remove the row")
     if turns[-1] == "user" and not may_ask:
         raise UsageError(f"{where} ends with a user message; add its answer or remove that message")
+
+
+def is_learned(message: Message) -> bool:
+    """Return whether an answer is learned: whether its ``weight`` (1 where there is none) is not 0."""
+    return bool(message.get("weight", 1))
 
 
 def asked(messages: list[Message]) -> list[Message]:

@@ -1,97 +1,23 @@
-"""Prompt templates: conversations as text and tokens, with the tokens of answers marked."""
+"""Prompt templates of instruction tuning: the paper's, and the chat template of a tokenizer."""
 
-from abc import ABC, abstractmethod
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2.exceptions import TemplateError
 
-from red_lightning.data.messages import Message
-from red_lightning.errors import UsageError
+from red_lightning.data.control_tokens import ControlTokens
+from red_lightning.data.messages import Message, is_learned
+from red_lightning.data.template_base import Answer, Template, TemplateSettings
+from red_lightning.errors import UsageError, first_line
 
 TemplateName = Literal["paper", "chat"]
 
 OTHER = "choose the template paper (--data.template paper where a model is trained, else --template paper)"
 """What to do where a tokenizer's chat template will not do."""
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as text.
-
-    Attributes:
-        text: All of it. If the last message is the user's, it ends where the answer would begin.
-        answers: Where each answer begins in it.
-    """
-
-    text: str
-    answers: list[int]
-
-
-class Template(ABC):
-    """Base of the templates.
-
-    Attributes:
-        tokenizer: A Hugging Face tokenizer.
-        prefix: The tokens before each text.
-        stop_ids: The tokens of which each ends an answer when it is generated; the first is what the template writes.
-    """
-
-    tokenizer: Any
-    prefix: list[int]
-    stop_ids: list[int]
-
-    @abstractmethod
-    def render(self, messages: Sequence[Message], where: str) -> Rendered:
-        """The text of a conversation.
-
-        Args:
-            messages: Dictionaries with ``role`` and ``content``.
-            where: What an error calls the row.
-
-        Raises:
-            UsageError: The template cannot render it.
-        """
-
-    def tokenize(self, rendered: Sequence[Rendered]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """The tokens of some conversations.
-
-        The tokens of an answer always continue those of its prompt exactly as the prompt is tokenized alone, because
-        that is what the model is given when it generates. The text is tokenized up to the beginning of each answer in
-        turn, and then whole, each time from its own beginning: what precedes a piece decides how its first token looks
-        (SentencePiece puts a space before a text that stands alone). Where a token reaches across a beginning (a
-        newline of the prompt and one of the answer may be one token), the piece behind it is tokenized alone.
-
-        Args:
-            rendered: Results of :meth:`render`.
-
-        Returns:
-            For each conversation its tokens, :attr:`prefix` included, and the token spans (start, end) of its answers,
-            each with the token that ends it.
-        """
-        bounds = [[*one.answers, len(one.text)] for one in rendered]
-        tokens: list[list[int]] = [[] for _ in rendered]
-        starts: list[list[int]] = [[] for _ in rendered]
-        for depth in range(max(map(len, bounds), default=0)):
-            rows = [row for row, known in enumerate(bounds) if depth < len(known)]
-            wholes = self._encode([rendered[row].text[: bounds[row][depth]] for row in rows])
-            for row, whole in zip(rows, wholes, strict=True):
-                known = tokens[row]
-                if whole[: len(known)] != known:
-                    whole = known + self._encode([rendered[row].text[bounds[row][depth - 1] : bounds[row][depth]]])[0]
-                tokens[row] = whole
-                starts[row].append(len(whole))
-        before, stop = len(self.prefix), self.stop_ids[0]
-        return [
-            (self.prefix + known, [(before + start, before + known.index(stop, start) + 1) for start in begun[:-1]])
-            for known, begun in zip(tokens, starts, strict=True)
-        ]
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+QUESTION: Message = {"role": "user", "content": "question"}
+ANSWER: Message = {"role": "assistant", "content": "answer"}
 
 
 class PaperTemplate(Template):
@@ -104,27 +30,41 @@ class PaperTemplate(Template):
 
     Args:
         tokenizer: A Hugging Face tokenizer with an EOS token.
+        settings: How conversations are written. Those of chat templates are refused.
+
+    Raises:
+        UsageError: A setting is one of chat templates.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        alone = self._encode(["a"])[0]
+    def __init__(self, tokenizer: Any, settings: TemplateSettings = TemplateSettings()) -> None:  # noqa: B008
+        super().__init__(tokenizer, settings)
+        if unused := settings.changed.keys() - {"split_special_tokens"}:
+            raise UsageError(
+                f"{' and '.join(sorted(unused))} is for chat templates. Give the template chat, or leave it out"
+            )
+        alone = self.control.encode(["a"], apart=False)[0]
         whole = tokenizer("a")["input_ids"]
         self.prefix = next((whole[:n] for n in range(len(whole)) if whole[n : n + len(alone)] == alone), [])
         self.stop_ids = [tokenizer.eos_token_id]
+        self.control = ControlTokens(tokenizer, self.stop_ids)
 
-    def render(self, messages: Sequence[Message], where: str) -> Rendered:
-        """The text of a conversation."""
+    def write(self, messages: Sequence[Message], where: str, tools: Sequence[Any] | None) -> tuple[str, list[Answer]]:
+        """Return the text of a conversation and its answers, in characters."""
         text, answers = "", []
-        for message in messages:
+        for number, message in enumerate(messages):
             role, content = message["role"], message["content"]
+            other = [key for key in message if key not in ("role", "content", "weight")]
+            if other or tools or role not in ("system", "user", "assistant"):
+                what = "tools" if tools else f"'{other[0]}'" if other else f"the role '{role}'"
+                raise UsageError(f"the template paper has no place for {what} of {where}. Give --data.template chat")
             if role == "assistant":
-                answers.append(len(text))
+                begin = len(text)
                 text += f" {content}{self.tokenizer.eos_token}"
+                answers.append(Answer(begin, len(text), is_learned(message), number))
             else:
                 turn = content if role == "system" else f"Human: {content}\n\nAssistant:"
                 text += f"\n\n{turn}" if text else turn
-        return Rendered(text, answers)
+        return text, answers
 
 
 class ChatTemplate(Template):
@@ -135,64 +75,158 @@ class ChatTemplate(Template):
 
     Args:
         tokenizer: A Hugging Face tokenizer with a chat template.
+        settings: How conversations are written.
 
     Raises:
         UsageError: There is no chat template, or it does not end an answer with a special token.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, settings: TemplateSettings = TemplateSettings()) -> None:  # noqa: B008
+        super().__init__(tokenizer, settings)
         self.prefix = []  # a template writes BOS itself
-        if not getattr(tokenizer, "chat_template", None):
+        if not (settings.chat_template or getattr(tokenizer, "chat_template", None)):
             raise UsageError(
-                f"the backbone's tokenizer has no chat template; {OTHER}, or a backbone that was made for chats"
+                f"the backbone's tokenizer has no chat template; {OTHER}, a file with one (--data.chat_template), or a "
+                "backbone that was made for chats"
             )
-        probe = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
-        behind = self._apply(probe, "every conversation").rpartition("answer")[2]
+        probe = self._apply([QUESTION, ANSWER], "every conversation")
+        behind = probe.rpartition("answer")[2]
         added = {token for token, text in tokenizer.added_tokens_decoder.items() if text.content.strip()}
-        ending = next((token for token in self._encode([behind])[0] if token in added), None)
+        ending = next((token for token in self.control.encode([behind], apart=False)[0] if token in added), None)
         if ending is None:
             raise UsageError(
                 "the tokenizer's chat template does not end an answer with a special token, so that a model would not "
                 f"learn to stop; {OTHER}"
             )
-        self.ending: str = tokenizer.convert_ids_to_tokens(ending)
-        self.stop_ids = [*dict.fromkeys([ending, tokenizer.eos_token_id])]
+        self.ending: str = tokenizer.added_tokens_decoder[ending].content
+        self.stop_ids = [*dict.fromkeys(token for token in (ending, tokenizer.eos_token_id) if token is not None)]
+        turn = self._apply([QUESTION], "every conversation", asks=False)
+        written = {*self.control.encode([turn], apart=False)[0]} & added  # ChatML's, where they are not special tokens
+        self.control = ControlTokens(tokenizer, {*self.stop_ids, *written})
+        self._header = self._missing_header(probe, turn)
 
-    def render(self, messages: Sequence[Message], where: str) -> Rendered:
-        """The text of a conversation.
+    def write(self, messages: Sequence[Message], where: str, tools: Sequence[Any] | None) -> tuple[str, list[Answer]]:
+        """Return the text of a conversation and its answers, in characters.
 
         Raises:
-            UsageError: The template refuses it, or does not write a prompt in training as it does when it asks.
+            UsageError: The template refuses it, leaves a part of it out, or does not write a prompt in training as it
+                does when it asks.
         """
-        text, answers = self._apply(messages, where), []
-        for number, message in enumerate(messages):
+        shown, folded = self._folded(messages, where)
+        text, answers = self._apply(shown, where, tools), []
+        if shown[-1]["role"] != "assistant":
+            text += self._header
+        self._refuse_missing(shown, text, where)
+        for number, message in enumerate(shown):
             if message["role"] == "assistant":
-                prompt = self._apply(messages[:number], where)
-                if not text.startswith(prompt) or self.ending not in text[len(prompt) :]:
-                    raise UsageError(
-                        f"the tokenizer's chat template writes the prompt of {where} in one way to train on and in "
-                        f"another to answer; {OTHER}"
-                    )
-                answers.append(len(prompt))
-        return Rendered(text, answers)
+                start = self._start(shown, number, text, where, tools)
+                end = self._end(shown, number, text, start, where, tools)
+                answers.append(Answer(start, end, is_learned(message), number + folded))
+        return text, answers
 
-    def _apply(self, messages: Sequence[Message], where: str) -> str:
-        asks = messages[-1]["role"] != "assistant"
+    def _missing_header(self, whole: str, turn: str) -> str:
+        """Return what the template writes before an answer but not when it is asked for a generation prompt."""
+        if self._apply([QUESTION], "every conversation") != turn or not whole.startswith(turn):
+            return ""
+        header = whole[len(turn) :].partition("answer")[0]
+        return header if header.strip() else ""  # Llama 2 and Mistral need none: a space belongs to the answer
+
+    def _folded(self, messages: Sequence[Message], where: str) -> tuple[list[Message], int]:
+        """Return the messages without a system message, if it is folded, and by how much indices are smaller."""
+        if not self.settings.fold_system or messages[0]["role"] != "system":
+            return [*messages], 0
+        system, *rest = messages
+        if not rest or rest[0]["role"] != "user":
+            raise UsageError(f"the system message of {where} cannot be folded, as no user message follows it")
+        return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]], 1
+
+    def _start(self, shown: Sequence[Message], number: int, text: str, where: str, tools: Sequence[Any] | None) -> int:
+        """Return where an answer begins: behind its prompt, or for a first message where its content begins."""
+        before = shown[:number]
+        if all(message["role"] == "system" for message in before):
+            other = self._apply([*before, {"role": "assistant", "content": "\N{REPLACEMENT CHARACTER}"}], where, tools)
+            return next((at for at, pair in enumerate(zip(text, other, strict=False)) if len({*pair}) > 1), len(text))
+        prompt = self._apply(before, where, tools, asks=True) + self._header
+        if not text.startswith(prompt):
+            raise UsageError(
+                f"the tokenizer's chat template writes the prompt of {where} in one way to train on and in "
+                f"another to answer; {OTHER}"
+            )
+        return len(prompt)
+
+    def _end(
+        self, shown: Sequence[Message], number: int, text: str, start: int, where: str, tools: Sequence[Any] | None
+    ) -> int:
+        """Return where an answer ends: behind the token that ends it. Calls of tools may end with another one."""
+        if shown[number].get("tool_calls"):
+            whole = self._apply(shown[: number + 1], where, tools, asks=False)
+            ends = [whole.rfind(token) + len(token) for token in self.control.ids if token in whole[start:]]
+            if ends and text.startswith(whole):
+                return max(ends)
+        elif (found := text.find(self.ending, start)) >= 0:
+            return found + len(self.ending)
+        raise UsageError(f"the tokenizer's chat template does not end message {number + 1} of {where}; {OTHER}")
+
+    def _refuse_missing(self, shown: Sequence[Message], text: str, where: str) -> None:
+        """Refuse a conversation of which the template leaves a text out."""
+        for number, message in enumerate(shown, start=1):
+            content = message.get("content")
+            if not isinstance(content, str) or content.strip() in text:
+                continue
+            if message["role"] == "assistant" and "</think>" in content:  # Qwen 3 drops the thoughts of earlier turns
+                continue
+            if json.dumps(content, ensure_ascii=False)[1:-1] not in text:  # Llama 3 writes results of tools as JSON
+                way = "; give --data.fold_system true" if message["role"] == "system" else ""
+                raise UsageError(
+                    f"the tokenizer's chat template leaves out the content of message {number} of {where}, which is by "
+                    f"the {message['role']}{way or '; ' + OTHER}"
+                )
+
+    def _apply(
+        self, messages: Sequence[Message], where: str, tools: Sequence[Any] | None = None, asks: bool | None = None
+    ) -> str:
+        """Return what the template makes of messages, by default with a generation prompt if an answer is missing."""
+        asks = messages[-1]["role"] != "assistant" if asks is None else asks
+        given = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+        options = {**({"tools": tools} if tools else {}), **self.settings.template_options}
         try:
-            return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks)
+            return self.tokenizer.apply_chat_template(
+                given,
+                chat_template=self.settings.chat_template,
+                tokenize=False,
+                add_generation_prompt=asks,
+                **options,
+            )
         except (TemplateError, ValueError, TypeError) as error:
-            raise UsageError(f"the tokenizer's chat template refuses {where}: {error}") from error
+            way = "; give --data.fold_system true to put it before the first user message"
+            way = way if messages[0]["role"] == "system" and "system" in str(error).lower() else ""
+            raise UsageError(f"the tokenizer's chat template refuses {where}: {error}{way}") from error
 
 
-def make_template(name: TemplateName, tokenizer: Any) -> Template:
-    """The template of a name.
+def make_template(name: TemplateName, tokenizer: Any, settings: TemplateSettings = TemplateSettings()) -> Template:  # noqa: B008
+    """Return the template of a name.
 
     Args:
         name: ``paper`` or ``chat``.
         tokenizer: A Hugging Face tokenizer.
+        settings: How conversations are written.
 
     Raises:
-        UsageError: The tokenizer has no chat template.
+        UsageError: The tokenizer has no chat template, or a setting does not fit.
     """
-    return ChatTemplate(tokenizer) if name == "chat" else PaperTemplate(tokenizer)
+    return ChatTemplate(tokenizer, settings) if name == "chat" else PaperTemplate(tokenizer, settings)
+
+
+def read_template(file: str) -> str:
+    """Return the chat template in a file.
+
+    Raises:
+        UsageError: The file cannot be read, or it is empty.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"data.chat_template '{file}' cannot be read: {first_line(error)}") from error
+    if not text.strip():
+        raise UsageError(f"data.chat_template '{file}' is empty. Give a file with a chat template in Jinja")
+    return text

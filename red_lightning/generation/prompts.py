@@ -9,6 +9,7 @@ from red_lightning.adapters.record_checks import virtual_tokens_of
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.prompt_templates import make_template
+from red_lightning.data.template_base import TemplateSettings
 from red_lightning.errors import UsageError, nearest
 from red_lightning.families.positions import positions_left
 
@@ -51,6 +52,7 @@ class Prompts:
             raise UsageError(f"unknown template '{style}': {nearest(style, get_args(PromptStyle))}")
         self.tokenizer, self.overlong = edited.tokenizer, overlong
         self.style: PromptStyle = style or trained_style(record, self.tokenizer)
+        trained = (record.get("data") or {}).get("template")
         self.positions, said = positions_left(config, virtual_tokens_of(record, "this run"))
         self.limit = None if self.positions is None else self.positions - 1  # something must follow
         self.said, self.advice = f"the backbone has {said}", "shorten it"
@@ -63,7 +65,10 @@ class Prompts:
                     raise UsageError(f"the edits are damaged: edits.json says {trained!r} for data.max_source_length")
                 self.limit, self.said = trained, f"the edits were trained on sources of at most {trained}"
         elif self.style != "plain":
-            self._template = make_template(self.style, self.tokenizer)
+            settings = (
+                TemplateSettings.recorded(record.get("data") or {}) if self.style == trained else TemplateSettings()
+            )
+            self._template = make_template(self.style, self.tokenizer, settings)
             self.stop_ids = self._template.stop_ids
 
     @property

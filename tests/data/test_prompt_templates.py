@@ -73,8 +73,9 @@ def chat_tokenizer(template: str, **tokens: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tokens_of(template: Template, messages: list[dict[str, str]]) -> tuple[list[int], list[tuple[int, int]]]:
-    return template.tokenize([template.render(messages, "row 1")])[0]
+def tokens_of(template: Template, messages: list[dict[str, Any]]) -> tuple[list[int], list[tuple[int, int]]]:
+    [(tokens, answers)] = template.tokenize([template.render(messages, "row 1")])
+    return tokens, [(answer.start, answer.end) for answer in answers]
 
 
 @pytest.mark.parametrize("pair", TEXTS)
@@ -110,7 +111,7 @@ def test_the_paper_template_of_a_long_conversation() -> None:
     messages = [{"role": "system", "content": "S"}, *single("a", "b"), *single("c", "d")]
     rendered = PaperTemplate(build_tokenizer()).render(messages, "row 1")
     assert rendered.text == "S\n\nHuman: a\n\nAssistant: b<eos>\n\nHuman: c\n\nAssistant: d<eos>"
-    assert [rendered.text[start : start + 2] for start in rendered.answers] == [" b", " d"]
+    assert [rendered.text[answer.start : answer.start + 2] for answer in rendered.answers] == [" b", " d"]
     assert PaperTemplate(build_tokenizer()).render(messages[:-1], "row 1").text.endswith("Human: c\n\nAssistant:")
 
 
@@ -211,5 +212,5 @@ def test_many_conversations_at_once_are_as_one_by_one(tokenizer: Any) -> None:
     template = PaperTemplate(tokenizer)
     many = [single(*pair) for pair in TEXTS] + [LONG, LONG[:4], [user("?")]]
     together = template.tokenize([template.render(messages, "row") for messages in many])
-    assert together == [tokens_of(template, messages) for messages in many]
+    assert together == [template.tokenize([template.render(messages, "row")])[0] for messages in many]
     assert template.tokenize([]) == []
