@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,48 @@ from red_lightning.errors import UsageError
 FIRST_MARK = 0x10F000
 """The first of the private-use characters that stand for control tokens (plane 16, which no known font uses)."""
 LAST_MARK = 0x10FFFD
+TOKENS = ("tokens", "input_ids", "source", "target")
+"""The columns of encoded rows that hold token ids."""
+
+
+def encode_texts(tokenizer: Any, *texts: list[str], **options: Any) -> Any:
+    """Call a tokenizer on texts, or pairs of texts, that hold no control tokens: what spells one is text.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer.
+        *texts: The texts, and the second texts of pairs.
+        **options: Those of a call of the tokenizer.
+    """
+    control = ControlTokens(tokenizer)
+    return (control.copy if control.spelled_in(texts) else tokenizer)(*texts, **options)
+
+
+def require_embedded(
+    tokenizer: Any, rows: Iterable[Mapping[str, Any]], config: Any, where: Callable[[int], str]
+) -> None:
+    """Refuse tokens that the backbone has no embedding for. CUDA would stop with an assertion in the middle of a run.
+
+    Args:
+        tokenizer: The tokenizer that wrote them.
+        rows: Rows with token ids in some of the columns :data:`TOKENS`.
+        config: The backbone's, which says how many tokens it embeds; None if there is no backbone.
+        where: Returns what an error calls the row of a number, from 1.
+
+    Raises:
+        UsageError: Names the token and the row.
+    """
+    embedded = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
+    if embedded is None or len(tokenizer) <= embedded:
+        return
+    for number, row in enumerate(rows):
+        largest = max((max(row[key], default=0) for key in TOKENS if key in row), default=0)
+        if largest >= embedded:
+            token, place = tokenizer.convert_ids_to_tokens(largest), where(row.get("row", number) + 1)
+            raise UsageError(
+                f"{place} has the token '{token}' (id {largest}), but the backbone embeds {embedded:,} tokens only. "
+                "Choose a template without it (--data.template paper), or a backbone that was saved after the token "
+                "was added"
+            )
 
 
 class ControlTokens:

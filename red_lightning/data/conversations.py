@@ -117,7 +117,9 @@ class ConversationsDataModule(RowsDataModule):
         for first in range(0, len(rows), AT_ONCE):
             some = rows[first : first + AT_ONCE]
             messages = [asked(row["messages"]) if split == "predict" else row["messages"] for row in some]
-            rendered = [self._template.render(m, row["where"]) for m, row in zip(messages, some, strict=True)]
+            rendered = [
+                self._template.render(m, row["where"], row.get("tools")) for m, row in zip(messages, some, strict=True)
+            ]
             for row, (tokens, answers) in zip(some, self._template.tokenize(rendered), strict=True):
                 prompts_only = split == "predict"
                 example = _question(row, tokens) if prompts_only else self._example(split, row, tokens, answers)
@@ -173,6 +175,10 @@ class ConversationsDataModule(RowsDataModule):
                 lines.append(f"{split}: {tokens:,} tokens, {labels:,} of them labels; the longest row has {longest:,}")
         if "train" in self._encoded:
             lines.append(self._padding())
+        lines += [
+            f"the chat template leaves out '{key}' of {count:,} messages (earlier turns, or links of a tool's result)"
+            for key, count in self._template.left_out.items()
+        ]
         for split, count in self.dropped.items():
             if count:
                 lines.append(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from red_lightning.data.collation import collate_for_decoding, collate_for_loss
+from red_lightning.data.control_tokens import encode_texts
 from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.data.packing import collate_packed
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
@@ -132,7 +133,7 @@ def _collate_packed(rows: Sequence[Encoded]) -> dict[str, Any]:
 
 
 def ended(tokenizer: Any, texts: Sequence[str], special: bool = True) -> list[list[int]]:
-    """Tokens of each text, ended by one EOS.
+    """Tokens of each text, ended by one EOS. Control tokens that a text spells are text.
 
     Args:
         tokenizer: A Hugging Face tokenizer with an EOS token.
@@ -140,7 +141,7 @@ def ended(tokenizer: Any, texts: Sequence[str], special: bool = True) -> list[li
         special: Put the special tokens around a text that the tokenizer puts there.
     """
     eos = tokenizer.eos_token_id
-    rows = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+    rows = encode_texts(tokenizer, list(texts), add_special_tokens=special, verbose=False)["input_ids"]
     return [[*(tokens[:-1] if tokens and tokens[-1] == eos else tokens), eos] for tokens in rows]
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
 from red_lightning.data.batch_sizes import accumulation
+from red_lightning.data.control_tokens import require_embedded
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader, evaluation_loader, moved
 from red_lightning.data.subsets import subset, train_rows
@@ -44,10 +45,8 @@ class RowsDataModule(LightningDataModule):
         num_workers: Processes that prepare batches. 0 prepares them in the training process.
     """
 
-    examples = "any data module"
-    """What a user is told to choose from."""
-    packing = False
-    """Whether the training rows of a micro-batch are packed into one."""
+    examples = "any data module"  # what a user is told to choose from
+    packing = False  # whether the training rows of a micro-batch are packed into one
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class RowsDataModule(LightningDataModule):
         return 1
 
     def evaluation_order(self, split: Split, rows: list[Encoded]) -> list[Encoded]:
-        """The rows of a split in the order in which they share batches in evaluation: those of like length."""
+        """The rows of a split in the order in which they share batches in evaluation: by length."""
         return sorted(rows, key=self.length)
 
     def groups(self, rows: list[Encoded]) -> list[Hashable] | None:
@@ -155,6 +154,8 @@ class RowsDataModule(LightningDataModule):
                 self.cut[split] = 0
                 encoded = self.encode(split, self.checked_rows(split))
                 self._encoded[split] = [{"row": number, **row} for number, row in enumerate(encoded)]
+                config = getattr(getattr(self._task, "source", None), "config", None)
+                require_embedded(self.tokenizer, self._encoded[split], config, f"row {{}} of the {split} split".format)
         if stage == "fit" and self.trainer is not None:
             self._accumulate(self.trainer)
 

@@ -1,6 +1,7 @@
 """Base of the prompt templates: conversations as text and tokens, with the tokens of answers marked."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ class Template(ABC):
     Attributes:
         prefix: The tokens before each text.
         stop_ids: The tokens of which each ends an answer when it is generated; the first is what the template writes.
+        left_out: Which keys of how many messages were left out, by design of a chat template.
     """
 
     prefix: list[int]
@@ -87,6 +89,7 @@ class Template(ABC):
     def __init__(self, tokenizer: Any, settings: TemplateSettings) -> None:
         self.tokenizer, self.settings = tokenizer, settings
         self.control = ControlTokens(tokenizer)
+        self.left_out: Counter[str] = Counter()
 
     @abstractmethod
     def write(self, messages: Sequence[Message], where: str, tools: Sequence[Any] | None) -> tuple[str, list[Answer]]:

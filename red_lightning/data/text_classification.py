@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from red_lightning.data.collation import pad
+from red_lightning.data.control_tokens import encode_texts
 from red_lightning.data.hub_rows import Row, require_text
 from red_lightning.data.local_files import file_rows
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
@@ -136,11 +137,12 @@ class ClassificationDataModule(RowsDataModule):
         if len(texts) == 2 and not _separates(self.tokenizer):
             texts[1] = [f"\n{second}" for second in texts[1]]
         options = {"truncation": True, "add_special_tokens": True, "verbose": False, "return_attention_mask": False}
-        columns = dict(self.tokenizer(*texts, max_length=self.max_length + 1, **options))
+        columns = dict(encode_texts(self.tokenizer, *texts, max_length=self.max_length + 1, **options))
         long = [index for index, tokens in enumerate(columns["input_ids"]) if len(tokens) > self.max_length]
         self.cut[split] = len(long)
         if long:
-            short = self.tokenizer(*([t[i] for i in long] for t in texts), max_length=self.max_length, **options)
+            cut = ([text[index] for index in long] for text in texts)
+            short = encode_texts(self.tokenizer, *cut, max_length=self.max_length, **options)
             for key, values in columns.items():
                 for index, tokens in zip(long, short[key], strict=True):
                     values[index] = tokens

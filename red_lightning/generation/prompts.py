@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from red_lightning.adapters import Edited
 from red_lightning.adapters.extensions import own_path
 from red_lightning.adapters.record_checks import virtual_tokens_of
+from red_lightning.data.control_tokens import require_embedded
 from red_lightning.data.messages import Message, asked, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.prompt_templates import make_template
@@ -50,7 +51,7 @@ class Prompts:
             )
         if style is not None and style not in get_args(PromptStyle):
             raise UsageError(f"unknown template '{style}': {nearest(style, get_args(PromptStyle))}")
-        self.tokenizer, self.overlong = edited.tokenizer, overlong
+        self.tokenizer, self.config, self.overlong = edited.tokenizer, config, overlong
         self.style: PromptStyle = style or trained_style(record, self.tokenizer)
         trained = (record.get("data") or {}).get("template")
         self.positions, said = positions_left(config, virtual_tokens_of(record, "this run"))
@@ -88,6 +89,7 @@ class Prompts:
             UsageError: A prompt is empty, too long, or cannot be rendered by the template.
         """
         encoded = self.whole(prompts, where)
+        require_embedded(self.tokenizer, [{"tokens": row} for row in encoded], self.config, lambda n: where[n - 1])
         for number, row in enumerate(encoded):
             if self.limit is not None and len(row) > self.limit:
                 if self.overlong == "refuse":
