@@ -120,14 +120,19 @@ def generate(
 
 
 def _questions(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
+    from red_lightning.data.row_reports import RowReport
     from red_lightning.generation.prompt_files import Question, read_prompts
 
     if file is None:
         return [Question(prompt or "", "the prompt")]
-    learned = (writer.edited.record.get("data") or {}).get("columns")
+    data, report = writer.edited.record.get("data") or {}, RowReport()
+    learned = data.get("columns")
     trained = learned.get("source") if isinstance(learned, dict) else None
     columns = [column] if column else [*([trained] if isinstance(trained, str) else []), *COLUMNS]
-    return read_prompts(file, writer.prompts.converses and column is None, columns)
+    questions = read_prompts(file, writer.prompts.converses and column is None, columns, data, report)
+    for note in report.notes:
+        print(note, file=sys.stderr)
+    return questions
 
 
 def _write(writer: "Writer", questions: "list[Question]", output: Path | None, model: Any, overwrite: bool) -> None:

@@ -9,35 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from red_lightning.data.hub_rows import Row, require_columns
+from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError
 
 Columns = Sequence[str] | None
-Records = Iterator[tuple[int, dict[str, Any]]]
+Records = Iterator[tuple[int, dict[str, Any] | UsageError | None]]
+"""The number of each line or row, and its values, the error if it has none, or None if it is blank."""
 
 
-def file_rows(path: str, columns: Sequence[str]) -> list[Row]:
+def file_rows(path: str, columns: Sequence[str], report: RowReport | None = None) -> list[Row]:
     """Rows of a file, all values as text, missing ones as the empty text.
 
     Args:
         path: The file, as :func:`file_records` reads it.
         columns: The columns to read; for a text file the one name that its lines get.
+        report: Stops at bad rows, or leaves them out; None stops.
 
     Raises:
         UsageError: The file is missing, empty, damaged, not UTF-8, of another format, or lacks a column.
     """
-    return [
-        {column: as_text(record[column], f"{where}: '{column}'") for column in columns}
-        for where, record in file_records(path, columns)
-    ]
+    report, rows = report or RowReport(), []
+    for where, record in file_records(path, columns, report):
+        with report.row(path):
+            rows.append({column: as_text(record[column], f"{where}: '{column}'") for column in columns})
+    report.finish(path)
+    return rows
 
 
-def file_records(path: str, columns: Sequence[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def file_records(
+    path: str, columns: Sequence[str] | None, report: RowReport | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where in a file each of its rows is, and its values as they are stored.
 
     Args:
         path: The file; its ending says the format (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.json`` with one
             list of objects, or ``.txt`` with one text per line). CSV, TSV and text files hold texts only.
         columns: The columns to read, or None for all; for a text file the one name that its lines get.
+        report: Stops at bad rows, or leaves them out; None stops. What it yields is not yet counted as used.
 
     Raises:
         UsageError: The file is missing, empty, damaged, not UTF-8, of another format, or lacks a column.
@@ -48,12 +56,18 @@ def file_records(path: str, columns: Sequence[str] | None) -> Iterator[tuple[str
         raise UsageError(f"the data file '{path}' does not exist")
     if ending not in READERS:
         raise UsageError(f"the data file '{path}' has an unknown ending: give one of {', '.join(READERS)}")
-    empty = True
+    report, empty = report or RowReport(), True
+    report.begin(path)
     for number, record in READERS[ending](file, columns):
+        empty = empty and record is None
         where = f"{'row' if ending in ('.parquet', '.json') else 'line'} {number} of '{path}'"
-        require_columns(columns or (), record, where)
-        yield where, record
-        empty = False
+        if record is None:
+            report.blank[path] += 1
+        elif isinstance(record, UsageError):
+            report.refuse(path, record)
+        else:
+            require_columns(columns or (), record, where)
+            yield where, record
     if empty:
         raise UsageError(f"the data file '{path}' has no rows")
 
@@ -110,23 +124,18 @@ def _read_csv(file: Path, columns: Columns) -> Records:
     try:
         _refuse_repeated(reader.fieldnames or (), f"the first line of '{file}'")
         for record in reader:
-            if None in record or None in record.values():
-                fields = len(reader.fieldnames or ())
-                raise UsageError(
-                    f"line {reader.line_num} of '{file}' does not have {fields} fields like the first line; "
-                    "quote fields that contain the delimiter"
-                )
-            yield reader.line_num, record
+            ragged = None in record or None in record.values()
+            why = f"does not have {len(reader.fieldnames or ())} fields like the first line"
+            error = UsageError(f"line {reader.line_num} of '{file}' {why}; quote fields that contain the delimiter")
+            yield reader.line_num, error if ragged else record
     except csv.Error as error:
         raise UsageError(f"line {reader.line_num + 1} of '{file}' is not valid CSV: {error}") from error
 
 
 def _read_jsonl(file: Path, columns: Columns) -> Records:
-    for number, line in enumerate(_utf8(file).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(_utf8(file).removesuffix("\n").split("\n"), start=1):
         where = f"line {number} of '{file}'"
-        yield number, _object(_json(line, where), where)
+        yield number, _object(line, where) if line.strip() else None
 
 
 def _read_json(file: Path, columns: Columns) -> Records:
@@ -147,9 +156,14 @@ def _json(text: str, where: str) -> Any:
         raise UsageError(f"{where} is not usable JSON: it is nested too deeply") from error
 
 
-def _object(record: Any, where: str) -> dict[str, Any]:
+def _object(record: Any, where: str) -> dict[str, Any] | UsageError:
+    """Return a JSON object, parsed if it is a text, or the error."""
+    try:
+        record = _json(record, where) if isinstance(record, str) else record
+    except UsageError as error:
+        return error
     if not isinstance(record, dict):
-        raise UsageError(f'{where} is not a JSON object such as {{"source": "..."}}')
+        return UsageError(f'{where} is not a JSON object such as {{"source": "..."}}')
     return record
 
 
@@ -177,9 +191,8 @@ def _read_lines(file: Path, columns: Columns) -> Records:
             f"the text file '{file}' has one text per line and so no column '{others[0]}'; "
             "give a .csv, .tsv, .jsonl or .parquet file"
         )
-    for number, line in enumerate(_utf8(file).split("\n"), start=1):
-        if line.strip():
-            yield number, {name: line.removesuffix("\r")}
+    for number, line in enumerate(_utf8(file).removesuffix("\n").split("\n"), start=1):
+        yield number, {name: line.removesuffix("\r")} if line.strip() else None
 
 
 READERS: dict[str, Callable[[Path, Columns], Records]] = {

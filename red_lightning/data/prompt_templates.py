@@ -17,6 +17,7 @@ class PaperTemplate(Template):
     r"""``Human: {prompt}\n\nAssistant: {answer}`` and EOS (authors' code), after what a tokenizer puts before texts.
 
     Further turns follow after a blank line, and so does the first one after a system message, which stands by itself.
+    A second message of the user follows the first after a blank line. ``Assistant:`` precedes each answer.
 
     The space before an answer belongs to the answer: tokens begin with their space, so that a prompt which ended in one
     would end in a token that no training text has.
@@ -43,20 +44,24 @@ class PaperTemplate(Template):
 
     def write(self, messages: Sequence[Message], where: str, tools: Sequence[Any] | None) -> tuple[str, list[Answer]]:
         """Return the text of a conversation and its answers, in characters."""
-        text, answers = "", []
+        text, answers, before = "", [], ""
         for number, message in enumerate(messages):
             role, content = message["role"], message["content"]
             other = [key for key in message if key not in ("role", "content", "weight")]
             if other or tools or role not in ("system", "user", "assistant"):
                 what = "tools" if tools else f"'{other[0]}'" if other else f"the role '{role}'"
                 raise UsageError(f"the template paper has no place for {what} of {where}. Give --data.template chat")
+            blank = "\n\n" if text else ""
             if role == "assistant":
+                text += "" if before == "user" else f"{blank}Assistant:"
                 begin = len(text)
                 text += f" {content}{self.tokenizer.eos_token}"
                 answers.append(Answer(begin, len(text), is_learned(message), number))
+            elif role == "user" and before == "user":
+                text = f"{text.removesuffix('Assistant:')}{content}\n\nAssistant:"
             else:
-                turn = content if role == "system" else f"Human: {content}\n\nAssistant:"
-                text += f"\n\n{turn}" if text else turn
+                text += f"{blank}{content}" if role == "system" else f"{blank}Human: {content}\n\nAssistant:"
+            before = role
         return text, answers
 
 

@@ -11,7 +11,8 @@ from red_lightning.atomic_files import write_whole
 from red_lightning.data.hub_rows import require_columns
 from red_lightning.data.instructions import conversations
 from red_lightning.data.local_files import as_text, file_records
-from red_lightning.data.messages import asked
+from red_lightning.data.messages import asked, parted
+from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError, cannot_write
 from red_lightning.generation.prompts import Prompt
 from red_lightning.jsonl import Records
@@ -32,10 +33,16 @@ class Question:
     @property
     def text(self) -> str:
         """The text, or what the user says last."""
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
+        return str(parted(self.prompt)[0][-1]["content"])
 
 
-def read_prompts(file: str, converses: bool, columns: Sequence[str]) -> list[Question]:
+def read_prompts(
+    file: str,
+    converses: bool,
+    columns: Sequence[str],
+    trained: Mapping[str, Any] | None = None,
+    report: RowReport | None = None,
+) -> list[Question]:
     """The prompts of a file.
 
     Args:
@@ -43,23 +50,34 @@ def read_prompts(file: str, converses: bool, columns: Sequence[str]) -> list[Que
         converses: Read conversations in the layouts of :class:`~red_lightning.data.Instructions`, answers ignored;
             else texts of one column.
         columns: The columns that may hold the texts, the first one first.
+        trained: The ``columns`` and ``ignore`` of the training, for conversations.
+        report: Counts what is left out.
 
     Raises:
         UsageError: The file cannot be read, or a row is no prompt.
     """
+    report = report or RowReport()
     if converses:
-        rows = [(asked(row["messages"]), row["where"]) for row in conversations(file, may_ask=True)]
-        return [Question(m[0]["content"] if len(m) == 1 else m, where) for m, where in rows]
+        known = {name: (trained or {}).get(name) for name in ("columns", "ignore")}
+        return [_question(row) for row in conversations(file, may_ask=True, **known, report=report)]
     found = []
     column = ""
-    for where, record in file_records(file, [columns[0]] if Path(file).suffix.lower() == ".txt" else None):
+    for where, record in file_records(file, [columns[0]] if Path(file).suffix.lower() == ".txt" else None, report):
         column = column or next((name for name in columns if name in record), columns[0])
         require_columns([column], record, where)
         text = as_text(record[column], f"{where}: '{column}'")
         if not text.strip():
             raise UsageError(f"{where} has an empty '{column}'; fill it in or remove the row")
+        report.unused.update(name for name, value in record.items() if name != column and value not in (None, ""))
         found.append(Question(text, where))
     return found
+
+
+def _question(row: Mapping[str, Any]) -> Question:
+    messages, tools = asked(row["messages"]), row["tools"]
+    alone = len(messages) == 1 and not tools
+    prompt = {"messages": messages, "tools": tools} if tools else messages
+    return Question(messages[0]["content"] if alone else prompt, row["where"])
 
 
 class OutputFile:

@@ -7,7 +7,7 @@ from red_lightning.adapters import Edited
 from red_lightning.adapters.extensions import own_path
 from red_lightning.adapters.record_checks import virtual_tokens_of
 from red_lightning.data.control_tokens import require_embedded
-from red_lightning.data.messages import Message, asked, require_conversation
+from red_lightning.data.messages import Conversation, Message, asked, parted, require_conversation
 from red_lightning.data.pairs import cut_before_end, ended
 from red_lightning.data.prompt_templates import make_template
 from red_lightning.data.template_base import TemplateSettings
@@ -18,8 +18,9 @@ PromptStyle = Literal["source", "paper", "chat", "plain"]
 """``source``: a text and EOS, as data-to-text is trained; ``paper`` and ``chat``: a conversation in the templates of
 instruction tuning; ``plain``: the text as it is, which the model continues."""
 
-Prompt = str | list[Message]
-"""A text, or a conversation: dictionaries with ``role`` (system, user, assistant) and ``content``."""
+Prompt = str | list[Message] | Conversation
+"""A text, or a conversation: dictionaries with ``role`` and ``content``, or a dictionary with these ``messages`` and
+``tools``."""
 
 
 class Prompts:
@@ -109,7 +110,7 @@ class Prompts:
         """
         for prompt, place in zip(prompts, where, strict=True):
             if not isinstance(prompt, str):
-                require_conversation(prompt, place, may_ask=True)
+                require_conversation(parted(prompt)[0], place, may_ask=True)
                 if not self.converses:
                     raise UsageError(
                         f"{place} is a conversation, but this model continues texts; give a text, or --template paper "
@@ -119,8 +120,10 @@ class Prompts:
                 raise UsageError(f"{place} is empty; fill it in or remove it")
             _require_encodable(prompt, place)
         if self._template is not None:
-            asking = [[{"role": "user", "content": one}] if isinstance(one, str) else asked(one) for one in prompts]
-            rendered = [self._template.render(one, place) for one, place in zip(asking, where, strict=True)]
+            rendered = [
+                self._template.render(asked(messages), place, tools)
+                for (messages, tools), place in zip(map(parted, prompts), where, strict=True)
+            ]
             return [tokens for tokens, _ in self._template.tokenize(rendered)]
         texts = [str(prompt) for prompt in prompts]
         if self.style == "source":
@@ -159,8 +162,8 @@ def trained_style(record: Mapping[str, Any], tokenizer: Any) -> PromptStyle:
 
 def _require_encodable(prompt: Prompt, where: str) -> None:
     """Refuse what no tokenizer takes: bytes that were no UTF-8, which Python reads as lone surrogates."""
-    for text in [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]:
+    for message in parted(prompt)[0]:
         try:
-            text.encode()
+            str(message["content"]).encode()
         except UnicodeEncodeError as error:
             raise UsageError(f"{where} is no UTF-8 text; write character {error.start + 1} in UTF-8") from error

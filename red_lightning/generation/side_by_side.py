@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from red_lightning.data.messages import parted
 from red_lightning.errors import UsageError
 from red_lightning.generation import Prompt, Writer
 from red_lightning.generation.comparison_page import Column, html_page, markdown_page
@@ -99,4 +100,4 @@ def _shown(prompt: Prompt) -> str:
     """A prompt as text; of a conversation, who says what."""
     if isinstance(prompt, str):
         return prompt
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in parted(prompt)[0])

@@ -99,21 +99,25 @@ def test_rows_are_numbered_by_the_line_they_are_on(tmp_path: Path) -> None:
         ({"messages": None}, "has no list of messages"),
         ({"messages": ["hi"]}, "message 1 of line 2 of 'FILE' is not an object with 'role' and 'content'"),
         ({"messages": [{"role": "user", "text": "hi"}]}, "message 1 of line 2 of 'FILE' is not an object"),
-        ({"messages": [{"from": "human", "value": "hi"}]}, "message 1 of line 2 of 'FILE' is not an object"),
+        ({"messages": [{"from": "human", "text": "hi"}]}, "message 1 of line 2 of 'FILE' is not an object"),
         ({"messages": CHAT[:2]}, "line 2 of 'FILE' has no answer"),
         ({"messages": CHAT[:1]}, "line 2 of 'FILE' has no answer"),
         ({"messages": CHAT[:4]}, "line 2 of 'FILE' ends with a user message"),
-        ({"messages": CHAT[2:]}, "message 1 of line 2 of 'FILE' is by the assistant, but user and assistant"),
-        ({"messages": [CHAT[1], CHAT[1], CHAT[2]]}, "message 2 of line 2 of 'FILE' is by the user"),
+        ({"messages": CHAT[2:3]}, "line 2 of 'FILE' has no user message"),
         ({"messages": [*CHAT[1:3], CHAT[0], *CHAT[3:]]}, "message 3 of line 2 of 'FILE' is by the system"),
         ({"messages": [CHAT[0], CHAT[0], *CHAT[1:]]}, "message 2 of line 2 of 'FILE' is by the system"),
-        ({"messages": [*CHAT[:2], {"role": "tool", "content": "x"}]}, "3 of line 2 of 'FILE' has the unknown role"),
+        ({"messages": [*CHAT[:2], {"role": "critic", "content": "x"}]}, "3 of line 2 of 'FILE' has the unknown role"),
+        ({"messages": [*CHAT[:2], {"role": "tool", "content": "x"}]}, "is the result of a tool, but no call of a tool"),
         ({"messages": [{"role": "User", "content": "x"}]}, "unknown role 'User'; did you mean 'user'?"),
         ({"messages": [CHAT[1], {"role": "assistant", "content": " \n"}]}, "2 of line 2 of 'FILE' is an empty answer"),
         ({"messages": [{"role": "user", "content": ""}, CHAT[2]]}, "1 of line 2 of 'FILE' is an empty prompt"),
         ({"messages": [{"role": "user", "content": None}, CHAT[2]]}, "1 of line 2 of 'FILE' is an empty prompt"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}, CHAT[2]]}, "1 of line 2 of 'FILE' is no text"),
-        ({"message": CHAT}, "line 2 of 'FILE' has no column 'messages': did you mean 'message'?"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, CHAT[2]]}, "has a part of the type 'image'"),
+        ({"messages": [CHAT[1], {**CHAT[2], "weight": 0}]}, "line 2 of 'FILE' has no answer to learn"),
+        ({"messages": [CHAT[1], {**CHAT[2], "weight": 0.5}]}, "has the weight 0.5, but it must be 0 or 1"),
+        ({"messages": [{**CHAT[1], "train": True}, CHAT[2]]}, "is by the user and should be learned"),
+        ({"messages": [CHAT[1], {**CHAT[2], "rating": 4}]}, "has the key 'rating', which is not used"),
+        ({"message": CHAT}, "has the columns message, which are no layout that is known"),
     ],
 )  # fmt: skip
 def test_bad_messages_name_their_row(row: dict[str, Any], complaint: str, tmp_path: Path) -> None:
@@ -126,11 +130,15 @@ def test_bad_messages_name_their_row(row: dict[str, Any], complaint: str, tmp_pa
     [
         (pairs(1)[0], {"prompt": "a", "response": " "}, "line 2 of 'FILE' has no answer"),
         (pairs(1)[0], {"prompt": "", "response": "b"}, "message 1 of line 2 of 'FILE' is an empty prompt"),
-        (pairs(1)[0], {"prompt": "a"}, "line 2 of 'FILE' has no column 'response'"),
-        (pairs(1)[0], {"prompt": ["a"], "response": "b"}, "line 2 of 'FILE': 'prompt' is no text"),
+        (pairs(1)[0], {"prompt": "a"}, "line 2 of 'FILE' has no answer: fill in one of response"),
+        (pairs(1)[0], {"prompt": {"a": 1}, "response": "b"}, "line 2 of 'FILE': 'prompt' is no text"),
         (pairs(1)[0], {"prompt": "\ud83d", "response": "b"}, "'prompt' is no text that UTF-8 can hold"),
         ({"instruction": "a", "output": "b"}, {"instruction": "a", "output": None}, "line 2 of 'FILE' has no answer"),
-        ({"instruction": "a", "output": "b"}, {"output": "b"}, "line 2 of 'FILE' has no column 'instruction'"),
+        (
+            {"instruction": "a", "output": "b"},
+            {"output": "b"},
+            "line 2 of 'FILE' has the columns output, which are no layout that is known",
+        ),
         ({"conversations": SHARE_GPT}, {"conversations": SHARE_GPT[:2]}, "line 2 of 'FILE' has no answer"),
     ],
 )
@@ -140,10 +148,11 @@ def test_bad_rows_of_other_layouts(good: Any, bad: Any, complaint: str, tmp_path
 
 
 def test_unknown_layouts_name_the_known_ones(tmp_path: Path) -> None:
-    message = refused(write(tmp_path / "a.jsonl", [{"question": "a", "answer": "b"}]))
-    assert "line 1 of" in message and "has the columns question, answer" in message
-    assert "messages, or conversations, or prompt and response, or instruction and output" in message
-    assert "no layout that is known" in refused(write(tmp_path / "b.jsonl", [{"prompt": "a"}]))
+    message = refused(write(tmp_path / "a.jsonl", [{"query": "a", "reply": "b"}]))
+    assert "line 1 of" in message and "has the columns query, reply" in message
+    assert "messages, conversations, or one of prompt, instruction, question and one of response, completion" in message
+    assert "--data.columns '{prompt: NAME, response: NAME}'" in message
+    assert "has no answer" in refused(write(tmp_path / "b.jsonl", [{"prompt": "a"}]))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +170,7 @@ def test_unknown_layouts_name_the_known_ones(tmp_path: Path) -> None:
         ("json", "[" * 100_000, "is not usable JSON: it is nested too deeply"),
         ("json", "[]", "has no rows"),
         ("jsonl", "\n", "has no rows"),
-        ("txt", "a prompt\n", "has the columns prompt, which are no layout"),
+        ("txt", "a prompt\n", "has no answer: fill in one of response"),
         ("xlsx", "a", "unknown ending"),
     ],
 )

@@ -137,7 +137,7 @@ def test_empty_answers_of_the_data_set_are_left_out_and_counted(tmp_path: Path) 
         ({"train": [{"chosen": "Human: hi"}] * 5}, "row 1 of the split 'train' of 'PATH' has no list of messages"),
         (
             {"train": [{"chosen": row["chosen"][1:]} for row in chosen(9)]},
-            "is by the assistant, but user and assistant",
+            "has no user message to answer",
         ),
         ({"train": chosen(3)}, "too few different prompts (3) to train on after data.test_size 1000 and"),
     ],

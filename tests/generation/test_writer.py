@@ -166,7 +166,7 @@ ASK: Callable[[str], list[dict[str, str]]] = lambda text: [{"role": "user", "con
         (None, ["ok", "a\udcffb"], "prompt 2 is no UTF-8 text; write character 2"),
         ("InstructionTuning", [ASK("a\ud800")], "prompt 1 is no UTF-8 text; write character 2"),
         ("DataToText", [ASK("a")], "prompt 1 is a conversation, but this model continues texts"),
-        ("InstructionTuning", [[{"role": "assistant", "content": "a"}]], "user and assistant must take turns"),
+        ("InstructionTuning", [[{"role": "assistant", "content": "a"}]], "prompt 1 has no user message to answer"),
         ("InstructionTuning", [ASK(" ")], "prompt"),
     ],
 )

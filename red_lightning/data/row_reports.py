@@ -1,0 +1,95 @@
+"""What became of the rows and columns of files: nothing is left out without a word."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from red_lightning.errors import UsageError
+
+BadRows = Literal["stop", "skip"]
+
+SHOWN = 3
+"""How many of the bad rows are named."""
+
+
+class RowReport:
+    """Counts what is left out of files, and stops at bad rows or leaves them out.
+
+    Args:
+        bad_rows: ``stop`` raises the error of the first bad row. ``skip`` leaves bad rows out and counts them.
+
+    Attributes:
+        rows: By file, how many rows are used.
+        blank: By file, how many blank lines there are.
+        bad: By file, the errors of the rows that are left out.
+        unused: How many rows have a value in each column that is not used.
+    """
+
+    def __init__(self, bad_rows: BadRows = "stop") -> None:
+        self.bad_rows = bad_rows
+        self.rows: Counter[str] = Counter()
+        self.blank: Counter[str] = Counter()
+        self.bad: dict[str, list[str]] = {}
+        self.unused: Counter[str] = Counter()
+
+    def begin(self, file: str) -> None:
+        """Forget what is known of a file, which is read again."""
+        for known in (self.rows, self.blank, self.bad):
+            known.pop(file, None)
+
+    def refuse(self, file: str, error: UsageError) -> None:
+        """Stop at a bad row, or count it.
+
+        Raises:
+            UsageError: Bad rows stop the run.
+        """
+        if self.bad_rows == "stop":
+            raise error
+        self.bad.setdefault(file, []).append(str(error))
+
+    @contextmanager
+    def row(self, file: str) -> Iterator[None]:
+        """Read one row of a file: a :class:`UsageError` that is raised meanwhile is the row's.
+
+        Raises:
+            UsageError: The row is bad, and bad rows stop the run.
+        """
+        try:
+            yield
+        except UsageError as error:
+            self.refuse(file, error)
+        else:
+            self.rows[file] += 1
+
+    def finish(self, file: str) -> None:
+        """Refuse a file of which every row is bad.
+
+        Raises:
+            UsageError: Names the first of them.
+        """
+        if not self.rows[file] and (bad := self.bad.get(file)):
+            raise UsageError(f"all {len(bad):,} rows of '{file}' are bad; the first: {bad[0]}")
+
+    @property
+    def notes(self) -> list[str]:
+        """One sentence for each kind of thing that is left out."""
+        lines = []
+        for file, bad in self.bad.items():
+            named = "; ".join(bad[:SHOWN]) + ("; ..." if len(bad) > SHOWN else "")
+            lines.append(
+                f"{len(bad):,} of {len(bad) + self.rows[file]:,} rows of '{file}' are bad and left out: {named}"
+            )
+        lines += [f"blank lines of '{file}' left out: {count:,}" for file, count in self.blank.items() if count]
+        if self.unused:
+            columns = ", ".join(f"{name} ({count:,} rows)" for name, count in sorted(self.unused.items()))
+            lines.append(f"columns that are not used: {columns}")
+        return lines
+
+    def provenance(self) -> dict[str, Any]:
+        """The counts, for results.json; empty if nothing is left out."""
+        counts = {
+            "bad_rows": {file: len(bad) for file, bad in self.bad.items()},
+            "unused_columns": dict(self.unused),
+        }
+        return {name: value for name, value in counts.items() if value}
