@@ -28,7 +28,7 @@ from red_lightning.benchmark.random_models import (
 from red_lightning.benchmark.training_steps import evenly
 from red_lightning.data import E2E
 from red_lightning.data.collation import pad
-from red_lightning.generation import Decoding
+from red_lightning.generation import FOR_E2E
 from red_lightning.generation.decoding import write
 from red_lightning.generation.logits_processors import NoRepeatedNgram, Processors
 
@@ -90,7 +90,7 @@ class _Search:
         config = config_of(replace(shape, vocabulary=max(shape.vocabulary, len(tokenizer))))
         self.model = random_model(config, settings, settings.seed).eval()
         random_red(self.model)
-        self.decoding, self.device = Decoding(max_new_tokens=LENGTH), settings.device
+        self.decoding, self.device = replace(FOR_E2E, max_new_tokens=LENGTH), settings.device
         self.eos_id: int = tokenizer.eos_token_id
 
     @torch.inference_mode()

@@ -6,7 +6,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class RunSummary(Callback):
-    """Prints what trains, how many rows and steps there are, what makes a step, and how many texts are cut."""
+    """Prints what trains, how many rows and steps there are, what makes a step, and what is left out or cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -22,13 +26,33 @@ class RunSummary(Callback):
         print(f"{counts}; {trainer.estimated_stepping_batches:,} steps")
         if batch := getattr(data, "global_batch_size", 0):
             print(f"an optimizer step takes {_divided(batch, trainer)}")
-        for note in getattr(data, "notes", []):
-            print(note)
-        for warning in getattr(data, "warnings", []):
-            print(f"warning: {warning}")
+        self._report(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what became of the test rows."""
+        self._report(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what became of the rows to predict."""
+        self._report(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what became of the validation rows, if nothing else is run."""
+        if trainer.state.fn == "validate":
+            self._report(trainer)
+
+    @rank_zero_only
+    def _report(self, trainer: Trainer) -> None:
+        """Print what the data module says of its rows, each line once."""
+        data = getattr(trainer, "datamodule", None)
+        lines = [*getattr(data, "notes", []), *(f"warning: {warning}" for warning in getattr(data, "warnings", []))]
         for split, cut in getattr(data, "cut", {}).items():
             if cut:
-                print(f"note: {cut:,} texts of the {split} split are longer than the limits and were cut")
+                lines.append(f"note: {cut:,} texts of the {split} split are longer than the limits and were cut")
+        for line in lines:
+            if line not in self._printed:
+                print(line)
+                self._printed.add(line)
 
 
 def _divided(rows: int, trainer: Trainer) -> str:

@@ -1,5 +1,7 @@
 """Divide the rows of an optimizer step among processes and micro-batches."""
 
+from typing import Any
+
 from red_lightning.errors import UsageError
 
 
@@ -28,3 +30,23 @@ def accumulation(global_batch_size: int, micro_batch_size: int | None, world_siz
             f"rows each, which data.micro_batch_size {micro_batch_size} does not divide; make it a divisor of {share}"
         )
     return share // micro_batch_size
+
+
+def accumulate(trainer: Any, global_batch_size: int, micro_batch_size: int | None) -> None:
+    """Let Lightning accumulate as many micro-batches as make a global batch.
+
+    Args:
+        trainer: The Trainer, whose ``accumulate_grad_batches`` is set.
+        global_batch_size: Rows of an optimizer step.
+        micro_batch_size: Rows of a forward pass; None for the whole share of a process.
+
+    Raises:
+        UsageError: They do not divide, or the trainer was given another number.
+    """
+    micro_batches = accumulation(global_batch_size, micro_batch_size, trainer.world_size)
+    if trainer.accumulate_grad_batches not in (1, micro_batches):
+        raise UsageError(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but accumulation follows from the "
+            "batch sizes; leave it out and give data.micro_batch_size, the rows that a process reads at once"
+        )
+    trainer.accumulate_grad_batches = micro_batches

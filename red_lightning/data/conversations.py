@@ -9,11 +9,11 @@ from red_lightning.data.collation import Batch, collate_for_decoding
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.messages import asked, first_prompt, require_conversation, texts_of
 from red_lightning.data.packing import collate_packed, collate_padded
+from red_lightning.data.padding_note import Way, padding_note
 from red_lightning.data.prompt_templates import TemplateName, make_template, read_template
-from red_lightning.data.resumable_loader import EpochBatches
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
 from red_lightning.data.subsets import hold_out, require_size
-from red_lightning.data.template_base import Answer, TemplateSettings
+from red_lightning.data.template_base import Answer, TemplateSettings, known_settings
 from red_lightning.errors import UsageError, require_range
 
 AT_ONCE = 1000
@@ -33,7 +33,7 @@ class ConversationsDataModule(RowsDataModule):
             it. null is the process' whole share of the global batch.
         eval_batch_size: Rows per batch and process in validation, test and prediction. Scores do not depend on it.
         template: Prompt format: ``paper`` is ``Human: {prompt}``, a blank line, ``Assistant: {answer}`` and EOS;
-            ``chat`` is the chat template of the backbone's tokenizer.
+            ``chat`` is the chat template of the backbone's tokenizer. null is that of the checkpoint, or ``paper``.
         loss_on: Tokens with a loss: the ``answers``, or ``all`` tokens but the first (authors' code).
         max_length: Maximum number of tokens of a conversation (paper: 768; authors' code: 512). Prompts to answer may
             be longer.
@@ -45,9 +45,9 @@ class ConversationsDataModule(RowsDataModule):
         chat_template: File with a chat template (Jinja) in place of the tokenizer's own, for ``template`` chat.
         template_options: Arguments of the chat template, such as ``{enable_thinking: false}`` of Qwen 3.
         fold_system: Put a system message before the text of the first user message, for chat templates without a
-            system role (Mistral, Gemma).
+            system role (Mistral, Gemma). null is as in the checkpoint, or false.
         split_special_tokens: Read control tokens that a message spells (``</s>``, ``<|im_end|>``) as text. false reads
-            them as control tokens.
+            them as control tokens. null is as in the checkpoint, or true.
         **options: Those of :class:`RowsDataModule`.
     """
 
@@ -58,7 +58,7 @@ class ConversationsDataModule(RowsDataModule):
         global_batch_size: int = 128,
         micro_batch_size: int | None = None,
         eval_batch_size: int = 8,
-        template: TemplateName = "paper",
+        template: TemplateName | None = None,
         loss_on: Literal["answer", "all"] = "answer",
         max_length: int = 768,
         overlong: Literal["drop", "cut"] = "drop",
@@ -66,17 +66,26 @@ class ConversationsDataModule(RowsDataModule):
         packing: bool = False,
         chat_template: str | None = None,
         template_options: dict[str, Any] | None = None,
-        fold_system: bool = False,
-        split_special_tokens: bool = True,
+        fold_system: bool | None = None,
+        split_special_tokens: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__(global_batch_size, micro_batch_size, eval_batch_size, **options)
         require_range("data.max_length", max_length, 2)
         require_size("data.validation_size", validation_size)
-        self.template, self.loss_on, self.max_length, self.overlong = template, loss_on, max_length, overlong
+        self.loss_on, self.max_length, self.overlong = loss_on, max_length, overlong
         self.validation_size, self.packing = validation_size, packing
         written = None if chat_template is None else read_template(chat_template)
-        self.settings = TemplateSettings(written, template_options or {}, fold_system, split_special_tokens)
+        given = {
+            "template": template,
+            "chat_template": written,
+            "template_options": template_options,
+            "fold_system": fold_system,
+            "split_special_tokens": split_special_tokens,
+        }
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self.template: TemplateName = template or "paper"
+        self.settings = TemplateSettings()
         self.dropped: dict[str, int] = {}
         self.stop_ids: list[int] = []
 
@@ -89,8 +98,15 @@ class ConversationsDataModule(RowsDataModule):
         super().connect(tokenizer, encoder_decoder)
         if encoder_decoder:
             raise UsageError("conversations need a decoder such as Llama, but the backbone is an encoder-decoder")
+        known = known_settings(getattr(self._task, "encoding", {}), self._given)
+        self.template, self.settings = known.get("template", "paper"), TemplateSettings.recorded(known)
         self._template = make_template(self.template, tokenizer, self.settings)
         self.stop_ids = self._template.stop_ids
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """The template with its settings, and the maximum length."""
+        return {"template": self.template, **self.settings.changed, "max_length": self.max_length}
 
     def check(self, split: Split, rows: list[Row]) -> None:
         """Refuse what is no conversation."""
@@ -174,7 +190,10 @@ class ConversationsDataModule(RowsDataModule):
             if split != "predict":
                 lines.append(f"{split}: {tokens:,} tokens, {labels:,} of them labels; the longest row has {longest:,}")
         if "train" in self._encoded:
-            lines.append(self._padding())
+            lengths = [self.length(row) for row in self._encoded["train"]]
+            sizes = self.global_batch_size, self.micro_batch_size
+            way: Way = "packed" if self.packing else "grouped" if self.group_by_length else "plain"
+            lines.append(padding_note(lengths, *sizes, self.seed, self._rank()[1], way))
         lines += [
             f"the chat template leaves out '{key}' of {count:,} messages (earlier turns, or links of a tool's result)"
             for key, count in self._template.left_out.items()
@@ -203,33 +222,6 @@ class ConversationsDataModule(RowsDataModule):
         learned = [(start, min(end, limit)) for start, end in spans]
         texts = {} if split == "train" else texts_of(row["messages"][: kept[-1].message + 1])
         return {"tokens": _compact(tokens[:limit]), "prompt": kept[-1].start, "learned": learned, **texts}
-
-    def _padding(self) -> str:
-        """How much of the batches of the first epoch is padding, as they are and as they would be otherwise."""
-        if self.packing:
-            return f"padding: none, for rows are packed (otherwise {self._padding_share(False):.1%} of the tokens)"
-        if self.group_by_length:
-            plain, grouped = self._padding_share(False), self._padding_share(True)
-            return f"padding: {grouped:.1%} of the tokens, for rows are grouped by length (otherwise {plain:.1%})"
-        share = self._padding_share(False)
-        return f"padding: {share:.1%} of the tokens; data.packing or data.group_by_length saves it"
-
-    def _padding_share(self, grouped: bool) -> float:
-        """Padding among the tokens of the first epoch, over all processes, if rows are not packed."""
-        lengths, world_size = [self.length(row) for row in self._encoded["train"]], self._rank()[1]
-        padded = 0
-        for rank in range(world_size):
-            batches = EpochBatches(
-                len(lengths),
-                self.global_batch_size,
-                self.seed,
-                rank,
-                world_size,
-                lengths if grouped else None,
-                self.micro_batch_size,
-            )
-            padded += sum(len(rows) * max(lengths[row] for row in rows) for rows in batches if rows[0] >= 0)
-        return 1 - sum(lengths) / padded
 
 
 def _question(row: Row, tokens: list[int]) -> dict[str, Any]:

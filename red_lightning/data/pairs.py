@@ -56,6 +56,11 @@ class PairsDataModule(RowsDataModule):
         self.packing, self.share_sources = packing, share_sources
         self.shares = False  # until a task says that its backbone can read a source once for all of its targets
 
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """The maximum lengths."""
+        return {"max_source_length": self.max_source_length, "max_target_length": self.max_target_length}
+
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, and how long a source may be."""
         return {**super().provenance(), "max_source_length": self.max_source_length}

@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader
 
-from red_lightning.data.batch_sizes import accumulation
+from red_lightning.data.batch_sizes import accumulate
 from red_lightning.data.control_tokens import require_embedded
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader, evaluation_loader, moved
@@ -125,6 +125,11 @@ class RowsDataModule(LightningDataModule):
         """The options that decide which rows are held out, by name; empty if none do."""
         return {}
 
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """The options that decide how a row becomes tokens, which a checkpoint carries."""
+        return {}
+
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, for results.json."""
         return {"class": type(self).__name__}
@@ -157,21 +162,7 @@ class RowsDataModule(LightningDataModule):
                 config = getattr(getattr(self._task, "source", None), "config", None)
                 require_embedded(self.tokenizer, self._encoded[split], config, f"row {{}} of the {split} split".format)
         if stage == "fit" and self.trainer is not None:
-            self._accumulate(self.trainer)
-
-    def _accumulate(self, trainer: Any) -> None:
-        """Let Lightning accumulate as many micro-batches as make a global batch.
-
-        Raises:
-            UsageError: They do not divide, or the trainer was told another number.
-        """
-        micro_batches = accumulation(self.global_batch_size, self.micro_batch_size, trainer.world_size)
-        if trainer.accumulate_grad_batches not in (1, micro_batches):
-            raise UsageError(
-                f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}, but accumulation follows from "
-                "the batch sizes; leave it out and give data.micro_batch_size, the rows that a process reads at once"
-            )
-        trainer.accumulate_grad_batches = micro_batches
+            accumulate(self.trainer, self.global_batch_size, self.micro_batch_size)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -39,6 +39,29 @@ class TemplateSettings:
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
 
 
+def known_settings(trained: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the template and its settings: those of a checkpoint, which the user's may not contradict.
+
+    Args:
+        trained: What a checkpoint says; empty without one, or if it is of version 0.1.0.
+        given: What the user gives, by name.
+
+    Raises:
+        UsageError: The user gives another value than the checkpoint has.
+    """
+    names = ("template", *TemplateSettings.__dataclass_fields__)
+    if "template" not in trained:
+        return dict(given)
+    known = {"template": trained["template"], **asdict(TemplateSettings.recorded(trained))}
+    for name in names:
+        if name in given and given[name] != known[name]:
+            raise UsageError(
+                f"data.{name} is {given[name]!r:.60}, but the checkpoint was trained with {known[name]!r:.60}. "
+                "Leave it out"
+            )
+    return known
+
+
 class Answer(NamedTuple):
     """An answer in a conversation.
 

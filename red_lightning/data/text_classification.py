@@ -58,6 +58,11 @@ class ClassificationDataModule(RowsDataModule):
         """The metrics by which this data set is judged; the first chooses the best checkpoint."""
 
     @property
+    def encoding(self) -> dict[str, Any]:
+        """The maximum length."""
+        return {"max_length": self.max_length}
+
+    @property
     def label_counts(self) -> dict[str, int]:
         """Training rows of each class."""
         counts = Counter(row["label"] for row in self._encoded["train"])

@@ -22,6 +22,7 @@ from red_lightning.generation.logits_processors import (
     WithoutPadding,
 )
 from red_lightning.generation.reader import Reader, Reads
+from red_lightning.generation.stop_texts import StopTexts, before_stop
 from red_lightning.generation.streaming import Stream
 from red_lightning.generation.uncached import (
     PlainReader,
@@ -65,10 +66,12 @@ def decode(
         processors.append(NoRepeatedNgram(decoding.no_repeat_ngram_size))
     if decoding.temperature > 0:
         rows = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
-        processors.append(Sampling(decoding.temperature, decoding.top_p, decoding.seed, rows))
-    stream = None if say is None else Stream(lambda tokens: _texts([tokens], tokenizer, decoding)[0], say)
+        drawn = decoding.temperature, decoding.top_p, decoding.seed, rows, decoding.top_k, decoding.min_p
+        processors.append(Sampling(*drawn))
+    stream = None if say is None else Stream(lambda new, all_: _texts([new], tokenizer, decoding, all_)[0], say)
+    stops = StopTexts(tokenizer, decoding.stop) if decoding.stop else None
     ends, pad_id = [*dict.fromkeys([tokenizer.eos_token_id, *stop_ids])], tokenizer.pad_token_id
-    new = write(backbone, input_ids, attention_mask, decoding, processors, ends, pad_id, encoder_outputs, stream)
+    new = write(backbone, input_ids, attention_mask, decoding, processors, ends, pad_id, encoder_outputs, stream, stops)
     return _texts(new, tokenizer, decoding)
 
 
@@ -83,6 +86,7 @@ def write(
     pad_id: int,
     encoder_outputs: Any = None,
     stream: Stream | None = None,
+    stops: StopTexts | None = None,
 ) -> Tensor:
     """Generate new tokens for each row of a batch.
 
@@ -101,6 +105,7 @@ def write(
         pad_id: Fills a row behind its end.
         encoder_outputs: What the encoder of an encoder-decoder made of the batch, if it has been run already.
         stream: Is given each token of one row and one beam.
+        stops: Ends rows without beams early; what is behind a stop text is cut from the text anyway.
 
     Returns:
         The new tokens: int64, shape (rows, at most ``max_new_tokens``).
@@ -112,12 +117,12 @@ def write(
         if encodes:
             prompts = torch.full_like(prompts[:, :1], start_token(model.config))
         if decoding.num_beams == 1:
-            return greedy(reader, prompts, own, decoding.max_new_tokens, ends, pad_id, stream)
+            return greedy(reader, prompts, own, decoding.max_new_tokens, ends, pad_id, stream, stops)
         beams = decoding.num_beams, decoding.length_penalty
         return beam_search(reader, prompts, own, *beams, decoding.max_new_tokens, ends, pad_id)
 
     def by_itself(ids: Tensor, own: Processors) -> Tensor:
-        return write(model, ids, torch.ones_like(ids), decoding, own, stop_ids, pad_id, None, stream)
+        return write(model, ids, torch.ones_like(ids), decoding, own, stop_ids, pad_id, None, stream, stops)
 
     def plainly(ids: Tensor, own: Processors) -> Tensor:
         return search(PlainReader(model, ids if encodes else None), ids, own)
@@ -196,9 +201,9 @@ def _generate(
     return tokens[:, 1 if config.is_encoder_decoder else input_ids.shape[1] :]
 
 
-def _texts(tokens: Any, tokenizer: Any, decoding: Decoding) -> list[str]:
-    """The texts of new tokens."""
+def _texts(tokens: Any, tokenizer: Any, decoding: Decoding, whole: bool = True) -> list[str]:
+    """The texts of new tokens, without the end that may become a stop text if there are more (not ``whole``)."""
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if decoding.stop_at_blank_line:
         texts = [text.split("\n\n")[0] for text in texts]
-    return [text.strip() for text in texts]
+    return [before_stop(text, decoding.stop, whole).strip() for text in texts]

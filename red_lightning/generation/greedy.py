@@ -6,6 +6,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from red_lightning.generation.logits_processors import Processors
 from red_lightning.generation.reader import Reads
+from red_lightning.generation.stop_texts import StopTexts
 
 
 def greedy(
@@ -16,6 +17,7 @@ def greedy(
     stop_ids: Tensor,
     pad_id: int,
     stream: BaseStreamer | None = None,
+    stops: StopTexts | None = None,
 ) -> Tensor:
     """Write the likeliest token after each prompt, and so on.
 
@@ -27,6 +29,7 @@ def greedy(
         stop_ids: Tokens that end a text: int64, shape (count,).
         pad_id: Fills a row behind its end.
         stream: Is given the prompts and each token of a single row.
+        stops: Tells which rows end because of their text.
 
     Returns:
         The new tokens: int64, shape (rows, at most ``max_new_tokens``).
@@ -43,6 +46,8 @@ def greedy(
         written[rows, length - 1] = new
         tokens = torch.cat([tokens, new[:, None]], dim=1)
         ends = torch.isin(new, stop_ids)
+        if stops is not None:
+            ends |= stops(written[rows, :length])
         if length == max_new_tokens or ends.all():
             break
         if ends.any():

@@ -10,8 +10,10 @@ from torch import Tensor
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
@@ -84,15 +86,29 @@ class Sampling(LogitsProcessor):
         top_p: Only the likeliest tokens whose probabilities reach this sum are drawn (arXiv 1904.09751).
         seed: The seed.
         prompts: The tokens of each row's prompt, without padding.
+        top_k: Only so many of the likeliest tokens are drawn; 0 is all.
+        min_p: Only tokens of this share of the likeliest one's probability are drawn (arXiv 2407.01082).
     """
 
-    def __init__(self, temperature: float, top_p: float, seed: int, prompts: Sequence[Sequence[int]]) -> None:
-        self.temperature, self.top_p = TemperatureLogitsWarper(temperature), TopPLogitsWarper(top_p)
+    def __init__(
+        self,
+        temperature: float,
+        top_p: float,
+        seed: int,
+        prompts: Sequence[Sequence[int]],
+        top_k: int = 0,
+        min_p: float = 0.0,
+    ) -> None:
+        self.warpers: list[Any] = [TemperatureLogitsWarper(temperature)]  # in the order of transformers
+        self.warpers += [TopKLogitsWarper(top_k)] if top_k else []
+        self.warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        self.warpers += [MinPLogitsWarper(min_p)] if min_p else []
         self.generators = [torch.Generator().manual_seed(_seed(seed, prompt)) for prompt in prompts]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Add noise: ``input_ids`` (rows, tokens), ``scores`` (rows, vocabulary)."""
-        scores = self.top_p(input_ids, self.temperature(input_ids, scores))
+        for warper in self.warpers:
+            scores = warper(input_ids, scores)
         empty = torch.empty(scores.shape[1], dtype=torch.float64)
         noise = torch.stack([empty.clone().exponential_(generator=generator) for generator in self.generators])
         return scores - noise.log().to(scores)  # minus the logarithm of an exponential number is a Gumbel one

@@ -13,11 +13,11 @@ class Stream(BaseStreamer):
     complete.
 
     Args:
-        text: The text of some new tokens.
+        text: The text of some new tokens, given whether these are all.
         say: Is called with each piece.
     """
 
-    def __init__(self, text: Callable[[list[int]], str], say: Callable[[str], None]) -> None:
+    def __init__(self, text: Callable[[list[int], bool], str], say: Callable[[str], None]) -> None:
         self.text, self.say = text, say
         self.tokens: list[int] | None = None
         self.said = ""
@@ -28,13 +28,13 @@ class Stream(BaseStreamer):
             self.tokens = []
             return
         self.tokens += value.flatten().tolist()
-        text = self.text(self.tokens)
+        text = self.text(self.tokens, False)
         if not text.endswith("\ufffd"):
             self._say(text)
 
     def end(self) -> None:
         """Hand the rest on."""
-        self._say(self.text(self.tokens or []))
+        self._say(self.text(self.tokens or [], True))
 
     def _say(self, text: str) -> None:
         piece = text[len(self.said) :]

@@ -14,8 +14,11 @@ from red_lightning.data.messages import Message
 from red_lightning.editing.unedited import unedited
 from red_lightning.errors import UsageError, enough_memory, require_range
 from red_lightning.generation.decoding import decode
-from red_lightning.generation.decoding_options import FOR_INSTRUCTIONS, Decoding
+from red_lightning.generation.decoding_options import Decoding
 from red_lightning.generation.prompts import Prompt, Prompts, PromptStyle
+
+LONGEST = 768
+"""Maximum number of new tokens of models that do not say another."""
 
 
 class Writer:
@@ -185,7 +188,7 @@ class Writer:
 
 
 def trained_decoding(record: Mapping[str, Any]) -> Decoding:
-    """How the run decoded whose edits they are, or else how the paper does for its task.
+    """Return how the run decoded whose edits they are, or else greedily.
 
     Args:
         record: The contents of ``edits.json``; empty for a model without edits.
@@ -194,7 +197,7 @@ def trained_decoding(record: Mapping[str, Any]) -> Decoding:
         UsageError: It says something else than a decoding.
     """
     written = record.get("decoding") or {}
-    default = Decoding() if record.get("task") == "DataToText" else FOR_INSTRUCTIONS
+    default = Decoding() if record.get("task") == "DataToText" else Decoding(max_new_tokens=LONGEST)
     if not isinstance(written, Mapping):
         raise UsageError(f"the edits are damaged: edits.json says {written!r:.40} for the decoding")
     known = {name: value for name, value in vars(default).items() if name in written}

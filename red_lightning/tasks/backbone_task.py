@@ -17,8 +17,8 @@ from red_lightning.data import RowsDataModule
 from red_lightning.editing.surgery import edited_columns
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
-from red_lightning.tasks.checkpoint_identity import RECORD, belonging, recount, refuse_other_rows
-from red_lightning.tasks.module import TaskModule
+from red_lightning.tasks.checkpoint_identity import RECORD, belonging, other_encoding, recount, refuse_other_rows
+from red_lightning.tasks.module import TaskModule, measure
 from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
 from red_lightning.tasks.reading import require_readable
 from red_lightning.tasks.seeding import first_values, seed_batch
@@ -74,6 +74,7 @@ class BackboneTask(TaskModule):
         self.trainable_shapes: dict[str, list[int]] = {}
         self.size: dict[str, int] = {}
         self.held_out_by: dict[str, Any] = {}
+        self.encoding: dict[str, Any] = {}  # how rows become tokens: that of the checkpoint, or of the data in a fit
         self.missing_metrics, self.details = {}, {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
 
@@ -123,7 +124,9 @@ class BackboneTask(TaskModule):
         if stage in ("test", "validate") and held_out_by and self.held_out_by:
             refuse_other_rows(self.held_out_by, held_out_by)
         if stage == "fit":
-            self.held_out_by = held_out_by
+            self.held_out_by, self.encoding = held_out_by, dict(getattr(data, "encoding", {}))
+        elif self.encoding and data is not None:
+            data.warnings += other_encoding(self.encoding, data.encoding)
 
     def configure_model(self) -> None:
         """Load the backbone, apply the method and make the head, once."""
@@ -135,7 +138,7 @@ class BackboneTask(TaskModule):
                 self.method.apply(self.backbone)
             with first_values():
                 self.build_head()
-            self.size = self._measure()  # now, because a strategy may divide them
+            self.size = measure(self)  # now, because a strategy may divide them
             self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
             for name, columns in edited_columns(self.backbone).items():  # GPT-2's query and key share a module
                 for parameter in self.trainable_shapes:
@@ -150,16 +153,6 @@ class BackboneTask(TaskModule):
         """How many numbers train: those of the method (``trainable_parameters``), and those of the head, if any."""
         head = self.size["head"]
         return {"trainable_parameters": self.size["trained"], **({"head_parameters": head} if head else {})}
-
-    def _measure(self) -> dict[str, int]:
-        """Numbers of the backbone, those of it that the method trains, in how many tensors, and those of the head."""
-        trained = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
-        return {
-            "backbone": self.backbone.num_parameters(),
-            "trained": sum(parameter.numel() for parameter in trained),
-            "tensors": len(trained),
-            "head": sum(p.numel() for name, p in self.named_parameters() if not name.startswith("backbone.")),
-        }
 
     def configure_optimizers(self) -> Any:
         """AdamW over what trains, and the schedule, whose warm-up is resolved here."""
@@ -215,7 +208,7 @@ class BackboneTask(TaskModule):
 
     def recall(self, record: Mapping[str, Any]) -> None:
         """Learn from the :meth:`record` of a checkpoint what it was trained for, before the data are read."""
-        self.held_out_by = record.get("held_out_by", {})
+        self.held_out_by, self.encoding = record.get("held_out_by", {}), record.get("encoding", {})
 
     def record(self) -> dict[str, Any]:
         """What the learned parameters belong to, as plain values."""
@@ -229,6 +222,7 @@ class BackboneTask(TaskModule):
             **self.backbone_options.format,
             "method": self.method.describe(),
             "held_out_by": self.held_out_by,
+            "encoding": self.encoding,
             "shapes": self.trainable_shapes,
         }
 

@@ -78,5 +78,14 @@ def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Non
             )
 
 
+def other_encoding(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each option by which rows become other tokens than in the training of a checkpoint."""
+    return [
+        f"data.{name} is {ours.get(name)!r:.60}, but the checkpoint was trained with {value!r:.60}"
+        for name, value in theirs.items()
+        if ours.get(name) != value
+    ]
+
+
 def _settings(method: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in method.items())

@@ -15,7 +15,7 @@ from red_lightning.efficiency.packed_loss import packed_losses
 from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError
 from red_lightning.families.positions import positions_left
-from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, decode
+from red_lightning.generation import Decoding, decode
 from red_lightning.methods import Method
 from red_lightning.metrics import MeanLoss
 from red_lightning.tasks.backbone_task import BackboneTask
@@ -33,8 +33,8 @@ class InstructionTuning(BackboneTask):
     Args:
         backbone: Hub id or folder of the pretrained model.
         method: Method that adapts the backbone.
-        decoding: Decoding options. The default is the paper's: greedy, repetition penalty 1.1, no repeated 5-gram, at
-            most 768 new tokens (authors' code).
+        decoding: Decoding options. The default is greedy, at most 768 new tokens. The paper's config adds a repetition
+            penalty of 1.1 and allows no 5-gram twice.
         **options: Those of :class:`BackboneTask`.
     """
 
@@ -46,7 +46,7 @@ class InstructionTuning(BackboneTask):
         self,
         backbone: str,
         method: Method,
-        decoding: Decoding = FOR_INSTRUCTIONS,
+        decoding: Decoding = Decoding(max_new_tokens=768),  # noqa: B008 - never changed
         **options: Any,
     ) -> None:
         super().__init__(backbone, method, **options)

@@ -47,3 +47,14 @@ class TaskModule(LightningModule):
         if trainer is None or not replace_logged(trainer, "training_step", LOSS, loss.detach(), rows):
             bar = trainer is not None and trainer.progress_bar_callback is not None
             self.log(LOSS, loss, prog_bar=bar, batch_size=rows)
+
+
+def measure(task: Any) -> dict[str, int]:
+    """Count the parameters of a task's backbone, those of it that train, their tensors, and those of the head."""
+    trained = [parameter for parameter in task.backbone.parameters() if parameter.requires_grad]
+    return {
+        "backbone": task.backbone.num_parameters(),
+        "trained": sum(parameter.numel() for parameter in trained),
+        "tensors": len(trained),
+        "head": sum(p.numel() for name, p in task.named_parameters() if not name.startswith("backbone.")),
+    }

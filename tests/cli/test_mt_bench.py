@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from red_lightning import RED, load, save_edits
 from red_lightning.backbones.fingerprint import fingerprint
-from red_lightning.generation import FOR_INSTRUCTIONS, Writer
+from red_lightning.generation import Decoding, Writer
 from tests.cli.commands import command_line, environment, rows
 from tests.cli.conftest import CLI
 from tests.evaluation.judge_stub import Failure, Stub, judge_stub
@@ -137,7 +136,7 @@ def test_edits_answer_as_they_were_trained_or_as_fastchat_draws(
         done = cli(*command, f"--output={kind}", f"--temperatures={kind}")
         assert done.status == 0, done.err
     found = {kind: rows(tmp_path / kind / "model_answer/run.jsonl") for kind in ("paper", "fastchat")}
-    writer = Writer(load(tmp_path / "run"), replace(FOR_INSTRUCTIONS, max_new_tokens=5))  # the paper's decoding
+    writer = Writer(load(tmp_path / "run"), Decoding(max_new_tokens=5))
     for row in found["paper"]:
         number = row["question_id"]
         first = [{"role": "user", "content": f"Question {number}?"}]

@@ -53,7 +53,7 @@ def test_each_token_is_drawn_anew() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"temperature": 0.7}, "num_beams is 10; give num_beams 1"),
+        ({"temperature": 0.7, "num_beams": 10}, "num_beams is 10; give num_beams 1"),
         ({"temperature": -1.0}, "temperature is -1"),
         ({"top_p": 0.0}, "top_p is 0"),
     ],

@@ -12,7 +12,7 @@ from red_lightning import RED
 from red_lightning.adapters import Edited
 from red_lightning.backbones.classification_head import ClassificationHead
 from red_lightning.errors import UsageError
-from red_lightning.generation import FOR_INSTRUCTIONS, Decoding, Writer
+from red_lightning.generation import FOR_E2E, FOR_INSTRUCTIONS, Decoding, Writer
 from red_lightning.generation import writer as writing
 from red_lightning.methods import PrefixTuning
 from tests.backbones_zoo import build, build_tokenizer
@@ -41,7 +41,10 @@ def writer(family: str, task: str | None, record: dict[str, Any] | None = None, 
 @pytest.mark.parametrize(("family", "task"), CASES)
 def test_a_text_does_not_depend_on_its_batch_nor_on_streaming(family: str, task: str | None) -> None:
     one, sources = writer(family, task, batch_size=3), SOURCES[:5]
-    for decoding in (one.decoding, replace(one.decoding, num_beams=1, temperature=1.0, top_p=0.9)):
+    kept = {"max_new_tokens": one.decoding.max_new_tokens}
+    papers = replace(FOR_E2E if task == "DataToText" else FOR_INSTRUCTIONS, **kept)
+    drawn = Decoding(temperature=1.0, top_p=0.9, top_k=30, min_p=0.001, **kept)
+    for decoding in (papers, drawn):
         one.decoding = decoding
         texts = one.write(sources)
         assert len(set(texts)) > 1
@@ -93,10 +96,11 @@ def test_sources_end_with_eos_and_plain_texts_do_not(family: str, task: str | No
     assert tokens == one.edited.tokenizer("name[Zizzi]")["input_ids"] + [0] * (task is not None)
 
 
-def test_decoding_is_the_runs_or_the_papers() -> None:
-    assert Writer(model("gpt2", "DataToText")).decoding == Decoding()
-    assert Writer(model("gpt2", None)).decoding == FOR_INSTRUCTIONS
-    assert Writer(model("llama", "InstructionTuning")).decoding == FOR_INSTRUCTIONS
+def test_decoding_is_the_runs_or_greedy() -> None:
+    greedy = Decoding(num_beams=1, no_repeat_ngram_size=0, repetition_penalty=1.0, stop_at_blank_line=False)
+    assert Writer(model("gpt2", "DataToText")).decoding == greedy
+    assert Writer(model("gpt2", None)).decoding == replace(greedy, max_new_tokens=768)
+    assert Writer(model("llama", "InstructionTuning")).decoding == replace(greedy, max_new_tokens=768)
     run = {"num_beams": 2, "max_new_tokens": 9, "of_a_newer_version": 1}
     assert Writer(model("gpt2", "DataToText", decoding=run)).decoding == Decoding(num_beams=2, max_new_tokens=9)
 
@@ -209,6 +213,18 @@ def test_gradients_are_not_kept() -> None:
 
 
 def test_what_a_record_leaves_open_is_the_tasks_own() -> None:
-    for task, default in (("InstructionTuning", FOR_INSTRUCTIONS), ("DataToText", Decoding())):
+    for task, default in (("InstructionTuning", Decoding(max_new_tokens=768)), ("DataToText", Decoding())):
         assert writing.trained_decoding({"task": task}) == default
         assert writing.trained_decoding({"task": task, "decoding": {"seed": 3}}) == replace(default, seed=3)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_text_ends_before_a_stop_text(beams: int) -> None:
+    one = writer("llama", None, batch_size=3)
+    one.decoding = Decoding(num_beams=beams, max_new_tokens=20, temperature=0.0)
+    whole = one.write(SOURCES[:4])
+    stop = whole[0][3:5]
+    one.decoding = replace(one.decoding, stop=[stop])
+    assert one.write(SOURCES[:4]) == [text.split(stop)[0].strip() for text in whole]
+    said: list[str] = []
+    assert one.stream(SOURCES[0], said.append) == "".join(said) == whole[0].split(stop)[0].strip()

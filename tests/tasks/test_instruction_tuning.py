@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -14,7 +15,7 @@ from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.callbacks import PredictionWriter
 from red_lightning.data.collation import IGNORED
 from red_lightning.errors import UsageError
-from red_lightning.generation import Decoding
+from red_lightning.generation import FOR_E2E, FOR_INSTRUCTIONS, Decoding
 from red_lightning.tasks import InstructionTuning
 from tests.backbones_zoo import FAMILIES, MASKED, save_backbone
 from tests.conversations import Conversations, tuning
@@ -196,15 +197,19 @@ def test_answers_are_greedy_and_end_at_the_templates_stop(llama_folder: Path, tm
     assert task({"input_ids": ids, "attention_mask": torch.ones_like(ids)}) == [tokenizer.decode(task.stop_ids).strip()]
 
 
-def test_the_default_decoding_is_the_papers(llama_folder: Path) -> None:
+def test_the_default_decoding_is_greedy_and_the_papers_config_has_its_own(llama_folder: Path) -> None:
     assert InstructionTuning(str(llama_folder), RED()).decoding == Decoding(
         num_beams=1,
         length_penalty=1.0,
-        no_repeat_ngram_size=5,
-        repetition_penalty=1.1,
+        no_repeat_ngram_size=0,
+        repetition_penalty=1.0,
         max_new_tokens=768,
         stop_at_blank_line=False,
     )
+    configs = Path(__file__).parents[2] / "configs"
+    for name, expected in (("llama2_ultrafeedback", FOR_INSTRUCTIONS), ("gpt2_medium_e2e", FOR_E2E)):
+        config = yaml.safe_load((configs / f"{name}.yaml").read_text(encoding="utf-8"))
+        assert Decoding(**{"length_penalty": 1.0, **config["model"]["init_args"]["decoding"]}) == expected
 
 
 def test_an_answer_ends_with_the_positions(gpt2_folder: Path) -> None:
