@@ -84,7 +84,19 @@ def load(
     move(model, options, device)
     head = build_head(tensors, record)
     tokenizer = load_tokenizer(source, options, needs_eos=record.get("task") != "Classification" and head is None)
+    _stop_as_trained(model, tokenizer, record)
     return Edited(model.eval(), tokenizer, head and head.to(device), record)
+
+
+def _stop_as_trained(model: Any, tokenizer: Any, record: Mapping[str, Any]) -> None:
+    """Let the model's own ``generate`` stop where its answers end: a chat template has a token for that."""
+    from red_lightning.data.prompt_templates import trained_stop_ids  # which imports lightning, and takes seconds
+
+    if record.get("task") == "InstructionTuning" and (record.get("data") or {}).get("template") == "chat":
+        own = model.generation_config.eos_token_id
+        own = own if isinstance(own, list) else [own] if own is not None else []
+        model.generation_config.eos_token_id = [*dict.fromkeys([*trained_stop_ids(record, tokenizer), *own])]
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
 def usable_device(device: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError, nearest
 from red_lightning.generation.decoding_options import DecodingChanges
-from red_lightning.generation.prompts import PromptStyle
+from red_lightning.generation.prompts import PromptStyle, TemplateChanges
 
 if TYPE_CHECKING:
     from red_lightning.generation.conversation import Conversation, Reply
@@ -33,6 +33,7 @@ def chat(
     backbone: str | None = None,
     revision: str | None = None,
     template: PromptStyle | None = None,
+    template_settings: TemplateChanges = TemplateChanges(),  # noqa: B008 - never changed
     decoding: DecodingChanges = DecodingChanges(),  # noqa: B008 - never changed
     backbone_options: BackboneOptions | None = None,
     device: str | None = None,
@@ -55,6 +56,7 @@ def chat(
         revision: Branch, tag or commit of the adapter's hub repository.
         template: Prompt format: paper or chat; or source or plain, which treat each message alone. Default: that of the
             training. For a model without an adapter: chat if its tokenizer has a chat template, otherwise plain.
+        template_settings: Settings of the template that replace those of the training.
         decoding: Decoding options that replace those of the run.
         backbone_options: How the backbone is loaded, such as --backbone_options.dtype bfloat16. Default: the dtype and
             quantization of the training, and the dtype of its files for a model without an adapter.
@@ -70,12 +72,14 @@ def chat(
     from red_lightning.generation.generators import open_model
 
     model = open_model(edits, backbone, revision, backbone_options, device, edited, trust=trust)
-    writer = Writer(model, None, template)
+    writer = Writer(model, None, template, changes=template_settings)
     writer.decoding = decoding.of(writer.decoding)
     if system and not writer.prompts.converses:
         raise UsageError(
             "--system precedes a conversation, but this model continues texts; give --template paper or chat"
         )
+    if system:
+        writer.prompts.require_system(system)
     if not compare:
         Chat({"answer": Conversation(writer, system)}).run()
         return

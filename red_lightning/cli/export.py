@@ -1,7 +1,6 @@
 """``export``: a standard checkpoint with the adapter merged into it, or a copy of the adapter."""
 
 import math
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +28,7 @@ def export(
             that llama.cpp's convert_hf_to_gguf.py does not accept. "edits" copies the adapter.
         backbone: Folder or hub id of the backbone. Default: the one that edits.json names.
         revision: Branch, tag or commit of the adapter's hub repository.
-        dtype: dtype of the merged weights. Default: that of the backbone's files, and bfloat16 for a quantized
-            backbone.
+        dtype: dtype of the merged weights. Default: that of the training, and bfloat16 for a quantized backbone.
         max_shard_gb: Largest size of a weight file, in GB. Writing needs about as much memory.
         check: Compare the outputs of the merged and the edited model. Loads both models, one after the other. false
             needs only the memory for writing.
@@ -42,7 +40,7 @@ def export(
     """
     from red_lightning.adapters import copy_edits
     from red_lightning.errors import UsageError, require_range
-    from red_lightning.export import export_merged, largest_difference
+    from red_lightning.export import Difference, Merged, export_merged, largest_difference
 
     if format == "edits":
         given = {"backbone": backbone, "dtype": dtype, "max_shard_gb": max_shard_gb if max_shard_gb != 2.0 else None}
@@ -52,6 +50,17 @@ def export(
         print(f"wrote {output}")
         return
     require_range("max_shard_gb", max_shard_gb, 0.001)
+    apart: Difference | None = None
+
+    def compare(written: Merged) -> None:
+        nonlocal apart
+        apart = largest_difference(written, edits, backbone, revision, trust)
+        if not math.isfinite(apart.largest):
+            raise UsageError(
+                "nothing was written: the outputs of the merged or of the edited model are NaN or infinite; give "
+                f"another --dtype than {written.dtype}, or train with a smaller learning rate"
+            )
+
     merged = export_merged(
         edits,
         output,
@@ -61,14 +70,8 @@ def export(
         int(max_shard_gb * 1e9),
         for_llama_cpp=format == "gguf-ready",
         trust=trust,
+        check=compare if check else None,
     )
-    apart = largest_difference(merged, edits, backbone, revision, trust) if check else None
-    if apart and not math.isfinite(apart.largest):
-        shutil.rmtree(output)
-        raise UsageError(
-            "nothing was written: the outputs of the merged or of the edited model are NaN or infinite; give another "
-            f"--dtype than {merged.dtype}, or train with a smaller learning rate"
-        )
     size = f"{merged.size / 1e9:.2f} GB" if merged.size >= 1e8 else f"{merged.size / 1e6:.2f} MB"
     print(f"wrote {output}: {merged.architecture}, {merged.dtype}, {size}; load it with {merged.auto}")
     for note in merged.notes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from red_lightning.backbones.loading import BackboneOptions
 from red_lightning.errors import UsageError
 from red_lightning.generation.decoding_options import DecodingChanges
-from red_lightning.generation.prompts import PromptStyle
+from red_lightning.generation.prompts import PromptStyle, TemplateChanges
 
 if TYPE_CHECKING:
     from red_lightning.generation import Writer
@@ -24,6 +24,7 @@ def generate(
     edits: str | None = None,
     prompt: str | None = None,
     file: str | None = None,
+    system: str | None = None,
     output: Path | None = None,
     compare: list[str] = [],  # noqa: B006 - never changed; a literal default shows in --help
     baseline: bool = False,
@@ -31,6 +32,7 @@ def generate(
     backbone: str | None = None,
     revision: str | None = None,
     template: PromptStyle | None = None,
+    template_settings: TemplateChanges = TemplateChanges(),  # noqa: B008 - never changed
     column: str | None = None,
     overlong: Literal["refuse", "cut"] = "refuse",
     decoding: DecodingChanges = DecodingChanges(),  # noqa: B008 - never changed
@@ -53,6 +55,7 @@ def generate(
         prompt: One prompt. Without --output its text is streamed to the terminal.
         file: Prompts: .txt with one per line; or .jsonl, .json, .csv, .tsv or .parquet, in the layouts of Instructions
             for chat models, otherwise with a column of texts.
+        system: System message before each prompt, for chat models. Rows of --file that have their own are refused.
         output: Output JSONL, written atomically. Rerun the same command to resume. With --compare: a page, .html or
             .md.
         compare: Other adapters, which answer the same prompts beside the first.
@@ -63,6 +66,7 @@ def generate(
         template: Prompt format: source (the text and EOS, for data-to-text), paper or chat (for instructions), or plain
             (the text). Default: that of the training. For a model without an adapter: chat if its tokenizer has a chat
             template, otherwise plain.
+        template_settings: Settings of the template that replace those of the training.
         column: Column of the file that holds the texts. Default: that of the training, or prompt, source or text.
         overlong: Prompts longer than the model's context: refuse them, or cut the end of a source (as in training) and
             the beginning of any other prompt.
@@ -90,7 +94,7 @@ def generate(
 
     def open_writer(place: str | None, edited: bool, weights: bool = True) -> Writer:
         model = open_model(place, backbone, revision, backbone_options, device, edited, weights, trust)
-        writer = Writer(model, None, template, batch_size, overlong)
+        writer = Writer(model, None, template, batch_size, overlong, template_settings)
         writer.decoding = decoding.of(writer.decoding)
         writer.prompts.advice = "shorten it, or have it cut (--overlong cut)"
         return writer
@@ -105,21 +109,37 @@ def generate(
         runs = [(place, True) for place in (edits, *compare) if place is not None]
         models = [(runs[0][0], False), *runs] if baseline else runs
         write_page(
-            models, open_writer, identify, lambda writer: _questions(writer, prompt, file, column), output, overwrite
+            models,
+            open_writer,
+            identify,
+            lambda writer: _questions(writer, prompt, file, column, system),
+            output,
+            overwrite,
         )
         return
     if baseline:
         raise UsageError("--baseline belongs to --compare; --edited false lets the unedited backbone write")
     writer = open_writer(edits, edited)
-    questions = _questions(writer, prompt, file, column)
+    questions = _questions(writer, prompt, file, column, system)
     if prompt is not None and output is None:
-        writer.stream(prompt, lambda piece: print(_shown(piece), end="", flush=True))
+        writer.stream(questions[0].prompt, lambda piece: print(_shown(piece), end="", flush=True))
         print()
         return
     _write(writer, questions, output, [identify(edits, writer), edited], overwrite)
 
 
-def _questions(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
+def _questions(
+    writer: "Writer", prompt: str | None, file: str | None, column: str | None, system: str | None
+) -> "list[Question]":
+    """Read the prompts, each with the system message if there is one."""
+    if system is None:
+        return _read(writer, prompt, file, column)
+    if not writer.prompts.converses:
+        raise UsageError("--system is for models that converse, but this one continues texts. Leave it out")
+    return [question.after(system) for question in _read(writer, prompt, file, column)]
+
+
+def _read(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
     from red_lightning.data.row_reports import RowReport
     from red_lightning.generation.prompt_files import Question, read_prompts
 
@@ -166,7 +186,7 @@ def _rows(
         for index, text in batch.items():
             number = missing[index]
             prompt = questions[number].prompt
-            whole = {} if isinstance(prompt, str) else {"messages": prompt}
+            whole = {} if isinstance(prompt, str) else prompt if isinstance(prompt, dict) else {"messages": prompt}
             new.append({"row": number, "prompt": questions[number].text, **whole, "output": text})
         yield new
         done += len(new)

@@ -23,6 +23,8 @@ def open_llm(
     revision: str | None = None,
     backbone_options: BackboneOptions | None = None,
     include_path: str | None = None,
+    chat_template: bool = False,
+    system: str | None = None,
     output: Path | None = None,
     name: str | None = None,
     trust: list[str] = [],  # noqa: B006 - never changed
@@ -50,6 +52,9 @@ def open_llm(
         backbone_options: How the model is loaded, such as --backbone_options.dtype bfloat16; null for the dtype and
             the quantization of the training, and for a model without edits the dtype of its files.
         include_path: A folder of task descriptions of your own, in lm-eval's format.
+        chat_template: Ask in the model's template for conversations (that of the training, or of its tokenizer), solved
+            examples as earlier turns. The paper's scores are without.
+        system: Text before each question; with --chat_template a system message.
         output: The folder of open_llm.json; null for one below evaluations that is called like the model.
         name: What the folder and the table call the model; null for the name of its folder or repository.
         trust: Packages whose own methods may be imported, such as my_package: their code runs. Only edits of a method
@@ -73,12 +78,13 @@ def open_llm(
     candidate = find_model(model, backbone, revision, backbone_options, trust)
     name = name_of(model, None, name)
     folder = output or Path("evaluations", name, "open_llm")
-    questions = Questions(num_fewshot, limit, include_path)
+    questions = Questions(num_fewshot, limit, include_path, chat_template, system)
     scores = score_all(candidate, names, questions, folder, batch_size, device, lambda line: print(line, flush=True))
     console = Console()
     console.print(_table(scores, names, f"Scores of {name}"))
-    if limit is not None or num_fewshot is not None:
-        print("not comparable with the paper: --limit or --num_fewshot is given")
+    others = {"limit": limit, "num_fewshot": num_fewshot, "chat_template": chat_template or None, "system": system}
+    if given := [f"--{option}" for option, value in others.items() if value is not None]:
+        print(f"not comparable with the paper: {' and '.join(given)} {'is' if len(given) == 1 else 'are'} given")
     print(f"scores: {scores.path}")
 
 

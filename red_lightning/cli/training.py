@@ -124,7 +124,7 @@ class RedCLI(LightningCLI):
         self.started = time.monotonic()
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, write ``edits/`` and ``results.json``, and print the result."""
+        """Test the best checkpoint if asked, write ``edits/`` and ``results.json``, and print the result."""
         if self.trainer.interrupted:
             return
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -134,22 +134,21 @@ class RedCLI(LightningCLI):
         train = results.of_training(self.trainer, time.monotonic() - self.started)
         seed = self.config[self.subcommand].seed_everything
         about = {"selection": keeper.selection(), "train": train, "seed": seed}
-        if not self.settings.test:
-            if folder.is_first_process():
-                untested = results.of_run(self.run_path, self.model, self.datamodule, {})
-                display.write_json(self.run_path / "results.json", untested | about)
-                _say(f"best {keeper.monitor}: {keeper.best_score}; results: {shown(self.run_path / 'results.json')}")
-                checkpoint_selection.report(about["selection"])
-            return
         best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
-        _say(f"testing {shown(best)} ...")
-        scores = self._test(str(best), "test_predictions.jsonl")
-        learned = full_parameters(self.model)  # takes all processes, where they are divided
+        tested, scores = self.settings.test, {}
+        if tested:
+            _say(f"testing {shown(best)} ...")
+            scores = self._test(str(best), "test_predictions.jsonl")
+        # the model has the best parameters only after a test; gathering takes all processes, where they are sharded
+        learned = full_parameters(self.model) if tested else read_checkpoint(best)["state_dict"]
         if folder.is_first_process():
             found = results.of_run(self.run_path, self.model, self.datamodule, scores) | about
             results.save_edits_of(self.run_path / "edits", learned, found)
             display.write_json(self.run_path / "results.json", found)
-            display.print_result(self.run_path, found, self._beside(), self.settings.samples)
+            if tested:
+                display.print_result(self.run_path, found, self._beside(), self.settings.samples)
+            else:
+                _say(f"best {keeper.monitor}: {keeper.best_score}")
             checkpoint_selection.report(about["selection"])
             _say(f"results: {shown(self.run_path / 'results.json')}    edits: {shown(self.run_path / 'edits')}/")
 

@@ -13,6 +13,10 @@ from red_lightning.errors import UsageError
 
 OTHER = "choose the template paper (--data.template paper where a model is trained, else --template paper)"
 """What to do where a tokenizer's chat template will not do."""
+FOLDING = (
+    "give --data.fold_system true where a model is trained, else --template_settings.fold_system true, to put it "
+    "before the first user message"
+)
 QUESTION: Message = {"role": "user", "content": "question"}
 ANSWER: Message = {"role": "assistant", "content": "answer"}
 CALL: dict[str, Any] = {"type": "function", "function": {"name": "call", "arguments": {"with": "this"}}}
@@ -77,9 +81,15 @@ class ChatTemplate(Template):
             text += self._header
         answers: list[Answer] = []
         for number, message in enumerate(shown):
-            if message["role"] == "assistant":
+            if message["role"] != "assistant":
+                continue
+            try:
                 start = self._start(shown, number, text, where, tools)
                 end = self._end(shown, number, text, start, where, tools)
+            except UsageError:  # such as Qwen 3's earlier answers without thinking, which is no fault where none learns
+                if is_learned(message) and shown[-1]["role"] == "assistant":
+                    raise
+            else:
                 answers.append(Answer(start, end, is_learned(message), number + folded))
         return text, answers
 
@@ -164,7 +174,7 @@ class ChatTemplate(Template):
                 # Qwen 3 drops the thoughts of earlier turns; Llama 3 writes the results of tools as JSON
                 thinks = message["role"] == "assistant" and "</think>" in content
                 if not thinks and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-                    way = "give --data.fold_system true" if message["role"] == "system" else OTHER
+                    way = FOLDING if message["role"] == "system" else OTHER
                     raise UsageError(f"{said.format('content')}, which is by the {message['role']}; {way}")
             for key in [key for key, value in message.items() if key not in ("role", "content", "weight") and value]:
                 without = {name: value for name, value in message.items() if name != key}
@@ -193,8 +203,7 @@ class ChatTemplate(Template):
                 **options,
             )
         except (TemplateError, ValueError, TypeError) as error:
-            way = "; give --data.fold_system true to put it before the first user message"
-            way = way if messages[0]["role"] == "system" and "system" in str(error).lower() else ""
+            way = f"; {FOLDING}" if messages[0]["role"] == "system" and "system" in str(error).lower() else ""
             raise UsageError(f"the tokenizer's chat template refuses {where}: {error}{way}") from error
 
 

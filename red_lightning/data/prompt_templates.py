@@ -1,8 +1,8 @@
 """Prompt templates of instruction tuning: the paper's, and the chat template of a tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from red_lightning.data.chat_templates import ChatTemplate
 from red_lightning.data.control_tokens import ControlTokens
@@ -92,3 +92,19 @@ def read_template(file: str) -> str:
     if not text.strip():
         raise UsageError(f"data.chat_template '{file}' is empty. Give a file with a chat template in Jinja")
     return text
+
+
+def trained_stop_ids(record: Mapping[str, Any], tokenizer: Any) -> list[int]:
+    """Return the tokens of which each ends what an adapter's model generates.
+
+    Args:
+        record: The contents of ``edits.json``.
+        tokenizer: The backbone's tokenizer.
+
+    Raises:
+        UsageError: The tokenizer lacks the chat template that the adapter was trained with.
+    """
+    data = record.get("data") or {}
+    if record.get("task") == "InstructionTuning" and data.get("template") in get_args(TemplateName):
+        return make_template(data["template"], tokenizer, TemplateSettings.recorded(data)).stop_ids
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

@@ -18,6 +18,7 @@ from red_lightning.evaluation.leaderboard import LEADERBOARD, load_tasks, requir
 from red_lightning.evaluation.scored_models import Candidate
 from red_lightning.evaluation.scoring import SEED, score_tasks
 from red_lightning.families.positions import positions_left
+from red_lightning.generation import Writer
 
 FILE = "open_llm.json"
 """The file of scores."""
@@ -31,11 +32,15 @@ class Questions:
         num_fewshot: Solved examples before each question; None for the paper's number or the task's own.
         limit: Questions of each task; None for all.
         include_path: A folder of task descriptions of the user's own.
+        chat: Whether questions are asked in the model's template for conversations.
+        system: What precedes each question; a system message if ``chat``.
     """
 
     num_fewshot: int | None = None
     limit: int | None = None
     include_path: str | None = None
+    chat: bool = False
+    system: str | None = None
 
 
 class Scores:
@@ -53,7 +58,8 @@ class Scores:
     def __init__(self, folder: Path, candidate: Candidate, questions: Questions) -> None:
         self.path = folder / FILE
         libraries = {name: version(name) for name in ("lm-eval", "transformers", "torch")}
-        asked = {**asdict(questions), "seed": SEED, "lm_eval": libraries["lm-eval"]}
+        given = {name: value for name, value in asdict(questions).items() if name not in ("chat", "system") or value}
+        asked = {**given, "seed": SEED, "lm_eval": libraries["lm-eval"]}
         if questions.include_path is not None:
             asked["include_path"] = _digest(Path(questions.include_path))
         self.settings = {**candidate.identity, **asked}
@@ -147,11 +153,13 @@ def score_all(
         tell(f"scored before with other settings or another state of the model, and will be scored anew: {again}")
     # what cannot be read is refused before the first hour is spent
     loaded = {name: load_tasks(name, questions.num_fewshot, questions.include_path) for name in todo}
-    model = language_model(candidate.load(device), batch_size, progress=sys.stderr.isatty()) if todo else None
+    model = language_model(candidate.load(device), batch_size, sys.stderr.isatty(), questions.chat) if todo else None
     for number, name in enumerate(todo, start=1):
         tell(f"[{number}/{len(todo)}] {name} ...")
         started = time.monotonic()
-        found = score_tasks(model, name, loaded.pop(name), questions.limit)
+        found = score_tasks(
+            model, name, loaded.pop(name), questions.limit, chat=questions.chat, system=questions.system
+        )
         scores.keep(name, {**found, "seconds": round(time.monotonic() - started, 1)})
         if found["shortened"]:
             tell(f"{found['shortened']} prompts of {name} were longer than the model reads, and lost their beginning")
@@ -167,16 +175,23 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def language_model(edited: Edited, batch_size: int, progress: bool = False) -> Any:
+def language_model(edited: Edited, batch_size: int, progress: bool = False, chat: bool = False) -> Any:
     """A loaded model as lm-eval asks it.
 
     Args:
         edited: The model.
         batch_size: Requests at once.
         progress: Show a bar.
+        chat: Ask in its template for conversations.
+
+    Raises:
+        UsageError: It has no such template, but continues texts.
     """
     from red_lightning.evaluation.language_model import LanguageModel
 
     taken = virtual_tokens_of(edited.record, "edits")
     limit, _ = positions_left(edited.backbone.config, taken)
-    return LanguageModel(edited.backbone, edited.tokenizer, batch_size, limit, progress)
+    template = Writer(edited).prompts.template if chat else None
+    if chat and template is None:
+        raise UsageError("this model continues texts: it has no template for conversations; leave --chat_template out")
+    return LanguageModel(edited.backbone, edited.tokenizer, batch_size, limit, progress, template)

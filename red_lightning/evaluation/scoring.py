@@ -20,7 +20,15 @@ ABOUT = ("name", "alias", "sample_len")
 """What lm-eval writes among a task's metrics."""
 
 
-def score_tasks(model: Any, name: str, loaded: Mapping[str, Any], limit: int | None = None, errors: bool = True) -> Any:
+def score_tasks(
+    model: Any,
+    name: str,
+    loaded: Mapping[str, Any],
+    limit: int | None = None,
+    errors: bool = True,
+    chat: bool = False,
+    system: str | None = None,
+) -> Any:
     """Ask a model the questions of a task.
 
     Neither the numbers that are drawn afterwards nor the model change. Where several processes share the model's
@@ -32,6 +40,8 @@ def score_tasks(model: Any, name: str, loaded: Mapping[str, Any], limit: int | N
         loaded: The result of :func:`red_lightning.evaluation.leaderboard.load_tasks`.
         limit: Take so many questions of each of its tasks; None takes all.
         errors: Also estimate the scores' standard errors.
+        chat: Ask in the model's template for conversations, solved examples as earlier turns.
+        system: What precedes each question; a system message if ``chat``.
 
     Returns:
         ``metric`` and ``score``: that of the leaderboard, or the task's first one, or None if there are several tasks
@@ -54,7 +64,14 @@ def score_tasks(model: Any, name: str, loaded: Mapping[str, Any], limit: int | N
         try:
             with enough_memory(f"'{name}' is scored", "lower the batch_size"):
                 found: Any = lm_eval.evaluate(
-                    model, dict(loaded), limit=limit, bootstrap_iters=1000 if errors else 0, log_samples=False
+                    model,
+                    dict(loaded),
+                    limit=limit,
+                    bootstrap_iters=1000 if errors else 0,
+                    log_samples=False,
+                    system_instruction=system,
+                    apply_chat_template=chat,
+                    fewshot_as_multiturn=chat,
                 )
         except (ValueError, AssertionError) as error:
             raise UsageError(f"'{name}' cannot be scored with this model: {first_line(error)}") from error

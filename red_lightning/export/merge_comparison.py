@@ -8,11 +8,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from red_lightning.adapters.edited import load
+from red_lightning.adapters.edited import find_edits, load
+from red_lightning.adapters.file_format import read_record
+from red_lightning.adapters.record_checks import method_class
 from red_lightning.backbones.classification_head import ClassificationHead, pool
 from red_lightning.backbones.loading import BackboneOptions, silence
 from red_lightning.export.merged_checkpoint import Merged
 from red_lightning.families.positions import position_limit
+from red_lightning.methods import FullFineTuning
 
 PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"
 """The text whose logits are compared."""
@@ -53,7 +56,10 @@ def largest_difference(
     Returns:
         The difference; NaN or infinite where one of the outputs is.
     """
-    edited = load(edits, backbone, revision, BackboneOptions(dtype=merged.dtype), trust=trust)
+    folder = find_edits(edits, revision)
+    # weights of the backbone that were trained are in their own dtype, which is compared with the rounded one
+    own = issubclass(method_class(read_record(folder), folder, trust), FullFineTuning)
+    edited = load(folder, backbone, None, BackboneOptions(dtype=None if own else merged.dtype), trust=trust)
     inputs = edited.tokenizer(PROBE, return_tensors="pt")
     plain_config = transformers.AutoConfig.from_pretrained(merged.folder)
     limit = position_limit(plain_config)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from red_lightning import hub
 from red_lightning.adapters.edited import find_backbone, find_edits, require_head_width
@@ -19,8 +19,9 @@ from red_lightning.adapters.file_format import head_of, read_edits
 from red_lightning.atomic_files import new_folder, require_new
 from red_lightning.backbones.quantization import Dtype
 from red_lightning.backbones.weight_files import TOKENIZER_FILES, file_of
+from red_lightning.data.prompt_templates import trained_stop_ids
 from red_lightning.errors import UsageError
-from red_lightning.export.chat_template import write_paper_template
+from red_lightning.export.chat_template import write_template
 from red_lightning.export.equivalents import Form, forms, older_names
 from red_lightning.export.folding import INSTEAD, Folding, open_folding
 from red_lightning.export.sequence_classifiers import sequence_classifier
@@ -86,6 +87,7 @@ def export_merged(
     for_llama_cpp: bool = False,
     weights: bool = True,
     trust: Sequence[str] = (),
+    check: Callable[[Merged], None] | None = None,
 ) -> Merged:
     """Write a checkpoint that plain transformers loads, with the outputs of the edited model.
 
@@ -104,11 +106,12 @@ def export_merged(
         output: The folder to write, which must not exist or be empty. It appears when it is complete.
         backbone: Where the backbone is now, as a folder or hub id; None for where ``edits.json`` says.
         revision: Branch, tag or commit of the edits' hub repository.
-        dtype: Number format of the weights; None for that of the backbone's files, and bfloat16 for a quantized one.
+        dtype: Number format of the weights; None for that of the training, and bfloat16 for a quantized backbone.
         max_shard_bytes: Bytes of weights in one file.
         for_llama_cpp: Refuse what llama.cpp's ``convert_hf_to_gguf.py`` or its graphs do not take.
         weights: False writes all but the weights, to see what would be written; their size is then an estimate.
         trust: Packages whose own methods may be imported: their code runs.
+        check: Is called with what was written before it gets its place; what it raises leaves nothing behind.
 
     Returns:
         What was written.
@@ -122,7 +125,7 @@ def export_merged(
     tensors, record = read_edits(folder)
     source, options = find_backbone(record, backbone)
     require_head_width(tensors, source, folder)
-    dtype = dtype or ("bfloat16" if options.quantization else source.dtype)
+    dtype = dtype or ("bfloat16" if options.quantization else options.dtype) or source.dtype
     folding = open_folding(folder, tensors, record, source, options, trust)
     target = _target(folding, source.config, record, head_of(tensors))
     if for_llama_cpp:
@@ -140,12 +143,17 @@ def export_merged(
         for path in beside:  # the tokenizer's files as they are, and how the model is best decoded
             shutil.copyfile(path, part / path.name)
         if record.get("decoding"):
-            _write_decoding(part, target.model.config, record["decoding"])
-        if record.get("data", {}).get("template") == "paper":
-            target.notes.append(write_paper_template(part))
+            stop_ids = trained_stop_ids(record, AutoTokenizer.from_pretrained(part))
+            _write_decoding(part, target.model.config, record["decoding"], stop_ids)
+            if record["decoding"].get("stop"):
+                target.notes.append("generate needs the stop texts of the training: pass stop_strings and tokenizer")
+        target.notes.extend(write_template(part, record.get("data") or {}))
         numbers = sum(parameter.numel() for parameter in target.model.parameters())
         size = sum(file.stat().st_size for file in files) or numbers * getattr(torch, dtype).itemsize
-    return Merged(Path(output), target.form.auto.__name__, target.name, dtype, size, target.notes)
+        merged = Merged(part, target.form.auto.__name__, target.name, dtype, size, target.notes)
+        if check is not None:
+            check(merged)
+    return merged._replace(folder=Path(output))
 
 
 def _target(folding: Folding, config: Any, record: Mapping[str, Any], head: Mapping[str, Tensor]) -> _Target:
@@ -223,14 +231,17 @@ def _write_config(folder: Path, target: _Target, dtype: Dtype) -> None:
     (folder / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _write_decoding(folder: Path, config: Any, decoding: Mapping[str, Any]) -> None:
-    """Let ``generate`` decode as the run did; from the backbone's own generation config only the tokens' ids stay."""
+def _write_decoding(folder: Path, config: Any, decoding: Mapping[str, Any], stop_ids: list[int]) -> None:
+    """Let ``generate`` decode and stop as the run did; the backbone's own generation config keeps the tokens' ids."""
     path = folder / "generation_config.json"
     own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     every = {**GenerationConfig.from_model_config(config).to_dict(), **own}
     ids = {name: value for name, value in every.items() if "_token_id" in name and value is not None}
+    own_ends = ids.get("eos_token_id", [])
+    ends = [*dict.fromkeys([*stop_ids, *(own_ends if isinstance(own_ends, list) else [own_ends])])]
+    ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     drawn = bool(decoding.get("temperature"))
     names = [name for name in DECODING if name != "length_penalty" or decoding.get("num_beams", 1) != 1]
-    names += ["temperature", "top_p"] if drawn else []
+    names += ["temperature", "top_p", "top_k", "min_p"] if drawn else []
     said = {name: decoding[name] for name in names if isinstance(decoding.get(name), int | float)}
     path.write_text(json.dumps({**ids, "do_sample": drawn, **said}, indent=2) + "\n", encoding="utf-8")

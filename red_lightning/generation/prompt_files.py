@@ -35,6 +35,18 @@ class Question:
         """The text, or what the user says last."""
         return str(parted(self.prompt)[0][-1]["content"])
 
+    def after(self, system: str) -> "Question":
+        """Return the prompt after a system message.
+
+        Raises:
+            UsageError: It has one.
+        """
+        messages, tools = parted(self.prompt)
+        if messages[0]["role"] == "system":
+            raise UsageError(f"{self.where} has a system message, but --system gives another. Leave one of them out")
+        messages = [{"role": "system", "content": system}, *messages]
+        return Question({"messages": messages, "tools": tools} if tools else messages, self.where)
+
 
 def read_prompts(
     file: str,

@@ -15,7 +15,7 @@ from red_lightning.editing.unedited import unedited
 from red_lightning.errors import UsageError, enough_memory, require_range
 from red_lightning.generation.decoding import decode
 from red_lightning.generation.decoding_options import Decoding
-from red_lightning.generation.prompts import Prompt, Prompts, PromptStyle
+from red_lightning.generation.prompts import Prompt, Prompts, PromptStyle, TemplateChanges
 
 LONGEST = 768
 """Maximum number of new tokens of models that do not say another."""
@@ -40,6 +40,7 @@ class Writer:
         batch_size: Prompts that are decoded at once; the texts do not depend on it.
         overlong: What becomes of a prompt that is too long: ``refuse``, or ``cut`` (the end of a source, as in
             training; the beginning of anything else, so that half of the context is free).
+        changes: Settings of the template that replace those of the training.
 
     Attributes:
         edited: The model.
@@ -57,10 +58,11 @@ class Writer:
         template: PromptStyle | None = None,
         batch_size: int = 8,
         overlong: Literal["refuse", "cut"] = "refuse",
+        changes: TemplateChanges | None = None,
     ) -> None:
         require_range("batch_size", batch_size, 1)
         self.edited, self.batch_size = edited, batch_size
-        self.prompts = Prompts(edited, template, overlong)
+        self.prompts = Prompts(edited, template, overlong, changes)
         self.decoding = decoding or trained_decoding(edited.record)
 
     def answer(self, conversations: Sequence[list[Message]]) -> list[str]:

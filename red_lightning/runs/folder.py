@@ -27,7 +27,7 @@ class Run:
         overwrite: Delete what is in the run's folder already.
         baseline: Test the backbone before training too, so that the final table shows unedited beside edited.
         test: Test the best checkpoint at the end. Without it the test split is never touched (nor by the baseline), and
-            results.json holds the best validation score alone: for choosing settings. No edits/ are written then.
+            results.json holds the best validation score alone: for choosing settings.
         samples: Number of test rows that the final table shows.
         beside: Scores that the final table shows beside the run's own, such as published ones: a title, then a number
             for each metric.

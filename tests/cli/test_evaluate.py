@@ -65,10 +65,10 @@ def test_scores_are_kept_task_by_task(
     ask = (*ASK, "--model", "runs/first", "--tasks", "truthfulqa,winogrande", "--limit", "5")
     real = open_llm_scores.score_tasks
 
-    def die_at_the_second(model: Any, name: str, *rest: Any) -> Any:
+    def die_at_the_second(model: Any, name: str, *rest: Any, **more: Any) -> Any:
         if name == "winogrande":
             raise KeyboardInterrupt
-        return real(model, name, *rest)
+        return real(model, name, *rest, **more)
 
     monkeypatch.setattr(open_llm_scores, "score_tasks", die_at_the_second)
     assert cli(*ask).status == 130

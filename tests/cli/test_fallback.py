@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from red_lightning.adapters import read_edits
+from red_lightning.adapters.file_format import site_name
 from red_lightning.callbacks import read_checkpoint
 from red_lightning.evaluation import TaskScore, task_score
 from red_lightning.evaluation.leaderboard import UnavailableError
@@ -110,7 +112,13 @@ def test_where_it_cannot_the_loss_chooses(cli: CLI, chosen: Path, scores: Scores
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in best["state_dict"].items())
     assert selected(tmp_path / "runs/y")["score"] == selection["score"] and scores.asked == 0
     untested = cli(*FIT, "--run.name", "z", "--run.test", "false")
-    assert untested.out.splitlines()[-1] == after
+    assert untested.out.splitlines()[-2:] == [after, "results: runs/z/results.json    edits: runs/z/edits/"]
+    tensors, record = read_edits(tmp_path / "runs/z/edits")
+    untested_best = read_checkpoint(tmp_path / "runs/z/checkpoints/best.ckpt")["state_dict"]
+    assert all(
+        torch.equal(tensors[site_name(name.removeprefix("backbone."))], value) for name, value in untested_best.items()
+    )
+    assert record["scores"] == {}
 
 
 def test_without_a_fallback_it_is_refused(cli: CLI, chosen: Path, scores: Scores, tmp_path: Path) -> None:

@@ -86,6 +86,14 @@ def test_instructions_equal_predict(template: str, cli: CLI, tmp_path: Path) -> 
     assert written[1]["prompt"] == "What does it serve?" and written[1]["messages"] == TURNS
     assert "messages" not in written[0]
     other = {"paper": "chat", "chat": "paper"}[template]
+    experiment = json.loads((tmp_path / "small.yaml").read_text(encoding="utf-8"))
+    del experiment["data"]["init_args"]["template"]  # the checkpoint knows it
+    (tmp_path / "bare.yaml").write_text(json.dumps(experiment), encoding="utf-8")
+    best = ["--ckpt_path", "runs/run/checkpoints/best.ckpt", "--data.predict_file", "prompts.jsonl"]
+    assert cli("predict", "--config", "bare.yaml", "--run.name", "bare", *best).status == 0
+    assert rows(tmp_path / "runs/bare/predictions.jsonl") == rows(tmp_path / "runs/again/predictions.jsonl")
+    error = cli("predict", "--config", "bare.yaml", *best, "--data.template", other).error
+    assert error == f"data.template is '{other}', but the checkpoint was trained with '{template}'. Leave it out"
     done = cli("generate", "runs/run", "--file", "prompts.jsonl", "--template", other)
     assert [json.loads(line)["output"] for line in done.out.splitlines()] != [row["output"] for row in written]
 
@@ -106,7 +114,7 @@ def edits(cli: CLI, tmp_path: Path, gpt2_folder: Path) -> Path:
             "fingerprint": fingerprint(model),
             "method": RED().describe(),
             "task": "DataToText",
-            "decoding": {"num_beams": 1, "max_new_tokens": 6},
+            "decoding": {"num_beams": 1, "no_repeat_ngram_size": 4, "max_new_tokens": 6},
             "data": {"max_source_length": 64},
             "trainable_parameters": 128,
         }

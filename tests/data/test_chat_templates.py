@@ -189,6 +189,11 @@ def test_thinking_is_an_option_of_the_template() -> None:
     assert tokens[: answer.start] == tokens_of(quiet, [QUESTION])[0]
     with pytest.raises(UsageError, match=r"one way to train .* other data\.template_options"):
         quiet.render([QUESTION, FOUR, *MORE], "row 1")
+    asked = [QUESTION, FOUR, MORE[0]]
+    assert quiet.render(asked, "row 1").text == tokenizer.apply_chat_template(
+        asked, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert [answer.message for answer in quiet.render([QUESTION, {**FOUR, "weight": 0}, *MORE], "row 1").answers] == [3]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is not installed")

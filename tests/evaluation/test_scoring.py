@@ -179,3 +179,19 @@ def test_questions_that_are_not_there_are_refused(tmp_path: Path, monkeypatch: p
 def test_an_unknown_task_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"no task 'helaswag': did you mean 'hellaswag'.*known: arc, truthfulqa, "):
         load_tasks("helaswag")
+
+
+def test_questions_are_asked_in_the_template_of_the_training(
+    questions: Path, edited: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Solved examples are earlier turns, and the text before each question is a system message."""
+    record = {"task": "InstructionTuning", "data": {"template": "paper"}}
+    model = language_model(Edited(edited, tokenizer, None, record), 4, chat=True)
+    loaded = load_tasks("winogrande", 1)
+    score_tasks(model, "winogrande", loaded, limit=2, chat=True, system="Be brief.")
+    context = asked(loaded)[0].args[0]
+    assert context.startswith("Be brief.\n\nHuman: ") and context.endswith("Assistant:")
+    assert context.count("Human: ") == 2 and context.count("<eos>") == 1
+    plain = Edited(edited, tokenizer, None, {"task": "DataToText"})
+    with pytest.raises(UsageError, match="continues texts"):
+        language_model(plain, 4, chat=True)

@@ -1,17 +1,21 @@
 """Servers ask a merged model in the words that it was tuned on."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from red_lightning.adapters import read_edits, save_edits
-from red_lightning.data.prompt_templates import PaperTemplate
+from red_lightning.adapters import load, read_edits, save_edits
+from red_lightning.data.prompt_templates import PaperTemplate, make_template
+from red_lightning.data.template_base import TemplateSettings
 from red_lightning.export import export_merged
-from red_lightning.export.chat_template import write_paper_template
+from red_lightning.export.chat_template import write_template
+from red_lightning.generation import Decoding, Writer
 from red_lightning.methods import RED
 from tests.backbones_zoo import WORDS, build_tokenizer, save_backbone
+from tests.data.test_chat_templates import CHATML, QWEN_3, tokenizer_with
 from tests.export.exports import trained
 
 TURNS = [
@@ -74,7 +78,9 @@ def test_what_follows_bos_begins_as_in_training(
         AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     else:
         as_llama(tmp_path)
-    assert write_paper_template(tmp_path).endswith("writes the prompts that the model was trained on")
+    assert write_template(tmp_path, {"template": "paper"})[0].endswith(
+        "writes the prompts that the model was trained on"
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     ours = PaperTemplate(tokenizer)
     (trained_on, _), *_ = ours.tokenize([ours.render(messages, "here")])
@@ -87,7 +93,7 @@ def test_what_follows_bos_begins_as_in_training(
 def test_no_template_is_written_that_differs_from_training(tmp_path: Path) -> None:
     as_llama(tmp_path, strip=True)
     (tmp_path / "chat_template.jinja").write_text("another", encoding="utf-8")
-    assert "has no chat template" in write_paper_template(tmp_path)
+    assert "has no chat template" in write_template(tmp_path, {"template": "paper"})[0]
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template is None
 
 
@@ -95,3 +101,38 @@ def _begin_with(token: str, number: int) -> object:
     from tokenizers.processors import TemplateProcessing
 
     return TemplateProcessing(single=f"{token} $A", special_tokens=[(token, number)])
+
+
+def test_options_of_the_training_are_in_the_template(tmp_path: Path) -> None:
+    tokenizer = tokenizer_with(QWEN_3)
+    tokenizer.save_pretrained(tmp_path)
+    settings = TemplateSettings(template_options={"enable_thinking": False}, fold_system=True)
+    (note,) = write_template(tmp_path, {"template": "chat", **settings.changed})
+    assert note.endswith("writes the prompts that the model was trained on")
+    written, ours = AutoTokenizer.from_pretrained(tmp_path), make_template("chat", tokenizer, settings)
+    for messages in (TURNS[:2], TURNS[1:2]):
+        text = written.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert text == ours.render(messages, "").text
+    assert write_template(tmp_path, {"template": "chat"}) == []
+
+
+def test_a_chat_template_stops_every_later_generation(tmp_path: Path) -> None:
+    """transformers' own generate of the merged and of the loaded model ends at the template's token."""
+    backbone = save_backbone("llama", tmp_path / "llama")
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(backbone)
+    trained(tmp_path / "run", backbone, RED())
+    tensors, record = read_edits(tmp_path / "run/edits")
+    more = {"task": "InstructionTuning", "data": {"template": "chat"}, "decoding": asdict(Decoding())}
+    save_edits(tmp_path / "run/edits", tensors, {**record, **more})
+    ends = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id]
+    own = AutoModelForCausalLM.from_pretrained(backbone).generation_config.eos_token_id
+    export_merged(tmp_path / "run", tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    loaded = load(tmp_path / "run")
+    for model in (merged, loaded.backbone):
+        assert model.generation_config.eos_token_id[:2] == ends
+        assert set(model.generation_config.eos_token_id) == {*ends, own}
+    assert Writer(loaded).prompts.stop_ids == ends

@@ -20,7 +20,7 @@ from red_lightning.backbones.classification_head import HeadOptions
 from red_lightning.errors import UsageError
 from red_lightning.export import Merged, export_merged, largest_difference, merged_checkpoint
 from red_lightning.generation import Decoding, Writer
-from red_lightning.methods import RED, Method
+from red_lightning.methods import RED, FullFineTuning, Method
 from red_lightning.methods.red import RED_PLUS_SITES
 from tests.backbones_zoo import FAMILIES, LACKING, save_backbone
 from tests.export.exports import in_plain_transformers, logits, trained
@@ -137,16 +137,43 @@ def test_what_torchao_stores_folds_too(name: str, bits: str, tmp_path: Path) -> 
     assert (logits(AutoModelForCausalLM.from_pretrained(whole.folder)) - logits(model)).abs().max() < 1e-5
 
 
-def test_the_dtype_is_that_of_the_backbones_files(tmp_path: Path) -> None:
+def test_the_dtype_is_that_of_the_training(tmp_path: Path) -> None:
     backbone = save_backbone("llama", tmp_path / "llama")
     AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.bfloat16).save_pretrained(backbone)
     trained(tmp_path / "run", backbone, RED())
+    tensors, record = read_edits(tmp_path / "run/edits")
+    for dtype in ("float32", "bfloat16"):
+        save_edits(tmp_path / "run/edits", tensors, {**record, "dtype": dtype})
+        exported = export_merged(tmp_path / "run", tmp_path / dtype)
+        assert exported.dtype == dtype
+        stored = load_file(exported.folder / "model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {getattr(torch, dtype)}
+        difference, largest, _ = largest_difference(exported, tmp_path / "run")
+        assert difference < (1e-5 if dtype == "float32" else 0.05) * largest
+
+
+def test_full_fine_tuning_of_a_16_bit_backbone_is_exported_in_its_own_dtype(tmp_path: Path) -> None:
+    backbone = save_backbone("llama", tmp_path / "llama")
+    AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.bfloat16).save_pretrained(backbone)
+    trained(tmp_path / "run", backbone, FullFineTuning())
     exported = export_merged(tmp_path / "run", tmp_path / "merged")
-    assert exported.dtype == "bfloat16"
-    stored = load_file(exported.folder / "model.safetensors")
-    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
-    difference, largest, _ = largest_difference(exported, tmp_path / "run")
-    assert difference < 0.05 * largest  # two models in bfloat16
+    assert exported.dtype == "float32" and largest_difference(exported, tmp_path / "run").largest < 1e-5
+    half = export_merged(tmp_path / "run", tmp_path / "half", dtype="bfloat16")
+    rounded = largest_difference(half, tmp_path / "run")
+    assert 0 < rounded.largest < 0.05 * rounded.scale
+
+
+def test_a_failed_check_leaves_nothing(gpt2_folder: Path, tmp_path: Path) -> None:
+    trained(tmp_path / "run", gpt2_folder, RED())
+
+    def refuse(merged: Merged) -> None:
+        assert (merged.folder / "model.safetensors").is_file()
+        raise UsageError("no")
+
+    with pytest.raises(UsageError, match="no"):
+        export_merged(tmp_path / "run", tmp_path / "merged", check=refuse)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    export_merged(tmp_path / "run", tmp_path / "merged")
 
 
 def test_16_bit_weights_are_rounded_once(gpt2_folder: Path, tmp_path: Path) -> None:
@@ -267,7 +294,7 @@ def test_a_merged_model_decodes_as_the_run_did(beams: int, tmp_path: Path) -> No
     save_edits(tmp_path / "run/edits", tensors, {**record, "decoding": asdict(decoding)})
     export_merged(tmp_path / "run", tmp_path / "merged")
     config = GenerationConfig.from_pretrained(tmp_path / "merged")
-    assert (config.do_sample, config.max_new_tokens, config.eos_token_id) == (False, 9, [1, 2])
+    assert (config.do_sample, config.max_new_tokens, config.eos_token_id) == (False, 9, [0, 1, 2])
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     inputs = tokenizer(f"name[Zizzi]{tokenizer.eos_token}", return_tensors="pt")
