@@ -1,6 +1,7 @@
 """Conversations in the chat template of a tokenizer."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,20 +10,16 @@ from jinja2.exceptions import TemplateError
 from red_lightning.data.control_tokens import ControlTokens
 from red_lightning.data.messages import Message, is_learned
 from red_lightning.data.template_base import Answer, Template, TemplateSettings
+from red_lightning.data.template_omissions import FOLDING, MARKER, OTHER, THOUGHTS, changes, require_written
 from red_lightning.errors import UsageError
 
-OTHER = "choose the template paper (--data.template paper where a model is trained, else --template paper)"
-"""What to do where a tokenizer's chat template will not do."""
-FOLDING = (
-    "give --data.fold_system true where a model is trained, else --template_settings.fold_system true, to put it "
-    "before the first user message"
-)
 QUESTION: Message = {"role": "user", "content": "question"}
 ANSWER: Message = {"role": "assistant", "content": "answer"}
-CALL: dict[str, Any] = {"type": "function", "function": {"name": "call", "arguments": {"with": "this"}}}
-MARKER = "\N{REPLACEMENT CHARACTER}"
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""The keys under which templates look for what was thought before an answer."""
+CALLING: Message = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "call", "arguments": {"with": "this"}}}],
+}
 
 
 class ChatTemplate(Template):
@@ -50,6 +47,11 @@ class ChatTemplate(Template):
                 f"the backbone's tokenizer has no chat template; {OTHER}, a file with one (--data.chat_template), or a "
                 "backbone that was made for chats"
             )
+        self._require_options()
+        self._arguments_as_text = False
+        self._arguments_as_text = not self._takes([QUESTION, CALLING])
+        self._takes_system = self._takes([{"role": "system", "content": "system"}, QUESTION])
+        self._thoughts = next((key for key in THOUGHTS if self._reads(key)), None)
         probe = self._apply([QUESTION, ANSWER], "every conversation")
         behind = probe.rpartition("answer")[2]
         added = {token for token, text in tokenizer.added_tokens_decoder.items() if text.content.strip()}
@@ -76,7 +78,7 @@ class ChatTemplate(Template):
         """
         shown, folded = self._folded(messages, where)
         text = self._apply(shown, where, tools)
-        self._require_written(shown, text, where, tools)
+        require_written(self._apply, shown, text, where, tools, self.left_out)
         if shown[-1]["role"] != "assistant":
             text += self._header
         answers: list[Answer] = []
@@ -102,21 +104,57 @@ class ChatTemplate(Template):
 
     def _ends_of_calls(self) -> list[int]:
         """Return the token that ends a call of a tool, if the template has a place for calls."""
-        messages = [QUESTION, {"role": "assistant", "content": "", "tool_calls": [CALL]}]
         try:
-            text, [answer] = self.write(messages, "a call of a tool", None)
+            text, [answer] = self.write([QUESTION, CALLING], "a call of a tool", None)
         except UsageError:
             return []
         return [number for token, number in self.control.ids.items() if text[: answer.end].endswith(token)]
 
+    def _require_options(self) -> None:
+        """Refuse options that the template does not name, such as misspelled ones."""
+        known = self.settings.chat_template or self.tokenizer.chat_template
+        for option in self.settings.template_options:
+            if not re.search(rf"\b{re.escape(option)}\b", str(known)):
+                raise UsageError(
+                    f"data.template_options has '{option}', which the chat template does not use. Correct it, or leave "
+                    "it out"
+                )
+
+    def _takes(self, messages: list[Message]) -> bool:
+        try:
+            return bool(self._apply(messages, "every conversation"))
+        except UsageError:
+            return False
+
+    def _reads(self, key: str) -> bool:
+        text = self._apply([QUESTION, ANSWER], "every conversation")
+        return changes(self._apply, [QUESTION, ANSWER], 1, {**ANSWER, key: MARKER}, text, "every conversation", None)
+
     def _folded(self, messages: Sequence[Message], where: str) -> tuple[list[Message], int]:
-        """Return the messages without a system message, if it is folded, and by how much indices are smaller."""
-        if not self.settings.fold_system or messages[0]["role"] != "system":
-            return [*messages], 0
-        system, *rest = messages
+        """Return the messages as the template takes them, and by how much their indices are smaller.
+
+        A system message may be folded, and an empty one goes where there is no place for it. Thoughts get the name
+        under which the template looks for them.
+        """
+        shown = [self._renamed(message) for message in messages]
+        system = shown[0]
+        fold = self.settings.fold_system
+        if system["role"] != "system":
+            return shown, 0
+        if not system["content"].strip() and (fold or not self._takes_system):
+            return shown[1:], 1
+        if not fold:
+            return shown, 0
+        rest = shown[1:]
         if not rest or rest[0]["role"] != "user":
             raise UsageError(f"the system message of {where} cannot be folded, as no user message follows it")
         return [{**rest[0], "content": f"{system['content']}\n\n{rest[0]['content']}"}, *rest[1:]], 1
+
+    def _renamed(self, message: Message) -> Message:
+        keys = [key for key in THOUGHTS if key in message]
+        if self._thoughts is None or len(keys) != 1:
+            return message
+        return {(self._thoughts if key == keys[0] else key): value for key, value in message.items()}
 
     def _start(self, shown: list[Message], number: int, text: str, where: str, tools: Sequence[Any] | None) -> int:
         """Return where an answer begins: behind its prompt, or for a first message where its content begins."""
@@ -158,41 +196,12 @@ class ChatTemplate(Template):
             return max(ends)
         raise UsageError(f"the tokenizer's chat template does not end message {number + 1} of {where}; {OTHER}")
 
-    def _require_written(self, shown: list[Message], text: str, where: str, tools: Sequence[Any] | None) -> None:
-        """Refuse a conversation of which the template leaves something out.
-
-        Raises:
-            UsageError: Names the message and what is left out.
-        """
-        asked = max((n for n, message in enumerate(shown) if message["role"] == "user"), default=-1)
-        if tools and self._apply(shown, where) == text:
-            raise UsageError(f"the tokenizer's chat template leaves out the tools of {where}. Remove them; or {OTHER}")
-        for number, message in enumerate(shown):
-            said = f"the tokenizer's chat template leaves out the {{}} of message {number + 1} of {where}"
-            content = message.get("content")
-            if isinstance(content, str) and content.strip() not in text:
-                # Qwen 3 drops the thoughts of earlier turns; Llama 3 writes the results of tools as JSON
-                thinks = message["role"] == "assistant" and "</think>" in content
-                if not thinks and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
-                    way = FOLDING if message["role"] == "system" else OTHER
-                    raise UsageError(f"{said.format('content')}, which is by the {message['role']}; {way}")
-            for key in [key for key, value in message.items() if key not in ("role", "content", "weight") and value]:
-                without = {name: value for name, value in message.items() if name != key}
-                try:
-                    used = self._apply([*shown[:number], without, *shown[number + 1 :]], where, tools) != text
-                except UsageError:
-                    used = True
-                if not used and (key in ("name", "tool_call_id") or (key in THOUGHTS and number < asked)):
-                    self.left_out[key] += 1
-                elif not used:
-                    raise UsageError(f"{said.format(repr(key))}. Remove it, or choose another template")
-
     def _apply(
         self, messages: Sequence[Message], where: str, tools: Sequence[Any] | None = None, asks: bool | None = None
     ) -> str:
         """Return what the template makes of messages, by default with a generation prompt if an answer is missing."""
         asks = messages[-1]["role"] != "assistant" if asks is None else asks
-        given = [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+        given = [self._given(message) for message in messages]
         options = {**({"tools": tools} if tools else {}), **self.settings.template_options}
         try:
             return self.tokenizer.apply_chat_template(
@@ -205,6 +214,17 @@ class ChatTemplate(Template):
         except (TemplateError, ValueError, TypeError) as error:
             way = f"; {FOLDING}" if messages[0]["role"] == "system" and "system" in str(error).lower() else ""
             raise UsageError(f"the tokenizer's chat template refuses {where}: {error}{way}") from error
+
+    def _given(self, message: Message) -> Message:
+        """Return a message without its weight, with the arguments of calls as the template takes them."""
+        given = {key: value for key, value in message.items() if key != "weight"}
+        if not self._arguments_as_text or not given.get("tool_calls"):
+            return given
+        calls = [{**call, "function": {**call["function"]}} for call in given["tool_calls"]]
+        for call in calls:
+            if not isinstance(call["function"]["arguments"], str):
+                call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+        return {**given, "tool_calls": calls}
 
 
 def _marked(messages: list[Message], number: int) -> list[Message]:

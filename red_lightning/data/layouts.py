@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from red_lightning.data.local_files import as_text
-from red_lightning.data.message_parts import WEIGHTS, call_of, content_of, parsed_of, weight_of
+from red_lightning.data.message_parts import WEIGHTS, calls_of, content_of, is_empty, weight_of
 from red_lightning.data.messages import Message, require_conversation
 from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError, nearest
@@ -27,11 +27,12 @@ ROLES = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model", "function_call"), "assistant"),
     **dict.fromkeys(("tool", "observation", "function", "function_response"), "tool"),
-    "system": "system",
+    **dict.fromkeys(("system", "developer"), "system"),
 }
 """Our name of each role."""
-PASSED = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
-"""Keys of a message that chat templates read."""
+PASSED = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking")
+"""Keys of a message that chat templates read, besides ``tool_calls``."""
+CALLS = ("tool_calls", "function_call")
 WAYS = "give --data.columns '{prompt: NAME, response: NAME}' to name the columns of prompts and answers"
 
 
@@ -71,8 +72,9 @@ class RowReader:
         Raises:
             UsageError: The row is no conversation, or a value would not be used.
         """
+        self._unused: list[str] = []
         named = self._named(record, where)
-        said = {name: value for name, value in named.items() if not _is_empty(value)}
+        said = {name: value for name, value in named.items() if not is_empty(value)}
         taken: set[str] = set()
 
         def take(names: Sequence[str]) -> tuple[str, Any]:
@@ -85,7 +87,7 @@ class RowReader:
             taken.update(found)
             return (found[0], said[found[0]]) if found else ("", None)
 
-        if any(name in named for name in LISTS):
+        if {*LISTS} & {*said} or ({*LISTS} & {*named} and not {*PROMPTS} & {*said}):
             messages = self._messages(take(LISTS)[1], where)
             if _is_first_prompt(said.get("prompt"), messages):
                 taken.add("prompt")  # which repeats what the messages say
@@ -99,13 +101,15 @@ class RowReader:
         tools = self._tools(take(["tools"])[1], where)
         self._account([column for column in said if column not in taken], f"{where} has the column")
         require_conversation(messages, where, self.may_ask)
+        self.report.unused.update(self._unused)
         return {"messages": messages, "tools": tools}
 
     def _named(self, record: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the values by our names, without the columns to ignore."""
         theirs = {name: ours for ours, name in self.columns.items()}
-        if missing := [name for name in theirs if name not in record and not self.may_ask]:
-            raise UsageError(f"{where} has no column '{missing[0]}': {nearest(missing[0], [*map(str, record)])}")
+        for name, ours in theirs.items():
+            if name not in record and ours in (*PROMPTS, *LISTS, *ANSWERS) and not self.may_ask:
+                raise UsageError(f"{where} has no column '{name}': {nearest(name, [*map(str, record)])}")
         if None in record:
             raise UsageError(f"{where} has more fields than the first line")
         renamed: dict[str, Any] = {}
@@ -135,7 +139,8 @@ class RowReader:
         if not answer_name and not self.may_ask:
             raise UsageError(f"{where} has no answer: fill in one of {', '.join(ANSWERS)}, or {WAYS}")
         if isinstance(prompt, list):
-            messages = self._messages(prompt, where)
+            # as TRL has it: a list of messages as a prompt is read, not learned
+            messages = [{"weight": 0, **m} if m["role"] == "assistant" else m for m in self._messages(prompt, where)]
         else:
             texts = [as_text(prompt, f"{where}: '{name}'")]
             for column in INPUTS:
@@ -173,35 +178,33 @@ class RowReader:
         """Return messages with our keys and roles."""
         if not isinstance(messages, list):
             raise UsageError(f'{where} has no list of messages such as [{{"role": "user", "content": "..."}}, ...]')
-        read = [self._message(message, f"message {n} of {where}") for n, message in enumerate(messages, start=1)]
-        return [message for message in read if message["role"] != "system" or message["content"].strip()]
+        return [self._message(message, f"message {n} of {where}") for n, message in enumerate(messages, start=1)]
 
     def _message(self, message: Any, where: str) -> Message:
         role, content = ("from", "value") if isinstance(message, dict) and "from" in message else ("role", "content")
         if (
             not isinstance(message, dict)
             or role not in message
-            or (content not in message and not message.get("tool_calls") and not message.get("function_call"))
+            or (content not in message and not any(message.get(key) for key in CALLS))
         ):
             raise UsageError(f"{where} is not an object with 'role' and 'content', or 'from' and 'value'")
-        said = {k: v for k, v in message.items() if k not in self.ignore and not _is_empty(v)}
-        name = str(message[role])
-        read: Message = {"role": ROLES.get(name, name), "content": content_of(message.get(content), where)}
-        if name == "function_call":
-            read = {**read, "content": "", "tool_calls": [call_of(parsed_of(message[content], where), where)]}
-        if "function_call" in said:
-            read["tool_calls"] = [call_of(said["function_call"], where)]
+        said = {k: v for k, v in message.items() if k not in self.ignore and not is_empty(v)}
+        name, text = str(message[role]), message.get(content)
+        calls = {key: said[key] for key in CALLS if key in said}
+        if name == "function_call" and not is_empty(text):
+            calls, text = {**calls, role: text}, ""
+        if len(calls) > 1:
+            raise UsageError(f"{where} has calls of tools in both {' and '.join(map(repr, calls))}. Leave one out")
+        read: Message = {"role": ROLES.get(name, name), "content": content_of(text, where)}
+        if calls:
+            read["tool_calls"] = calls_of(next(iter(calls.values())), where)
         read.update({key: said[key] for key in PASSED if key in said})
-        if "tool_calls" in read and not isinstance(read["tool_calls"], list):
-            raise UsageError(f"{where}: 'tool_calls' is no list")
         weight = weight_of(said, where)
         if weight is not None and read["role"] != "assistant" and weight:
             raise UsageError(f"{where} is by the {read['role']} and should be learned, but only answers are")
-        if weight == 0 and read["role"] == "assistant":
-            read["weight"] = 0
-        self._account(
-            [k for k in said if k not in (role, content, *PASSED, *WEIGHTS, "function_call")], f"{where} has the key"
-        )
+        if weight is not None:
+            read["weight"] = weight
+        self._account([k for k in said if k not in (role, content, *PASSED, *WEIGHTS, *CALLS)], f"{where} has the key")
         return read
 
     def _account(self, names: Sequence[str], where: str) -> None:
@@ -212,11 +215,7 @@ class RowReader:
                 f"{where} '{others[0]}', which is not used. Leave it out with --data.ignore "
                 f"'[{', '.join(others)}]', or {WAYS}"
             )
-        self.report.unused.update(names)
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value != value or (isinstance(value, str | list | dict | tuple) and not value)
+        self._unused += names
 
 
 def _is_first_prompt(prompt: Any, messages: list[Message]) -> bool:

@@ -37,12 +37,13 @@ def require_conversation(messages: Any, where: str, may_ask: bool) -> None:
         if role not in ROLES:
             raise UsageError(f"message {number} of {where} has the unknown role '{role}'; {nearest(str(role), ROLES)}")
         calls = role == "tool" or (role == "assistant" and bool(message.get("tool_calls")))
-        if not (calls and content is None) and (not isinstance(content, str) or (not content.strip() and not calls)):
+        blank = calls or role == "system"  # an empty system message replaces the one that some templates write
+        if not (calls and content is None) and (not isinstance(content, str) or (not content.strip() and not blank)):
             what = {"assistant": "answer", "user": "prompt", "system": "system message"}.get(role, "result")
             raise UsageError(f"message {number} of {where} is an empty {what}; fill it in or remove the row")
         if role == "system" and before:
             raise UsageError(f"message {number} of {where} is by the system, but only the first message may be")
-        if role == "tool" and not before.get("tool_calls") and before.get("role") != "tool":
+        if role == "tool" and before.get("role") not in ("assistant", "tool"):  # calls may be written as text
             raise UsageError(f"message {number} of {where} is the result of a tool, but no call of a tool precedes it")
         before = message
     roles = [message["role"] for message in messages]

@@ -51,6 +51,8 @@ class PaperTemplate(Template):
             if other or tools or role not in ("system", "user", "assistant"):
                 what = "tools" if tools else f"'{other[0]}'" if other else f"the role '{role}'"
                 raise UsageError(f"the template paper has no place for {what} of {where}. Give --data.template chat")
+            if role == "system" and not content.strip():
+                continue
             blank = "\n\n" if text else ""
             if role == "assistant":
                 text += "" if before == "user" else f"{blank}Assistant:"

@@ -63,7 +63,7 @@ ROWS: list[tuple[dict[str, Any], list[tuple[str, Any]]]] = [
     ),
     (
         {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "A"}, MESSAGES[0], PARTS]},
-        [user("A"), *PAIR],
+        [("system", ""), user("A"), *PAIR],
     ),
     ({"messages": MESSAGES, "prompt": "Hi "}, PAIR),
     (
