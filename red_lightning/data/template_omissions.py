@@ -12,6 +12,10 @@ Tools = Sequence[Any] | None
 Apply = Callable[[Sequence[Message], str, Tools], str]
 OTHER = "choose the template paper (--data.template paper where a model is trained, else --template paper)"
 """What to do where a tokenizer's chat template will not do."""
+FOLDING = (
+    "give --data.fold_system true where a model is trained, else --template_settings.fold_system true, to put it "
+    "before the first user message"
+)
 MARKER = "\N{REPLACEMENT CHARACTER}"
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """The keys under which templates look for what was thought before an answer."""
@@ -40,7 +44,7 @@ def require_written(
         said = f"the tokenizer's chat template leaves out the {{}} of message {number + 1} of {where}"
         earlier = number < asked
         if not _has_content(apply, shown, number, text, where, tools, left_out if earlier else None):
-            way = "give --data.fold_system true" if message["role"] == "system" else OTHER
+            way = FOLDING if message["role"] == "system" else OTHER
             raise UsageError(f"{said.format('content')}, which is by the {message['role']}; {way}")
         for key in [key for key, value in message.items() if key not in ("role", "content", "weight") and value]:
             calls = message[key] if key == "tool_calls" else [message[key]]
