@@ -178,7 +178,7 @@ class ChatTemplate(Template):
         each, Llama 3.1 some calls.
         """
         message, last = shown[number], number + 1 == len(shown)
-        content = str(message.get("content") or "").strip()
+        content = str(message.get("content") or "").rpartition("</think>")[2].strip()  # thoughts may be left out
         written = max(text.find(content, start), start) + len(content)
         end = text.find(self.ending, written) + len(self.ending)
         if last and end >= written:

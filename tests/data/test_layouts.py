@@ -134,9 +134,47 @@ def test_tools_of_share_gpt() -> None:
     assert texts_of(read["messages"]) == {"text": "sunny", "references": ["Sunny."]}
 
 
+def test_calls_of_tools_become_objects() -> None:
+    """One call or several, as JSON or not: templates would write JSON in a text with its quotes escaped."""
+    written = {"name": "w", "arguments": '{"x": 1}'}
+    for message in (
+        {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": written}]},
+        {"role": "assistant", "content": None, "function_call": written},
+        {"from": "function_call", "value": json.dumps([written])},
+    ):
+        read = RowReader(RowReport(), None, None, False).read({"messages": [MESSAGES[0], message]}, "line 1")
+        assert read["messages"][1] == {"role": "assistant", "content": "", "tool_calls": CALL}
+
+
+def test_a_prompt_that_is_a_list_is_read_but_not_learned() -> None:
+    """As TRL does it: of the columns prompt and completion the completion is learned."""
+    row = {"prompt": [*MESSAGES, {"role": "user", "content": "And?"}], "completion": MESSAGES[1:]}
+    read = RowReader(RowReport(), None, None, False).read(row, "line 1")["messages"]
+    assert [m.get("weight", 1) for m in read if m["role"] == "assistant"] == [0, 1]
+
+
+def test_layouts_may_change_from_row_to_row() -> None:
+    nothing = {"prompt": None, "response": None, "messages": None, "system": None}
+    assert said({**nothing, "prompt": "Hi", "response": "Hello"}) == PAIR
+    assert said({**nothing, "messages": MESSAGES}) == PAIR
+    assert said({"prompt": "Hi", "response": "Hello"}, columns={"system": "rules"}) == PAIR
+
+
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
+        (
+            {"messages": [MESSAGES[0], {**PARTS, "content": [{"type": "text", "text": "a", "mood": "x"}]}]},
+            "message 2 of line 1 has a part with the key 'mood'",
+        ),
+        (
+            {"messages": [MESSAGES[0], {**MESSAGES[1], "function_call": {"name": "w", "arguments": "", "to": "x"}}]},
+            "message 2 of line 1 has a call of a tool with the key 'to'",
+        ),
+        (
+            {"messages": [MESSAGES[0], {**MESSAGES[1], "function_call": CALL, "tool_calls": CALL}]},
+            "message 2 of line 1 has calls of tools in both 'tool_calls' and 'function_call'",
+        ),
         ({"prompt": "a", "instruction": "b", "response": "c"}, "has both 'prompt' and 'instruction'"),
         ({"prompt": "a", "response": "b", "output": "c"}, "has both 'response' and 'output'"),
         ({"prompt": "a", "response": "b", "text": "c", "mask": 1}, r"'text', which is not used. .* '\[text, mask\]'"),
