@@ -19,6 +19,7 @@ from typing import Any
 from red_lightning.adapters import find_edits
 from red_lightning.adapters.edited import Edited, trained_options
 from red_lightning.adapters.file_format import read_record
+from red_lightning.data.layouts import COLUMNS
 from red_lightning.errors import UsageError
 from red_lightning.generation import EditBank, Writer
 from red_lightning.generation.generators import open_model
@@ -56,6 +57,8 @@ def parse(line: bytes, writers: Writers) -> tuple[Line, list[int]]:
         request = json.loads(line)
         if not isinstance(request, dict) or not isinstance(request.get("prompt"), str | list):
             raise UsageError('a request is an object such as {"edit": "thai", "prompt": "..."}')
+        if unread := [key for key in COLUMNS if key != "prompt" and key in request]:
+            raise UsageError(f"the request has '{unread[0]}', which is not read; put it into the messages of 'prompt'")
         name = request.get("edit")
         if not isinstance(name, str | None) or name not in writers:
             raise UsageError(f"there is no such edit; there are {', '.join(filter(None, writers))}")

@@ -61,6 +61,7 @@ def test_every_request_gets_what_generate_writes_and_bad_ones_an_error(runs: Pat
         b"[" * 9999: "recursion",
         b'{"edit": "a"}': "a request is an object",
         b'{"edit": "a", "prompt": 5}': "a request is an object",
+        b'{"edit": "c", "prompt": "Hi", "system": "Rhyme."}': "the request has 'system', which is not read",
         b'{"edit": "a", "prompt": " "}': "the prompt is empty",
         b'{"edit": "a", "prompt": "\\ud800"}': "the prompt is no UTF-8",
         json.dumps({"edit": "a", "prompt": "word " * 99}).encode(): "at most 16; shorten it",

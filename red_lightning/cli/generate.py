@@ -34,6 +34,7 @@ def generate(
     template: PromptStyle | None = None,
     template_settings: TemplateChanges = TemplateChanges(),  # noqa: B008 - never changed
     column: str | None = None,
+    ignore: list[str] = [],  # noqa: B006 - never changed
     overlong: Literal["refuse", "cut"] = "refuse",
     decoding: DecodingChanges = DecodingChanges(),  # noqa: B008 - never changed
     batch_size: int = 8,
@@ -68,6 +69,7 @@ def generate(
             template, otherwise plain.
         template_settings: Settings of the template that replace those of the training.
         column: Column of the file that holds the texts. Default: that of the training, or prompt, source or text.
+        ignore: Columns of the file, and keys of messages, to leave out besides those of the training.
         overlong: Prompts longer than the model's context: refuse them, or cut the end of a source (as in training) and
             the beginning of any other prompt.
         decoding: Decoding options that replace those of the run.
@@ -112,7 +114,7 @@ def generate(
             models,
             open_writer,
             identify,
-            lambda writer: _questions(writer, prompt, file, column, system),
+            lambda writer: _questions(writer, prompt, file, column, ignore, system),
             output,
             overwrite,
         )
@@ -120,7 +122,7 @@ def generate(
     if baseline:
         raise UsageError("--baseline belongs to --compare; --edited false lets the unedited backbone write")
     writer = open_writer(edits, edited)
-    questions = _questions(writer, prompt, file, column, system)
+    questions = _questions(writer, prompt, file, column, ignore, system)
     if prompt is not None and output is None:
         writer.stream(questions[0].prompt, lambda piece: print(_shown(piece), end="", flush=True))
         print()
@@ -129,17 +131,19 @@ def generate(
 
 
 def _questions(
-    writer: "Writer", prompt: str | None, file: str | None, column: str | None, system: str | None
+    writer: "Writer", prompt: str | None, file: str | None, column: str | None, ignore: list[str], system: str | None
 ) -> "list[Question]":
     """Read the prompts, each with the system message if there is one."""
     if system is None:
-        return _read(writer, prompt, file, column)
+        return _read(writer, prompt, file, column, ignore)
     if not writer.prompts.converses:
         raise UsageError("--system is for models that converse, but this one continues texts. Leave it out")
-    return [question.after(system) for question in _read(writer, prompt, file, column)]
+    return [question.after(system) for question in _read(writer, prompt, file, column, ignore)]
 
 
-def _read(writer: "Writer", prompt: str | None, file: str | None, column: str | None) -> "list[Question]":
+def _read(
+    writer: "Writer", prompt: str | None, file: str | None, column: str | None, ignore: list[str]
+) -> "list[Question]":
     from red_lightning.data.row_reports import RowReport
     from red_lightning.generation.prompt_files import Question, read_prompts
 
@@ -149,6 +153,7 @@ def _read(writer: "Writer", prompt: str | None, file: str | None, column: str | 
     learned = data.get("columns")
     trained = learned.get("source") if isinstance(learned, dict) else None
     columns = [column] if column else [*([trained] if isinstance(trained, str) else []), *COLUMNS]
+    data = {**data, "ignore": [*(data.get("ignore") or []), *ignore]}
     questions = read_prompts(file, writer.prompts.converses and column is None, columns, data, report)
     for note in report.notes:
         print(note, file=sys.stderr)

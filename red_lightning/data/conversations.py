@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from red_lightning.data.collation import Batch, collate_for_decoding
 from red_lightning.data.hub_rows import Row
-from red_lightning.data.messages import asked, first_prompt, require_conversation, texts_of
+from red_lightning.data.messages import asked, first_prompt, is_learned, require_conversation, texts_of
 from red_lightning.data.packing import collate_packed, collate_padded
 from red_lightning.data.padding_note import Way, padding_note
 from red_lightning.data.prompt_templates import TemplateName, make_template, read_template
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
+from red_lightning.data.row_reports import RowReport
 from red_lightning.data.subsets import hold_out, require_size
-from red_lightning.data.template_base import Answer, TemplateSettings, known_settings
+from red_lightning.data.template_base import Answer, TemplateSettings, known_settings, learned_spans
 from red_lightning.errors import UsageError, require_range
 
 AT_ONCE = 1000
@@ -34,7 +35,8 @@ class ConversationsDataModule(RowsDataModule):
         eval_batch_size: Rows per batch and process in validation, test and prediction. Scores do not depend on it.
         template: Prompt format: ``paper`` is ``Human: {prompt}``, a blank line, ``Assistant: {answer}`` and EOS;
             ``chat`` is the chat template of the backbone's tokenizer. null is that of the checkpoint, or ``paper``.
-        loss_on: Tokens with a loss: the ``answers``, or ``all`` tokens but the first (authors' code).
+        loss_on: Tokens with a loss: the ``answer``, or ``all`` tokens but the first (authors' code) and answers of the
+            weight 0.
         max_length: Maximum number of tokens of a conversation (paper: 768; authors' code: 512). Prompts to answer may
             be longer.
         overlong: Longer conversations: ``drop`` them (authors' code) or ``cut`` them at the end. Those without an
@@ -87,6 +89,7 @@ class ConversationsDataModule(RowsDataModule):
         self.template: TemplateName = template or "paper"
         self.settings = TemplateSettings()
         self.dropped: dict[str, int] = {}
+        self.report = RowReport()
         self.stop_ids: list[int] = []
 
     def connect(self, tokenizer: Any, encoder_decoder: bool) -> None:
@@ -112,6 +115,11 @@ class ConversationsDataModule(RowsDataModule):
         """Refuse what is no conversation."""
         for row in rows:
             require_conversation(row["messages"], row["where"], may_ask=split == "predict")
+            if self.loss_on == "all" and any(not is_learned(m) for m in row["messages"] if m["role"] != "assistant"):
+                raise UsageError(
+                    f"{row['where']} has a message with the weight 0 that is no answer, but data.loss_on all learns "
+                    "all but such answers. Give --data.loss_on answer"
+                )
 
     def divide(self, rows: list[Row], sizes: dict[str, int | float]) -> dict[str, list[Row]]:
         """Hold rows out of the training rows, those with the same prompt together.
@@ -131,11 +139,12 @@ class ConversationsDataModule(RowsDataModule):
         self.dropped[split] = 0
         encoded = []
         for first in range(0, len(rows), AT_ONCE):
-            some = rows[first : first + AT_ONCE]
-            messages = [asked(row["messages"]) if split == "predict" else row["messages"] for row in some]
-            rendered = [
-                self._template.render(m, row["where"], row.get("tools")) for m, row in zip(messages, some, strict=True)
-            ]
+            some, rendered = [], []
+            for row in rows[first : first + AT_ONCE]:
+                messages = asked(row["messages"]) if split == "predict" else row["messages"]
+                with self.report.used_row(row.get("file", "")):
+                    rendered.append(self._template.render(messages, row["where"], row.get("tools")))
+                    some.append(row)
             for row, (tokens, answers) in zip(some, self._template.tokenize(rendered), strict=True):
                 prompts_only = split == "predict"
                 example = _question(row, tokens) if prompts_only else self._example(split, row, tokens, answers)
@@ -214,13 +223,13 @@ class ConversationsDataModule(RowsDataModule):
         """A conversation within the limit; None if it is left out."""
         limit = self.max_length
         kept = [answer for answer in answers if answer.start < limit]
-        spans = [(1, len(tokens))] if self.loss_on == "all" else [(a.start, a.end) for a in kept if a.learned]
+        spans = learned_spans(kept, len(tokens), everything=self.loss_on == "all")
         if len(tokens) > limit and (self.overlong == "drop" or not kept or not spans):
             self.dropped[split] += 1
             return None
         self.cut[split] += len(tokens) > limit
-        learned = [(start, min(end, limit)) for start, end in spans]
-        texts = {} if split == "train" else texts_of(row["messages"][: kept[-1].message + 1])
+        learned = [(start, min(end, limit)) for start, end in spans if start < limit]
+        texts: dict[str, Any] = {} if split == "train" else texts_of(row["messages"][: kept[-1].message + 1])
         return {"tokens": _compact(tokens[:limit]), "prompt": kept[-1].start, "learned": learned, **texts}
 
 

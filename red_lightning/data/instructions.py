@@ -109,7 +109,7 @@ def conversations(
         report: Counts what is left out; None stops at the first bad row.
 
     Returns:
-        For each row its ``messages`` and ``tools``, its number ``row`` from 0, and ``where`` it is.
+        For each row its ``messages`` and ``tools``, its number ``row`` from 0, its ``file``, and ``where`` it is.
 
     Raises:
         UsageError: The file cannot be read, its layout is unknown, or a row is no conversation.
@@ -120,6 +120,6 @@ def conversations(
     lines = ["prompt"] if Path(file).suffix.lower() == ".txt" else None
     for number, (where, record) in enumerate(file_records(file, lines, report)):
         with report.row(file):
-            rows.append({**reader.read(record, where), "row": number, "where": where})
+            rows.append({**reader.read(record, where), "row": number, "where": where, "file": file})
     report.finish(file)
     return rows

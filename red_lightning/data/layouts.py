@@ -34,6 +34,8 @@ PASSED = ("name", "tool_call_id", "reasoning_content", "reasoning", "thinking")
 """Keys of a message that chat templates read, besides ``tool_calls``."""
 CALLS = ("tool_calls", "function_call")
 WAYS = "give --data.columns '{prompt: NAME, response: NAME}' to name the columns of prompts and answers"
+IGNORE = "--data.ignore '[{}]' (generate: --ignore)"
+"""The option that leaves something out."""
 
 
 Take = Callable[[Sequence[str]], tuple[str, Any]]
@@ -81,9 +83,8 @@ class RowReader:
             """Return the one of some columns that has a value, and its value."""
             found = [name for name in names if name in said]
             if len(found) > 1:
-                raise UsageError(
-                    f"{where} has both '{found[0]}' and '{found[1]}'. Leave one out, with --data.ignore '[{found[1]}]'"
-                )
+                way = IGNORE.format(found[1])
+                raise UsageError(f"{where} has both '{found[0]}' and '{found[1]}'. Leave one out, with {way}")
             taken.update(found)
             return (found[0], said[found[0]]) if found else ("", None)
 
@@ -120,7 +121,7 @@ class RowReader:
             if ours in renamed:
                 raise UsageError(
                     f"{where} has the column '{ours}' beside '{self.columns[ours]}', which data.columns gives this "
-                    f"name. Leave it out, with --data.ignore '[{ours}]'"
+                    f"name. Leave it out, with {IGNORE.format(ours)}"
                 )
             renamed[ours] = value
         return renamed
@@ -212,8 +213,8 @@ class RowReader:
         others = [name for name in names if name not in METADATA]
         if others:
             raise UsageError(
-                f"{where} '{others[0]}', which is not used. Leave it out with --data.ignore "
-                f"'[{', '.join(others)}]', or {WAYS}"
+                f"{where} '{others[0]}', which is not used. Leave it out with {IGNORE.format(', '.join(others))}, or "
+                f"{WAYS}"
             )
         self._unused += names
 

@@ -62,6 +62,22 @@ class RowReport:
         else:
             self.rows[file] += 1
 
+    @contextmanager
+    def used_row(self, file: str) -> Iterator[None]:
+        """Use one row that was read: a :class:`UsageError` that is raised meanwhile makes it a bad one.
+
+        Raises:
+            UsageError: The row is bad, and bad rows stop the run; or each row of the file is bad.
+        """
+        try:
+            yield
+        except UsageError as error:
+            if str(error) in self.bad.get(file, []):  # another split has the row too
+                return
+            self.refuse(file, error)
+            self.rows[file] -= 1
+            self.finish(file)
+
     def finish(self, file: str) -> None:
         """Refuse a file of which every row is bad.
 

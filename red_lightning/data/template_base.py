@@ -78,6 +78,20 @@ class Answer(NamedTuple):
     message: int
 
 
+def learned_spans(answers: Sequence[Answer], length: int, everything: bool) -> list[tuple[int, int]]:
+    """Return where the labels of a conversation are, in tokens.
+
+    Args:
+        answers: Its answers.
+        length: Its number of tokens.
+        everything: Whether all but the first token and the answers that are not learned are labels.
+    """
+    if not everything:
+        return [(answer.start, answer.end) for answer in answers if answer.learned]
+    bounds = [1, *(edge for answer in answers if not answer.learned for edge in (answer.start, answer.end)), length]
+    return [(start, end) for start, end in zip(bounds[::2], bounds[1::2], strict=True) if start < end]
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A conversation as text.

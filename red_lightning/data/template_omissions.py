@@ -56,7 +56,8 @@ def require_written(
             link = key in ("name", "tool_call_id") and message["role"] == "tool"
             if not link and not (key in THOUGHTS and earlier):
                 raise UsageError(
-                    f"{said.format(repr(key))}. Leave it out (--data.ignore '[{key}]'), or choose another template"
+                    f"{said.format(repr(key))}. Leave it out (--data.ignore '[{key}]', generate: --ignore), or choose "
+                    "another template"
                 )
             left_out[key] += 1
 

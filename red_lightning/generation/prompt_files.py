@@ -10,6 +10,7 @@ from typing import Any
 from red_lightning.atomic_files import write_whole
 from red_lightning.data.hub_rows import require_columns
 from red_lightning.data.instructions import conversations
+from red_lightning.data.layouts import COLUMNS
 from red_lightning.data.local_files import as_text, file_records
 from red_lightning.data.messages import asked, parted
 from red_lightning.data.row_reports import RowReport
@@ -71,7 +72,11 @@ def read_prompts(
     report = report or RowReport()
     if converses:
         known = {name: (trained or {}).get(name) for name in ("columns", "ignore")}
-        return [_question(row) for row in conversations(file, may_ask=True, **known, report=report)]
+        named = {ours: name for ours, name in (known["columns"] or {}).items() if ours in COLUMNS}
+        rows = conversations(file, True, named, known["ignore"], report)
+        if answered := sum(row["messages"][-1]["role"] == "assistant" for row in rows):
+            report.unused["known answers"] += answered
+        return [_question(row) for row in rows]
     found = []
     column = ""
     for where, record in file_records(file, [columns[0]] if Path(file).suffix.lower() == ".txt" else None, report):
@@ -87,7 +92,7 @@ def read_prompts(
 
 def _question(row: Mapping[str, Any]) -> Question:
     messages, tools = asked(row["messages"]), row["tools"]
-    alone = len(messages) == 1 and not tools
+    alone = len(messages) == 1 and not tools and messages[0].keys() == {"role", "content"}
     prompt = {"messages": messages, "tools": tools} if tools else messages
     return Question(messages[0]["content"] if alone else prompt, row["where"])
 

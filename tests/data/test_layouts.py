@@ -15,7 +15,7 @@ from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError
 from red_lightning.generation.prompt_files import read_prompts
 from tests.backbones_zoo import build_tokenizer
-from tests.data.test_chat_templates import QWEN_2_5, tokenizer_with
+from tests.data.test_chat_templates import CHATML, QWEN_2_5, tokenizer_with
 
 TOOLS = [{"type": "function", "function": {"name": "w", "parameters": {}}}]
 CALL = [{"type": "function", "function": {"name": "w", "arguments": {"x": 1}}}]
@@ -254,6 +254,56 @@ def test_weights_decide_what_is_learned(tmp_path: Path) -> None:
     (encoded,) = data._encoded["train"]
     learned = ["".join(tokenizer.decode(encoded["tokens"][a:b])) for a, b in encoded["learned"]]
     assert learned == [" 4<eos>"]
+
+
+def test_rows_that_the_template_refuses_are_bad_rows(tmp_path: Path) -> None:
+    twice = [MESSAGES[0], MESSAGES[0], MESSAGES[1]]
+    rows = [{"messages": [{**m, "content": f"{m['content']} {n}"} for m in MESSAGES]} for n in range(6)]
+    file = write(tmp_path / "a.jsonl", [*rows[:3], {"messages": twice}, *rows[3:]])
+    alternating = "{% if loop.previtem and loop.previtem.role == m.role %}{{ raise_exception('no') }}{% endif %}"
+    tokenizer = tokenizer_with(CHATML.replace("<|im_start|>{{ m.role", f"{alternating}<|im_start|>{{{{ m.role"))
+    data = Instructions(file, validation_file=file, template="chat")
+    data.connect(tokenizer, False)
+    with pytest.raises(UsageError, match="refuses line 4"):
+        data.setup("fit")
+    data = Instructions(file, validation_file=file, template="chat", bad_rows="skip")
+    data.connect(tokenizer, False)
+    data.setup("fit")
+    assert data.counts == {"train": 6, "validation": 6}
+    assert any(f"1 of 7 rows of '{file}' are bad and left out: the tokenizer's" in note for note in data.notes)
+    only = write(tmp_path / "b.jsonl", [{"messages": twice}])
+    data = Instructions(only, validation_file=file, template="chat", bad_rows="skip")
+    data.connect(tokenizer, False)
+    with pytest.raises(UsageError, match="all 1 rows of"):
+        data.setup("fit")
+
+
+def test_a_loss_on_all_tokens_leaves_answers_of_the_weight_0_out(tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "Hello", "weight": 0}
+    row = {"messages": [MESSAGES[0], answer, *MESSAGES]}
+    data = Instructions(validation_file=write(tmp_path / "a.jsonl", [row]), loss_on="all")
+    tokenizer = build_tokenizer()
+    data.connect(tokenizer, False)
+    data.setup("validate")
+    (encoded,) = data._encoded["validation"]
+    spans = [tokenizer.decode(encoded["tokens"][a:b]) for a, b in encoded["learned"]]
+    assert "".join(spans).count("Hello") == 1 and len(spans) == 2
+    muted = {**MESSAGES[0], "weight": 0}
+    data = Instructions(
+        validation_file=write(tmp_path / "b.jsonl", [{"messages": [muted, MESSAGES[1]]}]), loss_on="all"
+    )
+    data.connect(tokenizer, False)
+    with pytest.raises(UsageError, match=r"line 1 .* has a message with the weight 0 that is no answer"):
+        data.setup("validate")
+
+
+def test_names_and_known_answers_of_prompts_are_not_lost(tmp_path: Path) -> None:
+    named = {"role": "user", "content": "Hi", "name": "Ann"}
+    report = RowReport()
+    file = write(tmp_path / "a.jsonl", [{"messages": [named, MESSAGES[1]]}, {"prompt": "Hi"}])
+    read = read_prompts(file, True, ["prompt"], {"columns": {"source": "x"}}, report)
+    assert [question.prompt for question in read] == [[named], "Hi"]
+    assert report.notes == ["columns that are not used: known answers (1 rows)"]
 
 
 def test_prompts_of_files_are_read_as_rows_are(tmp_path: Path) -> None:
