@@ -12,7 +12,6 @@ from red_lightning.data.packing import collate_packed, collate_padded
 from red_lightning.data.padding_note import Way, padding_note
 from red_lightning.data.prompt_templates import TemplateName, make_template, read_template
 from red_lightning.data.row_data_module import Encoded, RowsDataModule, Split
-from red_lightning.data.row_reports import RowReport
 from red_lightning.data.subsets import hold_out, require_size
 from red_lightning.data.template_base import Answer, TemplateSettings, known_settings, learned_spans
 from red_lightning.errors import UsageError, require_range
@@ -89,7 +88,6 @@ class ConversationsDataModule(RowsDataModule):
         self.template: TemplateName = template or "paper"
         self.settings = TemplateSettings()
         self.dropped: dict[str, int] = {}
-        self.report = RowReport()
         self.stop_ids: list[int] = []
 
     def connect(self, tokenizer: Any, encoder_decoder: bool) -> None:
@@ -192,7 +190,7 @@ class ConversationsDataModule(RowsDataModule):
     @property
     def notes(self) -> list[str]:
         """What to know before training: tokens, labels, padding, and how many rows are left out."""
-        lines = []
+        lines = super().notes
         for split, rows in self._encoded.items():
             tokens, labels = sum(map(self.length, rows)), sum(map(self.weight, rows))
             longest = max(map(self.length, rows))

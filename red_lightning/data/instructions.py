@@ -72,15 +72,10 @@ class Instructions(ConversationsDataModule):
         return {"seed": self.seed, "validation_size": self.validation_size, "rows": rows}
 
     def provenance(self) -> dict[str, Any]:
-        """The files, and what was left out of them."""
+        """The files and columns."""
         layout = {name: value for name, value in (("columns", self.columns), ("ignore", self.ignore)) if value}
         files = {"files": self.files, "held_out_by": self.held_out_by}
-        return {**super().provenance(), **files, **layout, **self.report.provenance()}
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know before training, and what was left out of the files."""
-        return [*super().notes, *self.report.notes]
+        return {**super().provenance(), **files, **layout}
 
     def _held_out(self, file: str) -> dict[str, list[Row]]:
         return self.divide(self._conversations(file), {"validation": self.validation_size})

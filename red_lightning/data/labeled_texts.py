@@ -4,9 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from red_lightning.data.hub_rows import Row, require_text
-from red_lightning.data.local_files import file_rows
+from red_lightning.data.hub_rows import Row
+from red_lightning.data.local_files import file_rows, renamed
 from red_lightning.data.row_data_module import Split
+from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.data.subsets import subset
 from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
 from red_lightning.errors import UsageError, require_range
@@ -29,6 +30,8 @@ class LabeledTexts(ClassificationDataModule):
         labels: Classes in the order of their indices. null uses those of the training file, sorted.
         validation_share: Share of the training file held out for validation.
         test_share: Share of the training file held out for the test. 0 tests on the validation rows.
+        columns: The file's names of the columns ``text``, ``text_pair`` and ``label``, in place of the options above.
+        bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
         **options: Those of :class:`ClassificationDataModule`.
     """
 
@@ -44,6 +47,8 @@ class LabeledTexts(ClassificationDataModule):
         labels: list[str] | None = None,
         validation_share: float = 0.1,
         test_share: float = 0.1,
+        columns: dict[str, str] | None = None,
+        bad_rows: BadRows = "stop",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -56,9 +61,9 @@ class LabeledTexts(ClassificationDataModule):
         if labels is not None and len(set(labels)) < max(2, len(labels)):
             raise UsageError(f"data.labels must name two or more different classes, not {', '.join(labels) or 'none'}")
         self.files = {"train": train_file, "validation": validation_file, "test": test_file}
-        self.columns = {"text": text_column, "label": label_column}
-        if text_pair_column is not None:
-            self.columns["text_pair"] = text_pair_column
+        pair = {} if text_pair_column is None else {"text_pair": text_pair_column}
+        self.columns = renamed({"text": text_column, "label": label_column, **pair}, columns, (*TEXTS, "label"))
+        self.report = RowReport(bad_rows)
         self.regression, self.classes = regression, labels
         self.shares = {"validation": validation_share, "test": test_share}
         self._loaded: dict[str, list[Row]] = {}
@@ -125,13 +130,10 @@ class LabeledTexts(ClassificationDataModule):
     def _load(self, split: str) -> list[Row]:
         if split not in self._loaded:
             file = str(self.files[split])
-            rows = file_rows(file, list(self.columns.values()))
-            require_text([{column: row[column] for column in self.text_columns()} for row in rows], f"'{file}'")
+            rows = file_rows(file, list(self.columns.values()), self.report)
             self._loaded[split] = [{key: row[column] for key, column in self.columns.items()} for row in rows]
-            for number, row in enumerate(self._loaded[split], start=1):
+            for row in self._loaded[split]:
                 row["label"] = row["label"].strip()
-                if not row["label"]:
-                    raise UsageError(f"row {number} of '{file}' has no label; fill it in or remove the row")
         return self._loaded[split]
 
     def _refuse_stray_labels(self) -> None:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from red_lightning.data.local_files import as_text
-from red_lightning.data.message_parts import WEIGHTS, calls_of, content_of, is_empty, weight_of
+from red_lightning.data.local_files import as_text, is_empty
+from red_lightning.data.message_parts import WEIGHTS, calls_of, content_of, weight_of
 from red_lightning.data.messages import Message, require_conversation
 from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError, nearest
@@ -102,7 +102,7 @@ class RowReader:
         tools = self._tools(take(["tools"])[1], where)
         self._account([column for column in said if column not in taken], f"{where} has the column")
         require_conversation(messages, where, self.may_ask)
-        self.report.unused.update(self._unused)
+        self.report.leave_out(self._unused)
         return {"messages": messages, "tools": tools}
 
     def _named(self, record: Mapping[str, Any], where: str) -> dict[str, Any]:

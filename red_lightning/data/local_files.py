@@ -10,7 +10,7 @@ from typing import Any
 
 from red_lightning.data.hub_rows import Row, require_columns
 from red_lightning.data.row_reports import RowReport
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, nearest
 
 Columns = Sequence[str] | None
 Records = Iterator[tuple[int, dict[str, Any] | UsageError | None]]
@@ -18,22 +18,48 @@ Records = Iterator[tuple[int, dict[str, Any] | UsageError | None]]
 
 
 def file_rows(path: str, columns: Sequence[str], report: RowReport | None = None) -> list[Row]:
-    """Rows of a file, all values as text, missing ones as the empty text.
+    """Rows of a file, all values as text.
 
     Args:
         path: The file, as :func:`file_records` reads it.
         columns: The columns to read; for a text file the one name that its lines get.
-        report: Stops at bad rows, or leaves them out; None stops.
+        report: Stops at bad rows, or leaves them out, and counts the columns that are not used; None stops.
 
     Raises:
-        UsageError: The file is missing, empty, damaged, not UTF-8, of another format, or lacks a column.
+        UsageError: The file is missing, empty, damaged, not UTF-8, of another format, or lacks a column, or a value is
+            empty.
     """
     report, rows = report or RowReport(), []
-    for where, record in file_records(path, columns, report):
+    lines = columns if Path(path).suffix.lower() == ".txt" else None
+    for where, record in file_records(path, lines, report):
         with report.row(path):
-            rows.append({column: as_text(record[column], f"{where}: '{column}'") for column in columns})
+            require_columns(columns, record, where)
+            row = {column: as_text(record[column], f"{where}: '{column}'") for column in columns}
+            if empty := [column for column, text in row.items() if not text.strip()]:
+                raise UsageError(f"{where} has an empty '{empty[0]}'; fill it in or remove the row")
+            rows.append(row)
+            report.leave_out(name for name, value in record.items() if name not in columns and not is_empty(value))
     report.finish(path)
     return rows
+
+
+def renamed(own: Mapping[str, str], columns: Mapping[str, str] | None, known: Sequence[str]) -> dict[str, str]:
+    """Return the file's name of each of our columns.
+
+    Args:
+        own: The names by the options of a data module, such as ``text_column``.
+        columns: The names by the option ``columns``.
+        known: Our columns.
+
+    Raises:
+        UsageError: ``columns`` has an unknown key, or another name than the option.
+    """
+    for ours, name in (columns or {}).items():
+        if ours not in known:
+            raise UsageError(f"data.columns has the key '{ours}', which is no column here; {nearest(ours, known)}")
+        if own.get(ours, ours) not in (ours, name):
+            raise UsageError(f"data.columns says '{name}' and data.{ours}_column '{own[ours]}'. Leave one of them out")
+    return {**own, **(columns or {})}
 
 
 def file_records(
@@ -83,6 +109,12 @@ def standing_in(split: str, files: Mapping[str, str | None]) -> str:
         if split == without_file and files[split] is None:
             split = other
     return split
+
+
+def is_empty(value: Any) -> bool:
+    """Return whether a value says nothing: null, NaN, blank text, or an empty list or object."""
+    blank = isinstance(value, str) and not value.strip()
+    return value is None or value != value or blank or (isinstance(value, list | dict | tuple) and not value)
 
 
 def as_text(value: Any, where: str) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from red_lightning.data.local_files import as_text
+from red_lightning.data.local_files import as_text, is_empty
 from red_lightning.errors import UsageError
 
 WEIGHTS = ("weight", "train")
@@ -18,12 +18,6 @@ def weight_of(said: Mapping[str, Any], where: str) -> int | None:
                 raise UsageError(f"{where} has the {key} {said[key]!r:.40}, but it must be 0 or 1 (false or true)")
             return int(said[key])
     return None
-
-
-def is_empty(value: Any) -> bool:
-    """Return whether a value says nothing: null, NaN, blank text, or an empty list or object."""
-    blank = isinstance(value, str) and not value.strip()
-    return value is None or value != value or blank or (isinstance(value, list | dict | tuple) and not value)
 
 
 def content_of(content: Any, where: str) -> str:

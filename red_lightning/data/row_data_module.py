@@ -14,6 +14,7 @@ from red_lightning.data.batch_sizes import accumulate
 from red_lightning.data.control_tokens import require_embedded
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader, evaluation_loader, moved
+from red_lightning.data.row_reports import RowReport
 from red_lightning.data.subsets import subset, train_rows
 from red_lightning.errors import UsageError, require_range
 
@@ -76,6 +77,7 @@ class RowsDataModule(LightningDataModule):
         self.encoder_decoder = False
         self.cut: dict[str, int] = {}
         self.warnings: list[str] = []
+        self.report = RowReport()
         self._encoded: dict[str, list[Encoded]] = {}
         self._train_loader: ResumableLoader | None = None
         self._position = {"position": 0}
@@ -131,8 +133,13 @@ class RowsDataModule(LightningDataModule):
         return {}
 
     def provenance(self) -> dict[str, Any]:
-        """Where the data come from, for results.json."""
-        return {"class": type(self).__name__}
+        """Where the data come from, and what was left out of them, for results.json."""
+        return {"class": type(self).__name__, **self.report.provenance()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before training: what is left out of the files."""
+        return self.report.notes
 
     def connect(self, tokenizer: Any, encoder_decoder: bool) -> None:
         """Take the tokenizer of the backbone that will read the rows.

@@ -1,7 +1,7 @@
 """What became of the rows and columns of files: nothing is left out without a word."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -23,7 +23,6 @@ class RowReport:
         rows: By file, how many rows are used.
         blank: By file, how many blank lines there are.
         bad: By file, the errors of the rows that are left out.
-        unused: How many rows have a value in each column that is not used.
     """
 
     def __init__(self, bad_rows: BadRows = "stop") -> None:
@@ -31,12 +30,23 @@ class RowReport:
         self.rows: Counter[str] = Counter()
         self.blank: Counter[str] = Counter()
         self.bad: dict[str, list[str]] = {}
-        self.unused: Counter[str] = Counter()
+        self._unused: dict[str, Counter[str]] = {}
+        self._file = ""
 
     def begin(self, file: str) -> None:
-        """Forget what is known of a file, which is read again."""
-        for known in (self.rows, self.blank, self.bad):
+        """Read a file, and forget what is known of it from an earlier time."""
+        self._file = file
+        for known in (self.rows, self.blank, self.bad, self._unused):
             known.pop(file, None)
+
+    def leave_out(self, columns: Iterable[str]) -> None:
+        """Count the columns of a row of the file that is read, or keys of its messages, that are not used."""
+        self._unused.setdefault(self._file, Counter()).update(columns)
+
+    @property
+    def unused(self) -> Counter[str]:
+        """How many rows have a value in each column that is not used."""
+        return sum(self._unused.values(), Counter())
 
     def refuse(self, file: str, error: UsageError) -> None:
         """Stop at a bad row, or count it.

@@ -132,8 +132,7 @@ class ClassificationDataModule(RowsDataModule):
         if self.predict_file is None:
             return self.read("test")
         columns = self.text_columns()
-        rows = file_rows(self.predict_file, columns)
-        require_text(rows, f"'{self.predict_file}'")
+        rows = file_rows(self.predict_file, columns, self.report)
         return [{key: row[column] for key, column in zip(TEXTS, columns, strict=False)} for row in rows]
 
     def _tokens(self, split: Split, rows: list[Row]) -> dict[str, list[list[int]]]:

@@ -3,9 +3,10 @@
 from typing import Any
 
 from red_lightning.data.hub_rows import Row
-from red_lightning.data.local_files import file_rows, standing_in
+from red_lightning.data.local_files import file_rows, renamed, standing_in
 from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.data.resumable_loader import EpochBatches
+from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.errors import UsageError
 
 
@@ -22,6 +23,8 @@ class TextPairs(PairsDataModule):
         source_column: Column of the source text.
         target_column: Column of the target text.
         validation_share: Share of the distinct training sources held out, chosen by the seed.
+        columns: The file's names of the columns ``source`` and ``target``, in place of the options above.
+        bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
         **options: Those of :class:`PairsDataModule`.
     """
 
@@ -34,6 +37,8 @@ class TextPairs(PairsDataModule):
         source_column: str = "source",
         target_column: str = "target",
         validation_share: float = 0.1,
+        columns: dict[str, str] | None = None,
+        bad_rows: BadRows = "stop",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -45,7 +50,8 @@ class TextPairs(PairsDataModule):
             "test": test_file,
             "predict": predict_file,
         }
-        self.columns = {"source": source_column, "target": target_column}
+        self.columns = renamed({"source": source_column, "target": target_column}, columns, ("source", "target"))
+        self.report = RowReport(bad_rows)
         self.validation_share = validation_share
 
     def read(self, split: Split) -> list[Row]:
@@ -72,7 +78,7 @@ class TextPairs(PairsDataModule):
 
     def _load(self, file: str, with_target: bool = True) -> list[Row]:
         columns = {name: self.columns[name] for name in (("source", "target") if with_target else ("source",))}
-        rows = file_rows(file, list(columns.values()))
+        rows = file_rows(file, [*columns.values()], self.report)
         return [{name: row[column] for name, column in columns.items()} for row in rows]
 
     def _split(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:

@@ -11,7 +11,7 @@ from red_lightning.atomic_files import write_whole
 from red_lightning.data.hub_rows import require_columns
 from red_lightning.data.instructions import conversations
 from red_lightning.data.layouts import COLUMNS
-from red_lightning.data.local_files import as_text, file_records
+from red_lightning.data.local_files import as_text, file_records, is_empty
 from red_lightning.data.messages import asked, parted
 from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError, cannot_write
@@ -74,8 +74,7 @@ def read_prompts(
         known = {name: (trained or {}).get(name) for name in ("columns", "ignore")}
         named = {ours: name for ours, name in (known["columns"] or {}).items() if ours in COLUMNS}
         rows = conversations(file, True, named, known["ignore"], report)
-        if answered := sum(row["messages"][-1]["role"] == "assistant" for row in rows):
-            report.unused["known answers"] += answered
+        report.leave_out("known answers" for row in rows if row["messages"][-1]["role"] == "assistant")
         return [_question(row) for row in rows]
     found = []
     column = ""
@@ -85,7 +84,7 @@ def read_prompts(
         text = as_text(record[column], f"{where}: '{column}'")
         if not text.strip():
             raise UsageError(f"{where} has an empty '{column}'; fill it in or remove the row")
-        report.unused.update(name for name, value in record.items() if name != column and value not in (None, ""))
+        report.leave_out(name for name, value in record.items() if name != column and not is_empty(value))
         found.append(Question(text, where))
     return found
 

@@ -319,7 +319,7 @@ def test_an_empty_text_of_the_users_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("question1,question2\na,b\nc,\n")
     data = GLUE("qqp", str(hub), predict_file=str(tmp_path / "a.csv"))
     data.connect(build_tokenizer(), False)
-    with pytest.raises(UsageError, match=r"row 2 of '.*a.csv' has an empty 'question2'"):
+    with pytest.raises(UsageError, match=r"line 3 of '.*a.csv' has an empty 'question2'"):
         data.setup("predict")
 
 

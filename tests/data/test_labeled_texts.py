@@ -263,6 +263,16 @@ def test_pairs_of_texts(tmp_path: Path) -> None:
     assert data.provenance()["columns"] == {"text": "first", "text_pair": "second", "label": "same"}
 
 
+def test_a_second_text_that_no_option_names_is_reported(tmp_path: Path) -> None:
+    rows = [{"a": f"x{n}", "text_pair": "y", "stars": "ab"[n % 2]} for n in range(4)]
+    file = write(tmp_path / "a.csv", rows)
+    data = LabeledTexts(validation_file=file, columns={"text": "a", "label": "stars"})
+    assert [row["text"] for row in data.read("validation")] == ["x0", "x1", "x2", "x3"]
+    assert data.notes == ["columns that are not used: text_pair (4 rows)"]
+    data = LabeledTexts(validation_file=file, columns={"text": "a", "text_pair": "text_pair", "label": "stars"})
+    assert data.read("validation")[0] == {"text": "x0", "text_pair": "y", "label": "a"} and data.notes == []
+
+
 def test_provenance(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", table("a", "b"))
     assert LabeledTexts(file, test_file="b.csv", seed=3).provenance() == {
@@ -409,20 +419,21 @@ def test_a_missing_label_names_its_row(ending: str, label: Any, where: str, tmp_
     good = write(tmp_path / "good.csv", table(*["a", "b"] * 10))
     bad = write(tmp_path / f"bad{ending}", table("a", "b", label, "a"))
     files = {"train": (bad, {}), "validation": (good, {"validation_file": bad})}[where]
-    assert f"row 3 of '{bad}' has no label" in refused(files[0], **files[1])
+    line = 4 if ending == ".csv" else 3
+    assert f"line {line} of '{bad}' has an empty 'label'" in refused(files[0], **files[1])
 
 
 def test_an_empty_text_names_the_row_and_column_of_the_file(tmp_path: Path) -> None:
     """Although rows are held out."""
     rows = [{"review": text, "label": "ab"[index % 2]} for index, text in enumerate([*"abcdefghijklmnopqrst", " "])]
     file = write(tmp_path / "a.csv", rows)
-    assert f"row 21 of '{file}' has an empty 'review'" in refused(file, text_column="review")
+    assert f"line 22 of '{file}' has an empty 'review'" in refused(file, text_column="review")
 
 
 def test_an_empty_second_text_is_refused(tmp_path: Path) -> None:
     rows = [{"text": "x", "other": "y" if index else "", "label": "ab"[index % 2]} for index in range(20)]
     file = write(tmp_path / "a.csv", rows)
-    assert f"row 1 of '{file}' has an empty 'other'" in refused(file, text_pair_column="other")
+    assert f"line 2 of '{file}' has an empty 'other'" in refused(file, text_pair_column="other")
 
 
 @pytest.mark.parametrize(("stage", "split"), [("fit", "train"), ("validate", "validation"), ("test", "test")])

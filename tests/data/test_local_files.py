@@ -11,7 +11,8 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
-from red_lightning.data.local_files import file_rows
+from red_lightning.data.local_files import as_text, file_records, file_rows
+from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError
 
 COLUMNS = ["source", "target"]
@@ -119,11 +120,29 @@ def test_malformed_json_names_its_line(line: str, complaint: str, tmp_path: Path
     assert "line 3 of" in message and complaint in message
 
 
+def texts_of(path: str, column: str) -> list[str]:
+    return [as_text(record[column], f"{where}: '{column}'") for where, record in file_records(path, [column])]
+
+
+def test_an_empty_value_is_refused_or_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", "text,label,note\na,x,\nb, ,\nc,y,z\n")
+    assert refused(path, ["text", "label"]).startswith(f"line 3 of '{path}' has an empty 'label'")
+    report = RowReport("skip")
+    assert [row["text"] for row in file_rows(path, ["text", "label"], report)] == ["a", "c"]
+    assert report.notes == [
+        f"1 of 3 rows of '{path}' are bad and left out: line 3 of '{path}' has an empty 'label'; fill it in or remove "
+        "the row",
+        "columns that are not used: note (1 rows)",
+    ]
+    missing = write(tmp_path / "rows.jsonl", '{"text": "a"}\n{"txt": "b"}\n[]\n')
+    assert len(file_rows(missing, ["text"], report)) == 1 and len(report.bad[missing]) == 2
+
+
 def test_values_that_are_no_strings_become_text(tmp_path: Path) -> None:
     values = [True, False, None, 3, 4.5, float("nan"), "x"]
     lines = write(tmp_path / "rows.jsonl", "\n".join(json.dumps({"label": value}) for value in values))
     expected = ["true", "false", "", "3", "4.5", "", "x"]
-    assert [row["label"] for row in file_rows(lines, ["label"])] == expected
+    assert texts_of(lines, "label") == expected
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -171,7 +190,7 @@ def test_parquet_gives_back_what_was_written(tmp_path: Path) -> None:
 )
 def test_parquet_values_become_text(column: Any, expected: list[str], tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "rows.parquet", label=column)
-    assert [row["label"] for row in file_rows(path, ["label"])] == expected
+    assert texts_of(path, "label") == expected
 
 
 @pytest.mark.parametrize(
@@ -179,7 +198,8 @@ def test_parquet_values_become_text(column: Any, expected: list[str], tmp_path: 
 )
 def test_parquet_values_without_a_text_name_their_row(value: Any, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "rows.parquet", source=["x"] * 3, label=[None, None, value])
-    assert "row 3 of" in (message := refused(path, ["source", "label"])) and "'label' is no text but" in message
+    with pytest.raises(UsageError, match=r"row 3 of .*'label' is no text but"):
+        texts_of(path, "label")
     assert len(file_rows(path, ["source"])) == 3
 
 

@@ -23,6 +23,23 @@ def test_columns_are_renamed(tmp_path: Path) -> None:
     assert data.provenance()["columns"] == {"source": "mr", "target": "ref"}
 
 
+def test_columns_by_one_option_and_what_is_not_used(tmp_path: Path) -> None:
+    rows = [{"mr": f"x{n}", "ref": "y", "note": "z" * n} for n in range(4)]
+    path = rows_file(tmp_path / "a.jsonl", [*rows, {"mr": "x"}, {"mr": "", "ref": "y"}])
+    columns = {"source": "mr", "target": "ref"}
+    data = TextPairs(validation_file=path, columns=columns, bad_rows="skip")
+    assert data.read("validation") == [{"source": f"x{n}", "target": "y"} for n in range(4)]
+    assert data.notes[0].startswith(f"2 of 6 rows of '{path}' are bad and left out: line 5 of")
+    assert data.notes[1:] == ["columns that are not used: note (3 rows)"]
+    assert data.provenance()["bad_rows"] == {path: 2} and data.provenance()["unused_columns"] == {"note": 3}
+    with pytest.raises(UsageError, match="line 5 of .* has no column 'ref'"):
+        TextPairs(validation_file=path, columns=columns).read("validation")
+    with pytest.raises(UsageError, match="the key 'sorce', which is no column here; did you mean 'source'"):
+        TextPairs(columns={"sorce": "mr"})
+    with pytest.raises(UsageError, match="data.columns says 'b' and data.source_column 'a'"):
+        TextPairs(source_column="a", columns={"source": "b"})
+
+
 def test_one_column_may_be_source_and_target(tmp_path: Path) -> None:
     path = rows_file(tmp_path / "a.jsonl", [{"text": "x"}])
     data = TextPairs(validation_file=path, source_column="text", target_column="text")
