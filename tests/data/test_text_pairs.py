@@ -32,11 +32,11 @@ def test_columns_by_one_option_and_what_is_not_used(tmp_path: Path) -> None:
     assert data.notes[0].startswith(f"2 of 6 rows of '{path}' are bad and left out: line 5 of")
     assert data.notes[1:] == ["columns that are not used: note (3 rows)"]
     assert data.provenance()["bad_rows"] == {path: 2} and data.provenance()["unused_columns"] == {"note": 3}
-    with pytest.raises(UsageError, match="line 5 of .* has no column 'ref'"):
+    with pytest.raises(UsageError, match=r"line 5 of .* has no column 'ref'"):
         TextPairs(validation_file=path, columns=columns).read("validation")
     with pytest.raises(UsageError, match="the key 'sorce', which is no column here; did you mean 'source'"):
         TextPairs(columns={"sorce": "mr"})
-    with pytest.raises(UsageError, match="data.columns says 'b' and data.source_column 'a'"):
+    with pytest.raises(UsageError, match=r"data\.columns says 'b' and data\.source_column 'a'"):
         TextPairs(source_column="a", columns={"source": "b"})
 
 
