@@ -9,7 +9,8 @@ import red_lightning
 PACKAGE = Path(red_lightning.__file__).parent
 LEVELS = (
     {"errors", "compat"},
-    {"hub", "atomic_files", "jsonl", "families", "metrics"},
+    {"hub", "atomic_files", "jsonl", "tables"},
+    {"families", "metrics"},
     {"backbones", "data"},
     {"editing", "quickstart"},
     {"efficiency", "methods"},

@@ -1,6 +1,7 @@
 """Write the outputs of test and predict as JSONL."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,12 @@ class PredictionWriter(Callback):
         self._write(trainer, self.test_file)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the prediction file."""
-        self._write(trainer, self.predict_file)
+        """Write the prediction file: a line for each row of the file to predict, also where rows are decoded once."""
+        self._write(trainer, self.predict_file, getattr(getattr(trainer, "datamodule", None), "asked", {}))
 
-    def _write(self, trainer: Trainer, name: str) -> None:
+    def _write(self, trainer: Trainer, name: str, asked: Mapping[int, list[dict[str, Any]]] | None = None) -> None:
         every = [row for rows in of_all_ranks(self.rows) for row in rows if row["row"] >= 0]  # -1: a filler
+        every = [{**identity, **row, **identity} for row in every for identity in (asked or {}).get(row["row"], [{}])]
         self.rows = sorted(every, key=lambda row: row["row"])
         path, error = Path(trainer.default_root_dir, name), None
         if trainer.is_global_zero:

@@ -192,7 +192,8 @@ def _rows(
             number = missing[index]
             prompt = questions[number].prompt
             whole = {} if isinstance(prompt, str) else prompt if isinstance(prompt, dict) else {"messages": prompt}
-            new.append({"row": number, "prompt": questions[number].text, **whole, "output": text})
+            identity = {"row": number} if questions[number].id is None else {"row": number, "id": questions[number].id}
+            new.append({**identity, "prompt": questions[number].text, **whole, "output": text})
         yield new
         done += len(new)
         if sys.stderr.isatty():

@@ -20,7 +20,8 @@ def score(
     Args:
         references: Text file with groups of references separated by blank lines, or .csv/.tsv with the columns mr and
             ref.
-        predictions: Text file with one prediction per line, or .csv/.tsv with the columns mr and output.
+        predictions: Text file with one prediction per line, or .csv/.tsv with the columns mr and output. Two tables are
+            paired by mr, in any order.
         json: JSON file for the scores in full precision. "-" prints them instead of the table.
         nist_length_penalty: Reference length of NIST: "pymteval" is the mean length of each group, "mteval" is the rule
             of the Perl script.
@@ -31,16 +32,11 @@ def score(
     from json import dumps
 
     from red_lightning.errors import UsageError
-    from red_lightning.metrics import meteor_missing, read_predictions, read_references
+    from red_lightning.metrics import meteor_missing, read_pairs
     from red_lightning.metrics import score as compute
     from red_lightning.runs.display import print_scores
 
-    groups, texts = read_references(references), read_predictions(predictions)
-    if len(groups) != len(texts):
-        raise UsageError(
-            f"{references} holds {len(groups)} groups of references but {predictions} holds {len(texts)} "
-            "predictions; give one prediction per group"
-        )
+    groups, texts = read_pairs(references, predictions)
     if json not in (None, "-") and not Path(json).parent.is_dir():
         raise UsageError(f"The folder of {json} does not exist; create it before scoring")
     scores = compute(texts, groups, nist_length_penalty)

@@ -135,6 +135,8 @@ class ConversationsDataModule(RowsDataModule):
     def encode(self, split: Split, rows: list[Row]) -> list[Encoded]:
         """Tokens of a split: of the conversations within the limit, or of all prompts where they are answered."""
         self.dropped[split] = 0
+        if split == "predict":
+            self.asked = {row["row"]: [{key: row[key] for key in ("row", "id") if key in row}] for row in rows}
         encoded = []
         for first in range(0, len(rows), AT_ONCE):
             some, rendered = [], []

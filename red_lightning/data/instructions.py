@@ -1,15 +1,15 @@
 """Instructions and answers from JSONL, JSON, Parquet, CSV or TSV files."""
 
-from pathlib import Path
 from typing import Any
 
 from red_lightning.data.conversations import ConversationsDataModule
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.layouts import RowReader
-from red_lightning.data.local_files import file_records, standing_in
+from red_lightning.data.local_files import ending_of, file_records, standing_in
 from red_lightning.data.row_data_module import Split
 from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.errors import UsageError
+from red_lightning.tables import Quoting
 
 
 class Instructions(ConversationsDataModule):
@@ -32,6 +32,8 @@ class Instructions(ConversationsDataModule):
         columns: The file's names of columns, by the names above: ``{prompt: question, response: best_answer}``.
         ignore: Columns, and keys of messages, that are left out.
         bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
+        quoting: Quotes in CSV and TSV files: ``none`` reads them as text (GLUE's own style), ``quoted`` fields may be
+            quoted, ``auto`` is ``quoted`` but refuses a quoted field over lines that are rows by themselves.
         **options: Those of :class:`ConversationsDataModule`.
     """
 
@@ -44,10 +46,11 @@ class Instructions(ConversationsDataModule):
         columns: dict[str, str] | None = None,
         ignore: list[str] | None = None,
         bad_rows: BadRows = "stop",
+        quoting: Quoting = "auto",
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.columns, self.ignore, self.report = columns, ignore, RowReport(bad_rows)
+        self.columns, self.ignore, self.report = columns, ignore, RowReport(bad_rows, quoting)
         self.files = {"train": train_file, "validation": validation_file, "test": test_file, "predict": predict_file}
         self._read: dict[str, list[Row]] = {}
 
@@ -112,9 +115,9 @@ def conversations(
     report = report or RowReport()
     reader = RowReader(report, columns, ignore, may_ask)
     rows: list[Row] = []
-    lines = ["prompt"] if Path(file).suffix.lower() == ".txt" else None
-    for number, (where, record) in enumerate(file_records(file, lines, report)):
+    lines = ["prompt"] if ending_of(file) == ".txt" else None
+    for where, record in file_records(file, lines, report):
         with report.row(file):
-            rows.append({**reader.read(record, where), "row": number, "where": where, "file": file})
+            rows.append({**reader.read(record, where), **record.identity, "where": where, "file": file})
     report.finish(file)
     return rows

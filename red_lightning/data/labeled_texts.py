@@ -11,6 +11,7 @@ from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.data.subsets import subset
 from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
 from red_lightning.errors import UsageError, require_range
+from red_lightning.tables import Quoting
 
 
 class LabeledTexts(ClassificationDataModule):
@@ -32,6 +33,8 @@ class LabeledTexts(ClassificationDataModule):
         test_share: Share of the training file held out for the test. 0 tests on the validation rows.
         columns: The file's names of the columns ``text``, ``text_pair`` and ``label``, in place of the options above.
         bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
+        quoting: Quotes in CSV and TSV files: ``none`` reads them as text (GLUE's own style), ``quoted`` fields may be
+            quoted, ``auto`` is ``quoted`` but refuses a quoted field over lines that are rows by themselves.
         **options: Those of :class:`ClassificationDataModule`.
     """
 
@@ -49,6 +52,7 @@ class LabeledTexts(ClassificationDataModule):
         test_share: float = 0.1,
         columns: dict[str, str] | None = None,
         bad_rows: BadRows = "stop",
+        quoting: Quoting = "auto",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -63,7 +67,7 @@ class LabeledTexts(ClassificationDataModule):
         self.files = {"train": train_file, "validation": validation_file, "test": test_file}
         pair = {} if text_pair_column is None else {"text_pair": text_pair_column}
         self.columns = renamed({"text": text_column, "label": label_column, **pair}, columns, (*TEXTS, "label"))
-        self.report = RowReport(bad_rows)
+        self.report = RowReport(bad_rows, quoting)
         self.regression, self.classes = regression, labels
         self.shares = {"validation": validation_share, "test": test_share}
         self._loaded: dict[str, list[Row]] = {}

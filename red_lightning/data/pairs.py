@@ -73,8 +73,12 @@ class PairsDataModule(RowsDataModule):
         """Token lists of a split: one entry per row, or per distinct source where texts are decoded."""
         if split in ("test", "predict"):
             references: dict[str, list[str]] = {}
+            asked: dict[str, list[dict[str, Any]]] = {}
             for row in rows:
                 references.setdefault(row["source"], []).extend([row["target"]] if "target" in row else [])
+                asked.setdefault(row["source"], []).append(getattr(row, "identity", {}))
+            if split == "predict":
+                self.asked = {n: one for n, one in enumerate(asked.values()) if "row" in one[0]}
             sources = self._tokens(list(references), self.max_source_length, split, special=True)
             return [
                 {"row": number, "source": source, "text": text, "references": references[text]}

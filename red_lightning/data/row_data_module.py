@@ -3,7 +3,7 @@
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 from lightning import LightningDataModule
@@ -77,6 +77,9 @@ class RowsDataModule(LightningDataModule):
         self.encoder_decoder = False
         self.cut: dict[str, int] = {}
         self.warnings: list[str] = []
+        self.asked: dict[
+            int, list[dict[str, Any]]
+        ] = {}  # the rows of a file (row, id) that a row to predict stands for
         self.report = RowReport()
         self._encoded: dict[str, list[Encoded]] = {}
         self._train_loader: ResumableLoader | None = None
@@ -108,7 +111,7 @@ class RowsDataModule(LightningDataModule):
 
     @abstractmethod
     def collate(self, split: Split) -> Callable[[list[Encoded]], dict[str, Any]]:
-        """The function that makes a batch of encoded rows."""
+        """The function that makes a batch of rows."""
 
     @abstractmethod
     def check(self, split: Split, rows: list[Row]) -> None:
@@ -193,8 +196,7 @@ class RowsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Every training row, in an order that depends on the seed and the epoch."""
-        rows = self._encoded["train"]
-        rank, world_size = self._rank()
+        rows, (rank, world_size) = self._encoded["train"], self._rank()
         batches = EpochBatches(
             len(rows),
             self.global_batch_size,
@@ -243,7 +245,7 @@ class RowsDataModule(LightningDataModule):
             self._position = state_dict
 
     def _evaluation(self, split: Split) -> DataLoader[Any]:
-        rows: Sequence[Encoded] = self.evaluation_order(split, self._encoded[split])
+        rows = self.evaluation_order(split, self._encoded[split])
         options = {"collate_fn": self.collate(split), **self._workers()}
         return evaluation_loader(rows, self.eval_batch_size, *self._rank(), **options)
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from red_lightning.errors import UsageError
+from red_lightning.tables import Quoting
 
 BadRows = Literal["stop", "skip"]
 
@@ -18,6 +19,7 @@ class RowReport:
 
     Args:
         bad_rows: ``stop`` raises the error of the first bad row. ``skip`` leaves bad rows out and counts them.
+        quoting: How quotes of CSV and TSV files are read.
 
     Attributes:
         rows: By file, how many rows are used.
@@ -25,8 +27,8 @@ class RowReport:
         bad: By file, the errors of the rows that are left out.
     """
 
-    def __init__(self, bad_rows: BadRows = "stop") -> None:
-        self.bad_rows = bad_rows
+    def __init__(self, bad_rows: BadRows = "stop", quoting: Quoting = "auto") -> None:
+        self.bad_rows, self.quoting = bad_rows, quoting
         self.rows: Counter[str] = Counter()
         self.blank: Counter[str] = Counter()
         self.bad: dict[str, list[str]] = {}

@@ -133,7 +133,9 @@ class ClassificationDataModule(RowsDataModule):
             return self.read("test")
         columns = self.text_columns()
         rows = file_rows(self.predict_file, columns, self.report)
-        return [{key: row[column] for key, column in zip(TEXTS, columns, strict=False)} for row in rows]
+        named = [{key: row[column] for key, column in zip(TEXTS, columns, strict=False)} for row in rows]
+        self.asked = {number: [row.identity] for number, row in enumerate(rows)}
+        return named
 
     def _tokens(self, split: Split, rows: list[Row]) -> dict[str, list[list[int]]]:
         """The tokenizer's columns; texts beyond the limit are counted and cut, the longer one of a pair first."""

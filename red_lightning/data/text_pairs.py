@@ -3,11 +3,12 @@
 from typing import Any
 
 from red_lightning.data.hub_rows import Row
-from red_lightning.data.local_files import file_rows, renamed, standing_in
+from red_lightning.data.local_files import FileRow, file_rows, renamed, standing_in
 from red_lightning.data.pairs import PairsDataModule, Split
 from red_lightning.data.resumable_loader import EpochBatches
 from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.errors import UsageError
+from red_lightning.tables import Quoting
 
 
 class TextPairs(PairsDataModule):
@@ -25,6 +26,8 @@ class TextPairs(PairsDataModule):
         validation_share: Share of the distinct training sources held out, chosen by the seed.
         columns: The file's names of the columns ``source`` and ``target``, in place of the options above.
         bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
+        quoting: Quotes in CSV and TSV files: ``none`` reads them as text (GLUE's own style), ``quoted`` fields may be
+            quoted, ``auto`` is ``quoted`` but refuses a quoted field over lines that are rows by themselves.
         **options: Those of :class:`PairsDataModule`.
     """
 
@@ -39,6 +42,7 @@ class TextPairs(PairsDataModule):
         validation_share: float = 0.1,
         columns: dict[str, str] | None = None,
         bad_rows: BadRows = "stop",
+        quoting: Quoting = "auto",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -51,7 +55,7 @@ class TextPairs(PairsDataModule):
             "predict": predict_file,
         }
         self.columns = renamed({"source": source_column, "target": target_column}, columns, ("source", "target"))
-        self.report = RowReport(bad_rows)
+        self.report = RowReport(bad_rows, quoting)
         self.validation_share = validation_share
 
     def read(self, split: Split) -> list[Row]:
@@ -79,7 +83,10 @@ class TextPairs(PairsDataModule):
     def _load(self, file: str, with_target: bool = True) -> list[Row]:
         columns = {name: self.columns[name] for name in (("source", "target") if with_target else ("source",))}
         rows = file_rows(file, [*columns.values()], self.report)
-        return [{name: row[column] for name, column in columns.items()} for row in rows]
+        named: list[Row] = [{name: row[column] for name, column in columns.items()} for row in rows]
+        if with_target:
+            return named
+        return [FileRow(values, row.number, row.id) for values, row in zip(named, rows, strict=True)]
 
     def _split(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
         """Hold out whole sources, so that no validation input was trained on."""

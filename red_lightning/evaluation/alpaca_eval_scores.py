@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from huggingface_hub import hf_hub_download
 
 from red_lightning import hub
+from red_lightning.data.hub_rows import Row
 from red_lightning.data.local_files import file_records
 from red_lightning.errors import UsageError
 from red_lightning.jsonl import Record
@@ -51,7 +52,7 @@ def read_outputs(path: Path, limit: int | None = None) -> list[Record]:
     Raises:
         UsageError: The file is missing or invalid, or repeats an instruction.
     """
-    rows = []
+    rows: list[Row] = []
     seen: set[str] = set()
     for where, row in file_records(str(path), ["instruction", "output"]):
         if not isinstance(row["instruction"], str) or not isinstance(row["output"], str) or not row["instruction"]:

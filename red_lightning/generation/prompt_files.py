@@ -11,7 +11,7 @@ from red_lightning.atomic_files import write_whole
 from red_lightning.data.hub_rows import require_columns
 from red_lightning.data.instructions import conversations
 from red_lightning.data.layouts import COLUMNS
-from red_lightning.data.local_files import as_text, file_records, is_empty
+from red_lightning.data.local_files import as_text, ending_of, file_records, is_empty
 from red_lightning.data.messages import asked, parted
 from red_lightning.data.row_reports import RowReport
 from red_lightning.errors import UsageError, cannot_write
@@ -26,10 +26,12 @@ class Question:
     Attributes:
         prompt: A text, or a conversation of more than one message.
         where: What an error calls it.
+        id: What the column ``id`` of its row says; None if there is none.
     """
 
     prompt: Prompt
     where: str
+    id: Any = None
 
     @property
     def text(self) -> str:
@@ -46,7 +48,7 @@ class Question:
         if messages[0]["role"] == "system":
             raise UsageError(f"{self.where} has a system message, but --system gives another. Leave one of them out")
         messages = [{"role": "system", "content": system}, *messages]
-        return Question({"messages": messages, "tools": tools} if tools else messages, self.where)
+        return Question({"messages": messages, "tools": tools} if tools else messages, self.where, self.id)
 
 
 def read_prompts(
@@ -78,14 +80,14 @@ def read_prompts(
         return [_question(row) for row in rows]
     found = []
     column = ""
-    for where, record in file_records(file, [columns[0]] if Path(file).suffix.lower() == ".txt" else None, report):
+    for where, record in file_records(file, [columns[0]] if ending_of(file) == ".txt" else None, report):
         column = column or next((name for name in columns if name in record), columns[0])
         require_columns([column], record, where)
         text = as_text(record[column], f"{where}: '{column}'")
         if not text.strip():
             raise UsageError(f"{where} has an empty '{column}'; fill it in or remove the row")
-        report.leave_out(name for name, value in record.items() if name != column and not is_empty(value))
-        found.append(Question(text, where))
+        report.leave_out(name for name, value in record.items() if name not in (column, "id") and not is_empty(value))
+        found.append(Question(text, where, record.id))
     return found
 
 
@@ -93,7 +95,7 @@ def _question(row: Mapping[str, Any]) -> Question:
     messages, tools = asked(row["messages"]), row["tools"]
     alone = len(messages) == 1 and not tools and messages[0].keys() == {"role", "content"}
     prompt = {"messages": messages, "tools": tools} if tools else messages
-    return Question(messages[0]["content"] if alone else prompt, row["where"])
+    return Question(messages[0]["content"] if alone else prompt, row["where"], row.get("id"))
 
 
 class OutputFile:

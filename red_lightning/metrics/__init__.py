@@ -3,7 +3,7 @@
 from red_lightning.metrics.bleu import BLEU
 from red_lightning.metrics.cider import CIDEr
 from red_lightning.metrics.class_scores import CLASS_METRICS, NUMBER_METRICS, Confusion, check_metrics, per_class
-from red_lightning.metrics.e2e_files import read_predictions, read_references
+from red_lightning.metrics.e2e_files import read_pairs, read_predictions, read_references
 from red_lightning.metrics.e2e_scores import E2E_METRICS, score
 from red_lightning.metrics.mean_loss import MeanLoss
 from red_lightning.metrics.meteor import METEOR, meteor_missing
@@ -25,6 +25,7 @@ __all__ = [
     "check_metrics",
     "meteor_missing",
     "per_class",
+    "read_pairs",
     "read_predictions",
     "read_references",
     "score",

@@ -70,7 +70,13 @@ def test_data_to_text_equals_predict(family: str, cli: CLI, tmp_path: Path, requ
     experiment["model"]["init_args"]["decoding"] = {"num_beams": 3, "max_new_tokens": 6}
     path.write_text(json.dumps(experiment), encoding="utf-8")
     write_pairs(tmp_path / "prompts.jsonl", 5)
+    lines = (tmp_path / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    named = [{"id": f"r{number}", **json.loads(line)} for number, line in enumerate([*lines, lines[1]])]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
     written = check_equals_predict(cli, tmp_path, "prediction", "--batch_size", "2")
+    predicted = rows(tmp_path / "runs/again/predictions.jsonl")
+    for found in (predicted, written):  # a line for each row, with its own number and id, though one occurs twice
+        assert [(row["row"], row["id"]) for row in found] == [(n, f"r{n}") for n in range(len(named))]
     assert written[1]["prompt"] == "name[The Vaults 1], food[Italian]"
     assert len({row["output"] for row in written}) > 1
 

@@ -75,7 +75,7 @@ def test_missing_file_and_unknown_ending(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none.csv")
     assert "does not exist" in refused(tmp_path)
     message = refused(write(tmp_path / "rows.xlsx", "source,target\na,b\n"))
-    assert "unknown ending" in message and "one of .csv, .tsv, .jsonl, .parquet, .txt" in message
+    assert "unknown ending" in message and "one of .csv, .tsv, .jsonl, .ndjson, .parquet, .txt" in message
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "source,target\n", b"\xef\xbb\xbf"])
