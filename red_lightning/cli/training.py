@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class RedCLI(LightningCLI):
         self.run_path = folder.choose(settings, label, resume)
         self.settings = settings
         text = self._dump(config)  # before this run's own paths are in it
-        config["ckpt_path"] = self._checkpoint(given, experiment)
+        config["ckpt_path"] = self._checkpoint(given, experiment, text)
         config.trainer.default_root_dir = str(self.run_path)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
         for logger in loggers:
@@ -103,7 +104,7 @@ class RedCLI(LightningCLI):
         """Build everything; the task learns from the checkpoint what it was trained for."""
         super().instantiate_classes()
         checkpoint = self.config[self.subcommand].get("ckpt_path")
-        if checkpoint is not None and self.subcommand != "fit":
+        if checkpoint is not None:
             self.model.recall(read_checkpoint(checkpoint).get(RECORD, {}))
 
     def before_fit(self) -> None:
@@ -226,14 +227,15 @@ class RedCLI(LightningCLI):
         task = (config.data.get("init_args") or {}).get("task")
         return f"{name}-{task}" if task else name
 
-    def _checkpoint(self, given: str | None, experiment: str) -> str | None:
+    def _checkpoint(self, given: str | None, experiment: str, text: str) -> str | None:
         """The file that ``--ckpt_path`` means: one of this run's folder, ``best`` of the newest run, or a path."""
         if way := resuming.way(given, self.subcommand):
             path, told, self.began = resuming.checkpoint_of(self.run_path, way)
             _say(told)
             return str(path) if path else None
         if given == "best":
-            best = folder.newest_best(Path(self.settings.folder), experiment)
+            fits = partial(resuming.other_data, text=text)
+            best = folder.newest_best(Path(self.settings.folder), experiment, fits)
             if best is None:
                 raise UsageError("there is no run with a best checkpoint yet; give --ckpt_path the path of one")
             given = str(best)

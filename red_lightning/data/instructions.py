@@ -3,9 +3,11 @@
 from typing import Any
 
 from red_lightning.data.conversations import ConversationsDataModule
+from red_lightning.data.held_out import ChangedRows, HeldOut
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.layouts import RowReader
 from red_lightning.data.local_files import ending_of, file_records, standing_in
+from red_lightning.data.messages import first_prompt
 from red_lightning.data.row_data_module import Split
 from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.errors import UsageError
@@ -34,6 +36,8 @@ class Instructions(ConversationsDataModule):
         bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
         quoting: Quotes in CSV and TSV files: ``none`` reads them as text (GLUE's own style), ``quoted`` fields may be
             quoted, ``auto`` is ``quoted`` but refuses a quoted field over lines that are rows by themselves.
+        changed_rows: A training file that has changed since the checkpoint was trained: ``refuse`` it, or ``keep`` its
+            held-out rows held out.
         **options: Those of :class:`ConversationsDataModule`.
     """
 
@@ -47,10 +51,13 @@ class Instructions(ConversationsDataModule):
         ignore: list[str] | None = None,
         bad_rows: BadRows = "stop",
         quoting: Quoting = "auto",
+        changed_rows: ChangedRows = "refuse",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.columns, self.ignore, self.report = columns, ignore, RowReport(bad_rows, quoting)
+        self.held_out = HeldOut(changed_rows)
+        self._parts: dict[str, list[Row]] = {}
         self.files = {"train": train_file, "validation": validation_file, "test": test_file, "predict": predict_file}
         self._read: dict[str, list[Row]] = {}
 
@@ -58,12 +65,10 @@ class Instructions(ConversationsDataModule):
         """Read a split from its file, or from the split that stands in for it."""
         source = standing_in(split, self.files)
         file = self.files[source]
-        if source == "train" and file is not None and self.files["validation"] is None:
-            return self._held_out(file)["train"]
-        if file is not None:
+        if file is not None and source != "train":
             return self._conversations(file, may_ask=source == "predict")
-        if source == "validation" and self.files["train"] is not None:
-            return self._held_out(self.files["train"])["validation"]
+        if source in ("train", "validation") and self.files["train"] is not None:
+            return self._divided(self.files["train"])[source]
         raise UsageError(f"there are no {source} rows: give --data.{source}_file")
 
     @property
@@ -80,8 +85,18 @@ class Instructions(ConversationsDataModule):
         files = {"files": self.files, "held_out_by": self.held_out_by}
         return {**super().provenance(), **files, **layout}
 
-    def _held_out(self, file: str) -> dict[str, list[Row]]:
-        return self.divide(self._conversations(file), {"validation": self.validation_size})
+    def _divided(self, file: str) -> dict[str, list[Row]]:
+        """The rows of the training file by split."""
+        if not self._parts:
+            rows, whole = self._conversations(file), self.files["validation"] is not None
+            self._parts = self.held_out.divide(
+                rows,
+                lambda: {"train": rows} if whole else self.divide(rows, {"validation": self.validation_size}),
+                lambda row: first_prompt(row["messages"]),
+                self.trained_content,
+                file,
+            )
+        return self._parts
 
     def _conversations(self, file: str, may_ask: bool = False) -> list[Row]:
         """The rows of a file, which is read once."""

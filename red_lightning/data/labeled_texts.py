@@ -4,12 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from red_lightning.data.held_out import ChangedRows, HeldOut
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.local_files import file_rows, renamed
 from red_lightning.data.row_data_module import Split
 from red_lightning.data.row_reports import BadRows, RowReport
 from red_lightning.data.subsets import subset
-from red_lightning.data.text_classification import TEXTS, ClassificationDataModule
+from red_lightning.data.text_classification import TEXTS, ClassificationDataModule, texts_of_row
 from red_lightning.errors import UsageError, require_range
 from red_lightning.tables import Quoting
 
@@ -35,6 +36,8 @@ class LabeledTexts(ClassificationDataModule):
         bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
         quoting: Quotes in CSV and TSV files: ``none`` reads them as text (GLUE's own style), ``quoted`` fields may be
             quoted, ``auto`` is ``quoted`` but refuses a quoted field over lines that are rows by themselves.
+        changed_rows: A training file that has changed since the checkpoint was trained: ``refuse`` it, or ``keep`` its
+            held-out rows held out.
         **options: Those of :class:`ClassificationDataModule`.
     """
 
@@ -53,6 +56,7 @@ class LabeledTexts(ClassificationDataModule):
         columns: dict[str, str] | None = None,
         bad_rows: BadRows = "stop",
         quoting: Quoting = "auto",
+        changed_rows: ChangedRows = "refuse",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -68,6 +72,7 @@ class LabeledTexts(ClassificationDataModule):
         pair = {} if text_pair_column is None else {"text_pair": text_pair_column}
         self.columns = renamed({"text": text_column, "label": label_column, **pair}, columns, (*TEXTS, "label"))
         self.report = RowReport(bad_rows, quoting)
+        self.held_out = HeldOut(changed_rows)
         self.regression, self.classes = regression, labels
         self.shares = {"validation": validation_share, "test": test_share}
         self._loaded: dict[str, list[Row]] = {}
@@ -116,7 +121,10 @@ class LabeledTexts(ClassificationDataModule):
         if self.files["train"] is None:
             raise UsageError(f"there are no {split} rows: give --data.{split}_file")
         if not self._held_out:
-            self._held_out = self._hold_out(self._load("train"))
+            rows, file = self._load("train"), str(self.files["train"])
+            self._held_out = self.held_out.divide(
+                rows, lambda: self._hold_out(rows), texts_of_row, self.trained_content, file
+            )
         return self._with_numbers("train", self._held_out[split])
 
     @property

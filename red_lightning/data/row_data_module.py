@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from red_lightning.data.batch_sizes import accumulate
 from red_lightning.data.control_tokens import require_embedded
+from red_lightning.data.held_out import HeldOut
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.resumable_loader import EpochBatches, ResumableLoader, evaluation_loader, moved
 from red_lightning.data.row_reports import RowReport
@@ -80,7 +81,7 @@ class RowsDataModule(LightningDataModule):
         self.asked: dict[
             int, list[dict[str, Any]]
         ] = {}  # the rows of a file (row, id) that a row to predict stands for
-        self.report = RowReport()
+        self.report, self.held_out = RowReport(), HeldOut()
         self._encoded: dict[str, list[Encoded]] = {}
         self._train_loader: ResumableLoader | None = None
         self._position = {"position": 0}
@@ -115,11 +116,7 @@ class RowsDataModule(LightningDataModule):
 
     @abstractmethod
     def check(self, split: Split, rows: list[Row]) -> None:
-        """Refuse rows that cannot be used.
-
-        Raises:
-            UsageError: Names the row and what is wrong with it.
-        """
+        """Refuse rows that cannot be used: a :class:`UsageError` names the row and what is wrong with it."""
 
     def strata(self, rows: list[Row]) -> list[Hashable] | None:
         """The class of each row, of which ``train_size`` keeps the shares; None if there are no classes."""
@@ -131,18 +128,23 @@ class RowsDataModule(LightningDataModule):
         return {}
 
     @property
+    def trained_content(self) -> dict[str, Any]:
+        """What the checkpoint knows of the training file (see :class:`HeldOut`); empty without one."""
+        return getattr(self._task, "content", {})
+
+    @property
     def encoding(self) -> dict[str, Any]:
         """The options that decide how a row becomes tokens, which a checkpoint carries."""
         return {}
 
     def provenance(self) -> dict[str, Any]:
         """Where the data come from, and what was left out of them, for results.json."""
-        return {"class": type(self).__name__, **self.report.provenance()}
+        return {"class": type(self).__name__, **self.report.provenance(), **self.held_out.provenance()}
 
     @property
     def notes(self) -> list[str]:
-        """What to know before training: what is left out of the files."""
-        return self.report.notes
+        """What to know before training: what is left out of the files, and what of them has changed."""
+        return [*self.report.notes, *self.held_out.notes]
 
     def connect(self, tokenizer: Any, encoder_decoder: bool) -> None:
         """Take the tokenizer of the backbone that will read the rows.
@@ -155,7 +157,6 @@ class RowsDataModule(LightningDataModule):
 
     @property
     def _task(self) -> Any:
-        """The task that is trained, or None."""
         return self.trainer.lightning_module if self.trainer else None
 
     def setup(self, stage: str) -> None:
@@ -228,7 +229,7 @@ class RowsDataModule(LightningDataModule):
         return self._evaluation("predict")
 
     def transfer_batch_to_device(self, batch: Encoded, device: Any, dataloader_idx: int) -> Encoded:
-        """Move the tensors of a batch to where it is trained on."""
+        """Move the tensors of a batch."""
         return moved(batch, device)
 
     def state_dict(self) -> dict[str, int]:
@@ -236,11 +237,7 @@ class RowsDataModule(LightningDataModule):
         return self._train_loader.state_dict() if self._train_loader else {}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue a fit where a checkpoint left it.
-
-        Lightning would hand the position to the loader itself, but it does so too late if the number of steps had to
-        be estimated before.
-        """
+        """Continue a fit where a checkpoint left it: Lightning would give the loader its position too late."""
         if state_dict and self.trainer is not None and self.trainer.state.fn == "fit":
             self._position = state_dict
 

@@ -200,5 +200,10 @@ def _separates(tokenizer: Any) -> bool:
     return bool(tokenizer.num_special_tokens_to_add(pair=True) > tokenizer.num_special_tokens_to_add(pair=False))
 
 
+def texts_of_row(row: Row) -> tuple[str, ...]:
+    """Return the text or the texts of a row."""
+    return tuple(row[key] for key in TEXTS if key in row)
+
+
 def _texts(row: Encoded) -> tuple[str, ...]:
     return tuple(row["texts"][key] for key in TEXTS if key in row["texts"])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from red_lightning.data.held_out import ChangedRows, HeldOut
 from red_lightning.data.hub_rows import Row
 from red_lightning.data.local_files import FileRow, file_rows, renamed, standing_in
 from red_lightning.data.pairs import PairsDataModule, Split
@@ -28,6 +29,8 @@ class TextPairs(PairsDataModule):
         bad_rows: ``stop`` at the first bad row, or ``skip`` bad rows, which are counted and named.
         quoting: Quotes in CSV and TSV files: ``none`` reads them as text (GLUE's own style), ``quoted`` fields may be
             quoted, ``auto`` is ``quoted`` but refuses a quoted field over lines that are rows by themselves.
+        changed_rows: A training file that has changed since the checkpoint was trained: ``refuse`` it, or ``keep`` its
+            held-out rows held out.
         **options: Those of :class:`PairsDataModule`.
     """
 
@@ -43,6 +46,7 @@ class TextPairs(PairsDataModule):
         columns: dict[str, str] | None = None,
         bad_rows: BadRows = "stop",
         quoting: Quoting = "auto",
+        changed_rows: ChangedRows = "refuse",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -56,6 +60,8 @@ class TextPairs(PairsDataModule):
         }
         self.columns = renamed({"source": source_column, "target": target_column}, columns, ("source", "target"))
         self.report = RowReport(bad_rows, quoting)
+        self.held_out = HeldOut(changed_rows)
+        self._parts: dict[str, list[Row]] = {}
         self.validation_share = validation_share
 
     def read(self, split: Split) -> list[Row]:
@@ -64,10 +70,9 @@ class TextPairs(PairsDataModule):
         file = self.files[source]
         if file is None and (source == "train" or self.files["train"] is None):
             raise UsageError(f"there are no {source} rows: give --data.{source}_file")
-        if file is not None:
-            rows = self._load(file, with_target=source != "predict")
-            return self._split(rows)[0] if source == "train" and self.files["validation"] is None else rows
-        return self._split(self._load(str(self.files["train"])))[1]
+        if source == "train" or file is None:
+            return self._divided()[source]
+        return self._load(file, with_target=source != "predict")
 
     @property
     def held_out_by(self) -> dict[str, Any]:
@@ -88,7 +93,21 @@ class TextPairs(PairsDataModule):
             return named
         return [FileRow(values, row.number, row.id) for values, row in zip(named, rows, strict=True)]
 
-    def _split(self, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    def _divided(self) -> dict[str, list[Row]]:
+        """The rows of the training file, which is read once, by split."""
+        if not self._parts:
+            file = str(self.files["train"])
+            rows, whole = self._load(file), self.files["validation"] is not None
+            self._parts = self.held_out.divide(
+                rows,
+                lambda: {"train": rows} if whole else self._split(rows),
+                lambda row: row["source"],
+                self.trained_content,
+                file,
+            )
+        return self._parts
+
+    def _split(self, rows: list[Row]) -> dict[str, list[Row]]:
         """Hold out whole sources, so that no validation input was trained on."""
         sources = list(dict.fromkeys(row["source"] for row in rows))
         if len(sources) < 2:
@@ -96,4 +115,7 @@ class TextPairs(PairsDataModule):
         order = EpochBatches(len(sources), 1, self.seed).order()
         count = min(max(1, round(self.validation_share * len(sources))), len(sources) - 1)
         held = {sources[index] for index in order[:count]}
-        return [row for row in rows if row["source"] not in held], [row for row in rows if row["source"] in held]
+        parts: dict[str, list[Row]] = {"train": [], "validation": []}
+        for row in rows:
+            parts["validation" if row["source"] in held else "train"].append(row)
+        return parts

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -159,10 +160,26 @@ def _newest_unfinished(root: Path, experiment: str) -> str | None:
     return found[-1].parents[1].name if found else None
 
 
-def newest_best(root: Path, experiment: str) -> Path | None:
-    """The best checkpoint of the newest run of an experiment, among those that have no name of their own."""
-    found = _checkpoints(root.expanduser().absolute(), experiment, "best")
-    return found[-1] if found else None
+def newest_best(root: Path, experiment: str, differs: Callable[[Path], str | None]) -> Path | None:
+    """Return the best checkpoint of the newest run of an experiment that fits, among those without names of their own.
+
+    Args:
+        root: The folder of runs.
+        experiment: The experiment.
+        differs: Returns in what a run, given its folder, differs from what is wanted; None if it fits.
+
+    Raises:
+        UsageError: There are runs of the experiment, but none fits.
+    """
+    found = _checkpoints(root.expanduser().absolute(), experiment, "best")[::-1]
+    reasons = {path: differs(path.parents[1]) for path in found}
+    fitting = next((path for path in found if reasons[path] is None), None)
+    if found and fitting is None:
+        raise UsageError(
+            f"--ckpt_path best finds no run of {experiment} with these data: {found[0].parents[1].name} has "
+            f"{reasons[found[0]]}; give the path of a checkpoint"
+        )
+    return fitting
 
 
 def _checkpoints(root: Path, experiment: str, name: str) -> list[Path]:

@@ -93,12 +93,33 @@ def refuse_changes(path: Path, text: str, reread: Callable[[str], str]) -> None:
             f"fit --config {path}/NAME/config.yaml --run.name NAME --ckpt_path auto"
         )
     before, now = (_settings(yaml.safe_load(settings)) for settings in (reread(begun), text))
-    for key in {*before, *now} - {"data.num_workers"}:
+    for key in {*before, *now} - {"data.num_workers", "data.changed_rows"}:
         if not _same(key, before.get(key), now.get(key)):
             raise UsageError(
                 f"'{path}' was begun with {key} {before.get(key)}, but it is now {now.get(key)}; "
                 "continue with the same settings, or start a new run"
             )
+
+
+def other_data(run: Path, text: str) -> str | None:
+    """Return the first setting by which a run was trained on other data or for another task; None if there is none.
+
+    Args:
+        run: The run's folder.
+        text: The settings now, as config.yaml holds them. Files that they leave open fit any.
+    """
+    if not (run / "config.yaml").is_file():
+        return None
+    before, now = (_settings(yaml.safe_load(t)) for t in ((run / "config.yaml").read_text(encoding="utf-8"), text))
+    for key in WHOSE_DATA:
+        theirs, ours = before.get(key), now.get(key)
+        if None not in (theirs, ours) and not _same(key, theirs, ours):
+            return f"{key} {theirs}, not {ours}"
+    return None
+
+
+WHOSE_DATA = ("model.class_path", "data.class_path", "data.train_file", "data.path", "data.task", "data.revision")
+"""The settings that say what a run was trained on and for."""
 
 
 def _same(key: str, before: Any, now: Any) -> bool:

@@ -18,6 +18,7 @@ from red_lightning.atomic_files import write_whole
 from red_lightning.errors import UsageError
 from red_lightning.studies.cell_process import INTERRUPTED, run_process, why
 from red_lightning.studies.cells import Cell
+from red_lightning.studies.data_files import data_files
 from red_lightning.studies.locks import HeldError, lock, owner_of
 from red_lightning.studies.study_file import Study
 
@@ -87,7 +88,8 @@ class StudyFolder:
 
     def note(self, cell: Cell, **what: Any) -> None:
         """Update the record of a cell."""
-        content = {**self.record(cell), "digest": cell.digest, **what}
+        begins = {"files": data_files(cell.experiment)} if what.get("status") in ("running", "queued") else {}
+        content = {**self.record(cell), "digest": cell.digest, **begins, **what}
         write_whole(self.cells / f"{cell.name}.json", json.dumps(content, indent=2) + "\n")
 
     def state(self, cell: Cell) -> State:
@@ -102,6 +104,9 @@ class StudyFolder:
             return State("waiting")
         if record["digest"] != cell.digest:
             return State("stale", "its settings have changed since it ran")
+        now = data_files(cell.experiment)
+        if changed := [name for name, digest in record.get("files", {}).items() if now.get(name) != digest]:
+            return State("stale", f"'{changed[0]}' has changed since it ran")
         if record["status"] == "queued":
             return State("queued", "waits in SLURM")
         if record["status"] == "interrupted":

@@ -17,7 +17,14 @@ from red_lightning.data import RowsDataModule
 from red_lightning.editing.surgery import edited_columns
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
-from red_lightning.tasks.checkpoint_identity import RECORD, belonging, other_encoding, recount, refuse_other_rows
+from red_lightning.tasks.checkpoint_identity import (
+    RECORD,
+    belonging,
+    other_encoding,
+    recount,
+    refuse_other_content,
+    refuse_other_rows,
+)
 from red_lightning.tasks.module import TaskModule, measure
 from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
 from red_lightning.tasks.reading import require_readable
@@ -74,26 +81,24 @@ class BackboneTask(TaskModule):
         self.trainable_shapes: dict[str, list[int]] = {}
         self.size: dict[str, int] = {}
         self.held_out_by: dict[str, Any] = {}
-        self.encoding: dict[str, Any] = {}  # how rows become tokens: that of the checkpoint, or of the data in a fit
+        self.encoding, self.content = {}, {}
         self.missing_metrics, self.details = {}, {}
         self.strict_loading = False  # a checkpoint holds only what trains; on_load_checkpoint checks the names
 
-    data_class: Any = RowsDataModule
-    """The data modules that the task can read."""
-    needs_eos = True
-    """Whether texts must end with EOS."""
+    data_class: Any = RowsDataModule  # the data modules that the task can read
+    needs_eos = True  # whether texts must end with EOS
     validation_metrics: tuple[str, ...] = ()
     """What validation logs, by which a checkpoint can be chosen."""
     smaller_is_better: tuple[str, ...] = ("val_loss",)
     """Those of them that are best when smallest."""
-    unedited = "unedited backbone"
-    """What the task is called before anything is trained."""
-    metric_names: list[str]
-    """The test metrics, in the order in which tables show them."""
+    unedited = "unedited backbone"  # what the task is called before anything is trained
+    metric_names: list[str]  # the test metrics, in the order in which tables show them
     missing_metrics: dict[str, str]
     """Test metrics that cannot be measured here, and why."""
     details: dict[str, Any]
     """What a test found besides its scores, for results.json."""
+    encoding: dict[str, Any]  # how rows become tokens, in the training of the checkpoint or in a fit
+    content: dict[str, Any]  # likewise the training file by its content (see HeldOut)
 
     @property
     def encoder_decoder(self) -> bool:
@@ -122,8 +127,9 @@ class BackboneTask(TaskModule):
         require_readable(self, data)
         held_out_by = dict(getattr(data, "held_out_by", {}))
         if stage in ("test", "validate") and held_out_by and self.held_out_by:
-            refuse_other_rows(self.held_out_by, held_out_by)
+            refuse_other_rows(self.held_out_by, held_out_by, known=bool(self.content))
         if stage == "fit":
+            self.content = getattr(getattr(data, "held_out", None), "content", {})
             self.held_out_by, self.encoding = held_out_by, dict(getattr(data, "encoding", {}))
         elif self.encoding and data is not None:
             data.warnings += other_encoding(self.encoding, data.encoding)
@@ -141,9 +147,8 @@ class BackboneTask(TaskModule):
             self.size = measure(self)  # now, because a strategy may divide them
             self.trainable_shapes = {name: list(p.shape) for name, p in self.trainable_parameters().items()}
             for name, columns in edited_columns(self.backbone).items():  # GPT-2's query and key share a module
-                for parameter in self.trainable_shapes:
-                    if parameter.startswith(f"backbone.{name}."):
-                        self.trainable_shapes[parameter] += [edge for edges in columns for edge in edges]
+                for parameter in (p for p in self.trainable_shapes if p.startswith(f"backbone.{name}.")):
+                    self.trainable_shapes[parameter] += [edge for edges in columns for edge in edges]
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
@@ -194,8 +199,7 @@ class BackboneTask(TaskModule):
     def share(self, total: Tensor, batch: Mapping[str, Any], weight: int | Tensor = 1) -> Tensor:
         """What a training step returns, so that an optimizer step follows the mean loss over all its labels.
 
-        Lightning takes the mean over accumulated micro-batches and over processes, whatever each of them holds; so
-        the gradient would depend on how the rows are divided. This undoes it.
+        Lightning takes the mean over micro-batches and processes, whatever each of them holds. This undoes it.
 
         Args:
             total: The sum of the losses of a micro-batch, over its labels: float32, a scalar.
@@ -209,6 +213,7 @@ class BackboneTask(TaskModule):
     def recall(self, record: Mapping[str, Any]) -> None:
         """Learn from the :meth:`record` of a checkpoint what it was trained for, before the data are read."""
         self.held_out_by, self.encoding = record.get("held_out_by", {}), record.get("encoding", {})
+        self.content = record.get("content", {})
 
     def record(self) -> dict[str, Any]:
         """What the learned parameters belong to, as plain values."""
@@ -233,13 +238,14 @@ class BackboneTask(TaskModule):
             **self.record(),
             "accumulation": self.trainer.accumulate_grad_batches,
             "whole_step": not is_accumulating(self.trainer),
+            "content": self.content,
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint that belongs to something else.
 
         Raises:
-            UsageError: Another backbone, other sites, or a file that another program wrote.
+            UsageError: Another backbone, other sites, other data, or a file that another program wrote.
         """
         self.configure_model()
         self.restored = True
@@ -250,4 +256,5 @@ class BackboneTask(TaskModule):
                     "the checkpoint was written by a validation within an accumulation, so that training cannot go on "
                     "from it; give last.ckpt, which lies beside it"
                 )
+            refuse_other_content(record.get("content"), self.content)
             recount(checkpoint["loops"]["fit_loop"], record["accumulation"], self.trainer.accumulate_grad_batches)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from red_lightning.backbones.quantization import backbone_of
+from red_lightning.data.held_out import digests_of
 from red_lightning.errors import UsageError
 
 RECORD = "red_lightning"
@@ -58,17 +59,20 @@ def recount(fit_loop: dict[str, Any], before: int, now: int) -> None:
         counts.update({name: count + later for name, count in counts.items()})
 
 
-def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any], known: bool = False) -> None:
     """Refuse to score rows that a checkpoint was trained on or chosen by.
 
     Args:
         theirs: The options by which rows were held out when it was trained.
         ours: The options now.
+        known: Whether the rows that were held out are known by their content, so that their number may differ.
 
     Raises:
         UsageError: Names the first that differs.
     """
     for name in {**theirs, **ours}:
+        if name == "rows" and known:
+            continue
         if theirs.get(name) != ours.get(name):
             what = "the training file had" if name == "rows" else f"rows were held out by {name}"
             way = "a --data.test_file" if name == "rows" else f"--data.{name} {theirs.get(name)}"
@@ -76,6 +80,26 @@ def refuse_other_rows(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Non
                 f"when the checkpoint was trained, {what} {theirs.get(name)}{' rows' * (name == 'rows')}, now "
                 f"{ours.get(name)}: rows that it was trained on or chosen by would be scored; give {way}"
             )
+
+
+def refuse_other_content(theirs: Mapping[str, Any] | None, ours: Mapping[str, Any]) -> None:
+    """Refuse to continue a fit with other held-out rows than it began with.
+
+    Args:
+        theirs: What the checkpoint knows of its training file; empty or None for older ones.
+        ours: The same of the file now.
+
+    Raises:
+        UsageError: Rows that were held out would be trained on.
+    """
+    if theirs and ours:
+        for split, held in theirs["held_out"].items():
+            mine = {digest for own in ours["held_out"].values() for digest in digests_of(own)}
+            if gone := {*digests_of(held)} - mine:
+                raise UsageError(
+                    f"{len(gone):,} of the {split} rows that the checkpoint held out are no longer held out; give the "
+                    "training file as it was, or continue through the command line with --data.changed_rows keep"
+                )
 
 
 def other_encoding(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """A classifier of one's own texts through the command line: fit, test, predict, and what is refused."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,39 @@ def test_rows_that_were_trained_on_are_not_tested(trained: Outcome, cli: CLI, tm
     assert "rows were held out by test_share 0.1, now 0.5" in cli(*options, "--data.test_share", "0.5").error
     new = write_texts(tmp_path / "new.csv", ["thai", "italian", "french"], 9)
     assert cli(*options, "--data.test_file", str(new), "--data.validation_file", str(new)).status == 0
+    assert cli(*options).status == 0
+    scores = json.loads(newest(tmp_path / "runs", "results.json").read_text(encoding="utf-8"))["scores"]
+    header, *lines = (tmp_path / "train.csv").read_text(encoding="utf-8").splitlines()
+    text = "\n".join([header, *random.Random(0).sample(lines, len(lines))]) + "\n"
+    (tmp_path / "train.csv").write_text(text, encoding="utf-8")
+    shown = cli(*options)  # the same rows are tested, in another order
+    assert "'train.csv' have another order than in the training; the same are held out" in shown.out
+    assert json.loads(newest(tmp_path / "runs", "results.json").read_text(encoding="utf-8"))["scores"] == scores
     with (tmp_path / "train.csv").open("a", encoding="utf-8") as file:
         file.write("one more,thai\n")
-    assert "the training file had 60 rows, now 61" in cli(*options).error
+    error = cli(*options).error
+    assert error.startswith(
+        "'train.csv' has changed since the checkpoint was trained: it had 60 rows and has 61 now; 0 of"
+    )
+    kept = cli(*options, "--data.changed_rows", "keep")
+    assert kept.status == 0 and "the others stay held out" in kept.out
+    assert json.loads(newest(tmp_path / "runs", "results.json").read_text(encoding="utf-8"))["scores"] == scores
+
+
+def newest(folder: Path, name: str) -> Path:
+    return max(folder.glob(f"*/{name}"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_best_is_that_of_the_same_data(cli: CLI, texts: Path, tmp_path: Path) -> None:
+    fit = ("fit", "--config", "texts.yaml", "--trainer.max_epochs", "1")
+    predict = ("predict", "--config", "texts.yaml", "--ckpt_path", "best")
+    assert cli(*fit).status == 0
+    other = write_texts(tmp_path / "other.csv", ["thai", "italian"])
+    assert cli(*fit, "--data.train_file", str(other)).status == 0
+    first = min((tmp_path / "runs").glob("*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert f"checkpoint: {first.relative_to(tmp_path)}" in cli(*predict).out
+    error = cli(*predict, "--data.train_file", "third.csv").error
+    assert "finds no run of texts with these data" in error and "has data.train_file" in error
 
 
 def test_a_labelled_file_is_tested_without_training_rows(trained: Outcome, cli: CLI, tmp_path: Path) -> None:
@@ -151,7 +182,8 @@ def test_parameters_shows_the_head_apart(cli: CLI, texts: Path) -> None:
 
 def test_head_of_other_labels_is_refused(trained: Outcome, cli: CLI, tmp_path: Path) -> None:
     write_texts(tmp_path / "train.csv", ["thai", "italian"])
-    error = cli("test", "--config", "texts.yaml", "--ckpt_path", "runs/first/checkpoints/best.ckpt").error
+    options = ("--ckpt_path", "runs/first/checkpoints/best.ckpt", "--data.changed_rows", "keep")
+    error = cli("test", "--config", "texts.yaml", *options).error
     assert "trained for 3 classes (french, italian, thai), but the data have 2 classes (italian, thai)" in error
 
 

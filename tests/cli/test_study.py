@@ -159,7 +159,7 @@ def test_a_run_without_its_test_leaves_the_test_split_alone(cli: CLI, study: Pat
     written = json.loads((run / "results.json").read_text())
     assert written["scores"] == {}
     assert 0 <= written["selection"]["score"] <= 1
-    assert {path.name for path in run.iterdir()} == {"config.yaml", "results.json", "checkpoints"}
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "results.json", "checkpoints", "edits"}
 
 
 def test_a_named_method_starts_from_its_own_defaults(cli: CLI, study: Path) -> None:

@@ -154,11 +154,16 @@ def test_continuing_without_a_name_takes_the_newest_unfinished_run(tmp_path: Pat
 
 
 def test_newest_best(tmp_path: Path) -> None:
-    assert newest_best(tmp_path, "e2e") is None
+    assert newest_best(tmp_path, "e2e", lambda _: None) is None
     for age, name in enumerate([NEW, OLD, f"other-{NEWEST}", "e2e-named"]):
         best = touch_run(tmp_path / name, "checkpoints/best.ckpt")
         os.utime(best, (1000 - age, 1000 - age))
-    assert newest_best(tmp_path, "e2e") == tmp_path / NEW / "checkpoints/best.ckpt"
+    assert newest_best(tmp_path, "e2e", lambda _: None) == tmp_path / NEW / "checkpoints/best.ckpt"
+    other = "data.train_file b.csv, not a.csv"
+    older = newest_best(tmp_path, "e2e", lambda run: other if run.name == NEW else None)
+    assert older == tmp_path / OLD / "checkpoints/best.ckpt"
+    with pytest.raises(UsageError, match=rf"no run of e2e with these data: {NEW} has data.train_file b.csv, not a.csv"):
+        newest_best(tmp_path, "e2e", lambda _: other)
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/a"])

@@ -54,6 +54,17 @@ def test_what_becomes_of_a_cell(cell: Cell, folder: StudyFolder) -> None:
     assert folder.command(changed)[-1] == "--run.overwrite=true"
 
 
+def test_a_run_on_a_file_that_has_changed_is_stale(cell: Cell, folder: StudyFolder, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("text,label\na,b\n")
+    cell = replace(cell, experiment={**cell.experiment, "data": {"init_args": {"train_file": str(file)}}})
+    folder.note(cell, status="running", started=0)
+    finish(folder, cell)
+    assert folder.state(cell).kind == "done"
+    file.write_text("text,label\na,c\n")
+    assert folder.state(cell) == State("stale", f"'{file}' has changed since it ran")
+
+
 @pytest.mark.parametrize("text", ["", '{"scores": {', "[]", '{"scores": {}}'])
 def test_a_half_written_result_is_no_result(text: str, cell: Cell, folder: StudyFolder) -> None:
     finish(folder, cell)
