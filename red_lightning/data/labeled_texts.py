@@ -6,6 +6,7 @@ from typing import Any
 
 from red_lightning.data.held_out import ChangedRows, HeldOut
 from red_lightning.data.hub_rows import Row
+from red_lightning.data.label_names import Label, merge_alike, spelled
 from red_lightning.data.local_files import file_rows, renamed
 from red_lightning.data.row_data_module import Split
 from red_lightning.data.row_reports import BadRows, RowReport
@@ -50,7 +51,7 @@ class LabeledTexts(ClassificationDataModule):
         text_pair_column: str | None = None,
         label_column: str = "label",
         regression: bool | None = None,
-        labels: list[str] | None = None,
+        labels: list[Label] | None = None,
         validation_share: float = 0.1,
         test_share: float = 0.1,
         columns: dict[str, str] | None = None,
@@ -66,8 +67,12 @@ class LabeledTexts(ClassificationDataModule):
             raise UsageError("data.validation_share and data.test_share leave no training rows; lower one of them")
         if labels and regression:
             raise UsageError("data.labels names classes, but data.regression says that labels are numbers; drop one")
-        if labels is not None and len(set(labels)) < max(2, len(labels)):
-            raise UsageError(f"data.labels must name two or more different classes, not {', '.join(labels) or 'none'}")
+        if labels is not None and len({*map(repr, labels)}) < max(2, len(labels)):
+            given = ", ".join(map(str, labels)) or "none"
+            raise UsageError(f"data.labels must name two or more different classes, not {given}")
+        for name, column in {"text": text_column, "label": label_column}.items():
+            if not isinstance(column, str) or not column:
+                raise UsageError(f"data.{name}_column is {column}; give the name of a column")
         self.files = {"train": train_file, "validation": validation_file, "test": test_file}
         pair = {} if text_pair_column is None else {"text_pair": text_pair_column}
         self.columns = renamed({"text": text_column, "label": label_column, **pair}, columns, (*TEXTS, "label"))
@@ -92,7 +97,8 @@ class LabeledTexts(ClassificationDataModule):
         if self.regression:
             return []
         if self.classes is not None:
-            return self.classes
+            known = {row["label"] for row in self._load("train")} if self._has_train_file() else self.trained_labels
+            return [spelled(label, sorted(known or ()), "data.labels") for label in self.classes]
         if not self._has_train_file():
             return None
         names = {row["label"] for row in self._load("train")}
@@ -146,7 +152,24 @@ class LabeledTexts(ClassificationDataModule):
             self._loaded[split] = [{key: row[column] for key, column in self.columns.items()} for row in rows]
             for row in self._loaded[split]:
                 row["label"] = row["label"].strip()
+            self._merge_labels(file, self._loaded[split])
         return self._loaded[split]
+
+    def _merge_labels(self, file: str, rows: list[Row]) -> None:
+        """Give labels that look alike one spelling, and say so."""
+        names = Counter(row["label"] for row in rows)
+        if self.regression or (self.regression is None and self.labels == []) or _are_fractions({*names}):
+            return
+        known = [label for label in self.classes or () if isinstance(label, str)] or self.trained_labels
+        trained = known or [row["label"] for row in self._loaded.get("train", ()) if row not in rows]
+        one = merge_alike(names, [*dict.fromkeys(trained)])
+        for row in rows:
+            row["label"] = one[row["label"]]
+        for name, kept in one.items():
+            if name != kept:
+                self.warnings.append(
+                    f"the label {name!a} of '{file}' looks like {kept!a}: {names[name]:,} rows are read as that"
+                )
 
     def _refuse_stray_labels(self) -> None:
         """Refuse labels of which nearly all are numbers, some of them fractions: it is the others that are wrong."""

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from red_lightning.backbones.classification_head import ClassificationHead, HeadOptions, pool
 from red_lightning.backbones.loading import load_encoder
+from red_lightning.data.label_names import spelled
 from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError, nearest
 from red_lightning.methods import Method
@@ -128,6 +129,7 @@ def _weights(given: Literal["balanced"] | dict[str, float], counts: dict[str, in
     if not counts:
         raise UsageError("model.class_weights needs classes, but the labels are numbers; leave it out")
     if isinstance(given, dict):
+        given = {spelled(name, [*counts], "model.class_weights"): weight for name, weight in given.items()}
         for name, weight in given.items():
             if name not in counts:
                 raise UsageError(f"model.class_weights names '{name}', which is no class: {nearest(name, counts)}")
