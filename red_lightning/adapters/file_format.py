@@ -35,12 +35,15 @@ listed is ignored, and a new one does not raise the format.
     ``trainable_parameters``  int; how many numbers the method trained.
     ``head_parameters``       int; how many numbers the head has.
     ``held_out_by``           object; by which options of the data rows were held out.
+    ``encoding``              object; how rows became tokens: the template, its settings, and maximum lengths.
     ``data``                  object; the data module's ``class`` and where its rows came from.
     ``imported``              object; of an imported file, its ``file`` name and ``sha256``, and the ``classifier``'s.
     ``combined``              object; of edits that were made of others, ``how``, and their records as ``sources``.
+    ``sha256``                text; that of ``edits.safetensors``, which is compared. Missing in files of 0.1.0.
     ``libraries``             object; version by package, of those that wrote the file.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +61,7 @@ from red_lightning.adapters.record_checks import (
     wrong_head,
     wrong_tensor,
 )
-from red_lightning.atomic_files import write_whole
+from red_lightning.atomic_files import digest_of, write_whole
 from red_lightning.backbones.classification_head import ClassificationHead
 from red_lightning.editing.surgery import EDITOR
 from red_lightning.errors import UsageError, first_line
@@ -90,8 +93,10 @@ def save_edits(folder: Path, learned: Mapping[str, Tensor], record: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {site_name(name): tensor.detach().cpu().contiguous() for name, tensor in learned.items()}
     libraries = {name: version(name) for name in ("red-lightning", "torch", "transformers", "lightning")}
-    description = {"format": FORMAT, **record, "libraries": libraries}
-    write_whole(folder / "edits.safetensors", save(tensors, metadata={"format": "pt"}))
+    content = save(tensors, metadata={"format": "pt"})
+    digest = hashlib.sha256(content).hexdigest()
+    description = {"format": FORMAT, **record, "libraries": libraries, "sha256": digest}
+    write_whole(folder / "edits.safetensors", content)
     write_whole(folder / "edits.json", json.dumps(description, indent=2) + "\n")
 
 
@@ -107,9 +112,15 @@ def read_edits(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     record = read_record(folder)
     with _readable(folder):
-        tensors = load_file(Path(folder, "edits.safetensors"))
+        file = Path(folder, "edits.safetensors")
+        tensors = load_file(file)
         if reason := wrong_tensor(tensors) or wrong_head(head_of(tensors), record):
             raise ValueError(reason)
+        if "sha256" in record and record["sha256"] != digest_of(file):
+            raise ValueError(
+                "edits.safetensors has another SHA-256 than edits.json says (if it was changed on purpose, remove "
+                "'sha256' there)"
+            )
     return tensors, record
 
 

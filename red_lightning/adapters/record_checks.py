@@ -35,6 +35,8 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "targets": (str,),
     "max_new_tokens": (int,),
     "decoding": (dict,),
+    "encoding": (dict,),
+    "sha256": (str,),
     "scores": (dict,),
     "unreadable": (int,),
     "seed": (int, type(None)),

@@ -48,13 +48,18 @@ class BestCheckpoint(Checkpoint):
         self.began: Mapping[str, Any] | None = None  # the state of the run that is resumed, if known before the fit
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self._saved_step = 0
+        self._saved_step, self._resumes = 0, False
         self._directory = Path()
 
     @property
     def best_path(self) -> Path:
         """The checkpoint that validated best."""
         return self._directory / "best.ckpt"
+
+    @property
+    def chosen_path(self) -> Path:
+        """The best checkpoint of this run, or its last one if it was never validated."""
+        return self.best_path if self.best_step is not None else self.last_path
 
     @property
     def last_path(self) -> Path:
@@ -74,6 +79,14 @@ class BestCheckpoint(Checkpoint):
             except OSError as error:
                 what = f"the checkpoint folder '{self._directory}'"
                 raise cannot_write(what, error, "choose another with --run.folder") from error
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a folder of the user's with the checkpoints of another run: they would be replaced or tested."""
+        if self.folder is not None and not self._resumes and self.last_path.exists():
+            raise UsageError(
+                f"checkpoint.folder '{self.folder}' holds the checkpoints of another run. Choose another folder, or "
+                "continue that run with --ckpt_path last"
+            )
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a metric that validation does not log, before training starts."""
@@ -138,6 +151,7 @@ class BestCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on comparing with the best so far, if it was measured by the same metric."""
+        self._resumes = True
         if not self.best_path.exists():  # the folder of another run
             return
         if self.began is None and (state_dict.get("reason") is None) != (self.reason is None):

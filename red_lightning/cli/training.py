@@ -78,6 +78,7 @@ class RedCLI(LightningCLI):
         self.run_path = folder.choose(settings, label, resume)
         self.settings = settings
         text = self._dump(config)  # before this run's own paths are in it
+        self.checkpoints = Path(config.checkpoint.folder or self.run_path / "checkpoints")
         config["ckpt_path"] = self._checkpoint(given, experiment, text)
         config.trainer.default_root_dir = str(self.run_path)
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -135,7 +136,7 @@ class RedCLI(LightningCLI):
         train = results.of_training(self.trainer, time.monotonic() - self.started)
         seed = self.config[self.subcommand].seed_everything
         about = {"selection": keeper.selection(), "train": train, "seed": seed}
-        best = keeper.best_path if keeper.best_path.exists() else keeper.last_path
+        best = keeper.chosen_path
         tested, scores = self.settings.test, {}
         if tested:
             _say(f"testing {shown(best)} ...")
@@ -230,7 +231,7 @@ class RedCLI(LightningCLI):
     def _checkpoint(self, given: str | None, experiment: str, text: str) -> str | None:
         """The file that ``--ckpt_path`` means: one of this run's folder, ``best`` of the newest run, or a path."""
         if way := resuming.way(given, self.subcommand):
-            path, told, self.began = resuming.checkpoint_of(self.run_path, way)
+            path, told, self.began = resuming.checkpoint_of(self.run_path, way, self.checkpoints)
             _say(told)
             return str(path) if path else None
         if given == "best":

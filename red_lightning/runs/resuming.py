@@ -31,7 +31,7 @@ def way(given: str | None, command: str | None) -> Way | None:
     return cast(Way, given)
 
 
-def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str, dict[str, Any] | None]:
+def checkpoint_of(run: Path, way: Way, folder: Path) -> tuple[Path | None, str, dict[str, Any] | None]:
     """The checkpoint from which a run goes on, and what a user is told about it.
 
     The third value is the state of the callback that chooses the best checkpoint.
@@ -39,6 +39,7 @@ def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str, dict[str, Any]
     Args:
         run: The run's folder.
         way: ``last`` for ``last.ckpt``; ``auto`` for the newest checkpoint that is whole.
+        folder: The folder of its checkpoints.
 
     Returns:
         No path if the run has to start from the beginning.
@@ -46,9 +47,9 @@ def checkpoint_of(run: Path, way: Way) -> tuple[Path | None, str, dict[str, Any]
     Raises:
         UsageError: ``last.ckpt`` is damaged (``last`` only).
     """
-    files = [run / "checkpoints" / "last.ckpt"]
+    files = [folder / "last.ckpt"]
     if way == "auto":
-        files = sorted(run.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+        files = sorted(folder.glob("*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     damaged = ""
     for file in filter(Path.exists, files):
         try:

@@ -17,14 +17,8 @@ from red_lightning.data import RowsDataModule
 from red_lightning.editing.surgery import edited_columns
 from red_lightning.errors import UsageError, require_range
 from red_lightning.methods import Method
-from red_lightning.tasks.checkpoint_identity import (
-    RECORD,
-    belonging,
-    other_encoding,
-    recount,
-    refuse_other_content,
-    refuse_other_rows,
-)
+from red_lightning.tasks import checkpoint_identity as identity
+from red_lightning.tasks.checkpoint_identity import RECORD
 from red_lightning.tasks.module import TaskModule, measure
 from red_lightning.tasks.optimization import add_gradient, build_optimizer, build_schedule, check_names
 from red_lightning.tasks.reading import require_readable
@@ -127,12 +121,12 @@ class BackboneTask(TaskModule):
         require_readable(self, data)
         held_out_by = dict(getattr(data, "held_out_by", {}))
         if stage in ("test", "validate") and held_out_by and self.held_out_by:
-            refuse_other_rows(self.held_out_by, held_out_by, known=bool(self.content))
+            identity.refuse_other_rows(self.held_out_by, held_out_by, known=bool(self.content))
         if stage == "fit":
             self.content = getattr(getattr(data, "held_out", None), "content", {})
             self.held_out_by, self.encoding = held_out_by, dict(getattr(data, "encoding", {}))
         elif self.encoding and data is not None:
-            data.warnings += other_encoding(self.encoding, data.encoding)
+            data.warnings += identity.other_encoding(self.encoding, data.encoding)
 
     def configure_model(self) -> None:
         """Load the backbone, apply the method and make the head, once."""
@@ -182,8 +176,10 @@ class BackboneTask(TaskModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Let the method compute what it does not train, unless a checkpoint held it."""
-        if not self.restored:
+        """Let the method compute what it does not train, unless a checkpoint held it, which has to fit."""
+        if self.restored:
+            identity.require_fitting_state(self.trainer.optimizers)
+        else:
             self.method.compute(self.backbone, self.tokenizer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -249,12 +245,14 @@ class BackboneTask(TaskModule):
         """
         self.configure_model()
         self.restored = True
-        record = belonging(checkpoint, self.record())
+        record = identity.belonging(checkpoint, self.record())
         if self.attached is not None and self.attached.state.fn == "fit":
             if not record["whole_step"]:
                 raise UsageError(
                     "the checkpoint was written by a validation within an accumulation, so that training cannot go on "
                     "from it; give last.ckpt, which lies beside it"
                 )
-            refuse_other_content(record.get("content"), self.content)
-            recount(checkpoint["loops"]["fit_loop"], record["accumulation"], self.trainer.accumulate_grad_batches)
+            identity.refuse_other_content(record.get("content"), self.content)
+            identity.recount(
+                checkpoint["loops"]["fit_loop"], record["accumulation"], self.trainer.accumulate_grad_batches
+            )

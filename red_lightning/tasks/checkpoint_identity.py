@@ -1,7 +1,9 @@
 """Decide whether a run may resume from a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from red_lightning.backbones.quantization import backbone_of
 from red_lightning.data.held_out import digests_of
@@ -100,6 +102,25 @@ def refuse_other_content(theirs: Mapping[str, Any] | None, ours: Mapping[str, An
                     f"{len(gone):,} of the {split} rows that the checkpoint held out are no longer held out; give the "
                     "training file as it was, or continue through the command line with --data.changed_rows keep"
                 )
+
+
+def require_fitting_state(optimizers: Iterable[Any]) -> None:
+    """Refuse optimizer states of other shapes than their parameters: a step would read behind the end of a tensor.
+
+    Args:
+        optimizers: Those of the Trainer, after a checkpoint was restored.
+
+    Raises:
+        UsageError: The checkpoint is damaged.
+    """
+    for optimizer in optimizers:
+        for parameter, state in getattr(optimizer, "state", {}).items():
+            for name, value in state.items() if isinstance(state, Mapping) else ():
+                if type(value) is Tensor and value.dim() and value.shape != getattr(parameter, "shape", value.shape):
+                    raise UsageError(
+                        f"the checkpoint is damaged: '{name}' of its optimizer has the shape {tuple(value.shape)}, but "
+                        f"the parameter has {tuple(parameter.shape)}; resume from another one"
+                    )
 
 
 def other_encoding(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -117,8 +117,9 @@ def test_a_hub_repository_is_loaded_at_its_revisions(shared: Path, tmp_path: Pat
 
 HUB_CLIENT = """
 import json, torch, red_lightning
+from pathlib import Path
 from huggingface_hub import HfApi
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from red_lightning.errors import UsageError
 
 api = HfApi()
@@ -131,7 +132,8 @@ with torch.no_grad():
     plain = type(there.backbone).from_pretrained("openai-community/gpt2-medium", dtype=torch.float32)(tokens).logits
     equal = torch.equal(here.backbone(tokens).logits, logits)
 name = "transformer.h.0.mlp.c_proj.scaling"
-save_file({**load_file("edits/edits.safetensors"), name: torch.full((32,), 3.0)}, "edits/edits.safetensors")
+changed = {**load_file("edits/edits.safetensors"), name: torch.full((32,), 3.0)}
+red_lightning.adapters.save_edits(Path("edits"), changed, red_lightning.adapters.read_edits("edits")[1])
 api.upload_folder(repo_id="tester/edits", folder_path="edits")
 values = [
     edited.backbone.get_parameter(name.replace(".scaling", ".editor.scaling"))[0].item()

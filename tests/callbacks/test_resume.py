@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -10,7 +11,7 @@ import pytest
 import torch
 from lightning import Trainer
 
-from red_lightning.callbacks import BestCheckpoint
+from red_lightning.callbacks import BestCheckpoint, read_checkpoint
 from red_lightning.errors import UsageError
 from red_lightning.runs.resuming import checkpoint_of
 from tests.training import learned, make_data, make_task, make_trainer
@@ -84,7 +85,49 @@ def test_a_checkpoint_amid_an_accumulation_is_not_continued(gpt2_folder: Path, t
     folder = tmp_path / "run/checkpoints"
     folder.mkdir(parents=True)
     shutil.copy(tmp_path / "amid.ckpt", folder / "best.ckpt")
-    assert checkpoint_of(tmp_path / "run", "auto") == (None, ANY, None)
+    assert checkpoint_of(tmp_path / "run", "auto", folder) == (None, ANY, None)
     shutil.copy(tmp_path / "amid/checkpoints/last.ckpt", folder / "last.ckpt")
     os.utime(folder / "last.ckpt", (0, 0))
-    assert checkpoint_of(tmp_path / "run", "auto") == (folder / "last.ckpt", ANY, ANY)
+    assert checkpoint_of(tmp_path / "run", "auto", folder) == (folder / "last.ckpt", ANY, ANY)
+
+
+def test_a_flipped_bit_is_found(gpt2_folder: Path, tmp_path: Path) -> None:
+    """torch.load compares no checksums: most flips in the tensors of an archive would be read as other numbers."""
+    make_trainer(tmp_path / "run", max_epochs=1).fit(make_task(gpt2_folder), datamodule=make_data(tmp_path))
+    folder = tmp_path / "run/checkpoints"
+    whole = (folder / "last.ckpt").read_bytes()
+    with zipfile.ZipFile(folder / "last.ckpt") as archive:
+        parts = [(entry.header_offset + 128, entry.file_size) for entry in archive.infolist() if entry.file_size > 256]
+    assert parts
+    for start, size in parts:
+        flipped = bytearray(whole)
+        flipped[start + size // 2] ^= 1
+        (folder / "last.ckpt").write_bytes(flipped)
+        with pytest.raises(UsageError, match=r"last\.ckpt' is damaged or not a checkpoint"):
+            read_checkpoint(folder / "last.ckpt")
+    found, said, _ = checkpoint_of(tmp_path / "run", "auto", folder)
+    assert found == folder / "best.ckpt" and said.startswith("last.ckpt is damaged; continuing from best.ckpt")
+
+
+def test_an_optimizer_state_of_another_shape_is_refused(gpt2_folder: Path, tmp_path: Path) -> None:
+    make_trainer(tmp_path / "run", max_epochs=1).fit(make_task(gpt2_folder), datamodule=make_data(tmp_path))
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    content = read_checkpoint(path)
+    next(iter(content["optimizer_states"][0]["state"].values()))["exp_avg"] = torch.zeros(3)
+    torch.save(content, path)
+    with pytest.raises(UsageError, match=r"'exp_avg' of its optimizer has the shape \(3,\), but the parameter has"):
+        make_trainer(tmp_path / "again", max_epochs=2).fit(
+            make_task(gpt2_folder), datamodule=make_data(tmp_path), ckpt_path=str(path)
+        )
+
+
+def test_checkpoints_of_another_run_are_neither_replaced_nor_tested(gpt2_folder: Path, tmp_path: Path) -> None:
+    keeper = BestCheckpoint(folder=str(tmp_path / "ck"))
+    make_trainer(tmp_path / "one", keeper, max_epochs=1).fit(make_task(gpt2_folder), datamodule=make_data(tmp_path))
+    assert keeper.chosen_path == tmp_path / "ck/best.ckpt"
+    before = keeper.chosen_path.read_bytes()
+    with pytest.raises(UsageError, match="holds the checkpoints of another run"):
+        make_trainer(tmp_path / "two", BestCheckpoint(folder=str(tmp_path / "ck")), max_epochs=1).fit(
+            make_task(gpt2_folder), datamodule=make_data(tmp_path)
+        )
+    assert keeper.chosen_path.read_bytes() == before

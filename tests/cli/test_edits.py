@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import red_lightning
 from red_lightning.adapters.record_checks import FIELDS, REQUIRED, wrong_field
 from red_lightning.backbones.classification_head import pool
 from red_lightning.backbones.quantization import is_quantized
 from red_lightning.errors import UsageError
+from tests.adapters.test_file_format import rewrite
 from tests.adapters.test_released_files import vectors_of
 from tests.backbones_zoo import build, save_backbone
 from tests.cli.commands import rows, write_classifier, write_experiment
@@ -103,8 +104,8 @@ def test_damaged_edits_are_one_sentence_of_every_command(cli: CLI, tmp_path: Pat
         ({name: torch.ones(32).int()}, f"the edits in 'e' are damaged: '{name}' is of int32, not of float32"),
         ({"../../x": torch.ones(1)}, "the edits in 'e' are damaged: '../../x' is no name of a parameter"),
     ):
-        save_file({**good, **change}, file)
+        rewrite({**good, **change}, file.parent)
         assert cli("draw", "e").error == sentence
-    save_file(good, file)
+    rewrite(good, file.parent)
     record.write_text(json.dumps({**said, "format": 2}), encoding="utf-8")
     assert cli("draw", "e").error == "the edits in 'e' have the newer format 2; update red-lightning"

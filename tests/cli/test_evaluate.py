@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from red_lightning.evaluation import open_llm_scores
+from tests.adapters.test_file_format import rewrite
 from tests.cli.commands import environment, run_apart, write_classifier
 from tests.cli.conftest import CLI
 from tests.evaluation.questions import write_hub, write_questions
@@ -109,7 +110,7 @@ def test_scores_are_kept_task_by_task(
     assert "will be scored anew: truthfulqa, winogrande" in other.out
     assert read(folder)["tasks"]["truthfulqa"]["questions"] == 4
     edits = run / "edits/edits.safetensors"
-    save_file({name: 3 * tensor + 1 for name, tensor in load_file(edits).items()}, edits, metadata={"format": "pt"})
+    rewrite({name: 3 * tensor + 1 for name, tensor in load_file(edits).items()}, edits.parent)
     changed = cli(*ask, "--tasks", "truthfulqa", "--batch_size", "3", "--output", str(folder))
     assert "scored anew: truthfulqa" in changed.out
     assert read(folder)["tasks"]["truthfulqa"]["score"] != half["tasks"]["truthfulqa"]["score"]

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from red_lightning import apply_edits
 from red_lightning.generation.writer import Writer
+from tests.adapters.test_file_format import rewrite
 from tests.backbones_zoo import build_tokenizer, save_backbone
 from tests.cli.commands import rows, write_experiment
 from tests.cli.conftest import CLI
@@ -230,7 +231,11 @@ def test_what_another_model_began_is_not_gone_on_with(
         for odd in (["--backbone_options.dtype", "bfloat16"], ["--template", "plain", "--decoding.seed", "1"]):
             assert "begun with another model" in cli(*command, *odd).error
         learned = load_file(weights)
-        save_file({name: tensor + 0.01 for name, tensor in learned.items()}, weights, metadata={"format": "pt"})
+        changed = {name: tensor + 0.01 for name, tensor in learned.items()}
+        if weights.name == "edits.safetensors":
+            rewrite(changed, weights.parent)
+        else:
+            save_file(changed, weights, metadata={"format": "pt"})
         assert "begun with another model" in cli(*command).error
         assert cli(*command, "--overwrite", "true").status == 0
         (tmp_path / "out.jsonl").unlink()
