@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from red_lightning.errors import UsageError, nearest, usage_error_in
+from red_lightning.errors import UsageError, nearest, printable, usage_error_in
 
 TRAINING = {
     "fit": "train, keep the best checkpoint, test it, write results.json and the adapter",
@@ -46,6 +47,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_help())
         return 0
+    if args[0] == "--version":
+        print(f"red-lightning {version('red-lightning')}")
+        return 0
     _find_own_modules()
     try:
         _run(args)
@@ -63,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         usage_error = usage_error_in(error)
         if usage_error is None:
             raise
-        print(f"error: {usage_error}", file=sys.stderr)
+        print(f"error: {printable(str(usage_error))}", file=sys.stderr)
         return 2
     return 0
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -94,3 +95,10 @@ def usage_error_in(error: BaseException) -> UsageError | None:
 def first_line(error: BaseException) -> str:
     """What another library's error says, without what it says besides."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def printable(text: str) -> str:
+    """Return a text without what could steer a terminal, or is no character (bytes that were no UTF-8)."""
+    return "".join(
+        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs") else "\ufffd" for char in text
+    )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from keyword import iskeyword
 from pathlib import Path
 
@@ -133,3 +134,15 @@ def test_warnings_that_users_would_see_fail_in_child_processes(warning: str, mod
     env = {name: value for name, value in environment().items() if name != "PYTHONWARNINGS"}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert ended.returncode == int(fails), ended.stderr
+
+
+def test_the_version_and_the_short_option_of_a_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert way_in.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"red-lightning {version('red-lightning')}\n"
+    assert way_in.main(["parameters", "-c", "quickstrat"]) == 2
+    assert "did you mean 'quickstart'" in capsys.readouterr().err
+
+
+def test_an_error_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert way_in.main(["\x1b[2Jfit"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

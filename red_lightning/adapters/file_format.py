@@ -25,6 +25,7 @@ listed is ignored, and a new one does not raise the format.
     ``virtual_tokens``        int; how many positions a user's own method takes up before each text.
     ``labels``                list of texts or null; the classes in the order of their numbers, empty for a number.
     ``head``                  object or null; a classifier's ``pooling``, ``hidden`` and ``dropout``: built again.
+    ``target_scale``          object; ``mean`` and ``deviation`` of the numbers that were learned. The head undoes them.
     ``targets``               text; what TextToTextClassification writes for a class: its ``number`` or its ``name``.
     ``max_new_tokens``        int; how many tokens it writes at most.
     ``decoding``              object; how a model that writes text was asked to: the fields of

@@ -37,6 +37,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "decoding": (dict,),
     "encoding": (dict,),
     "sha256": (str,),
+    "target_scale": (dict,),
     "scores": (dict,),
     "unreadable": (int,),
     "seed": (int, type(None)),

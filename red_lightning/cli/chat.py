@@ -3,13 +3,12 @@
 import io
 import json
 import sys
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from red_lightning.backbones.loading import BackboneOptions
-from red_lightning.errors import UsageError, nearest
+from red_lightning.errors import UsageError, nearest, printable
 from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import PromptStyle, TemplateChanges
 
@@ -217,10 +216,3 @@ class Chat:
 
     def _note(self, text: str) -> None:
         self.console.print(printable(text), style="dim")
-
-
-def printable(text: str) -> str:
-    """Text without what could steer a terminal, or is no character (bytes that were no UTF-8)."""
-    return "".join(
-        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs") else "\ufffd" for char in text
-    )

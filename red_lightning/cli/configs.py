@@ -66,7 +66,7 @@ def with_files(args: Sequence[str]) -> list[str]:
     """
     result: list[str] = []
     for arg in args:
-        if result and result[-1] == "--config":
+        if result and result[-1] in ("--config", "-c"):
             result[-1] = f"--config={find(arg)}"
         elif arg.startswith("--config="):
             result.append(f"--config={find(arg.removeprefix('--config='))}")

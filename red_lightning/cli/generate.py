@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from red_lightning.backbones.loading import BackboneOptions
-from red_lightning.errors import UsageError
+from red_lightning.errors import UsageError, printable
 from red_lightning.generation.decoding_options import DecodingChanges
 from red_lightning.generation.prompts import PromptStyle, TemplateChanges
 
@@ -203,6 +203,4 @@ def _rows(
 
 def _shown(text: str) -> str:
     """What a text looks like where it goes: a terminal must not be steered by it."""
-    from red_lightning.cli.chat import printable
-
     return printable(text) if sys.stdout.isatty() else text

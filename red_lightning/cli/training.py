@@ -145,7 +145,7 @@ class RedCLI(LightningCLI):
         learned = full_parameters(self.model) if tested else read_checkpoint(best)["state_dict"]
         if folder.is_first_process():
             found = results.of_run(self.run_path, self.model, self.datamodule, scores) | about
-            results.save_edits_of(self.run_path / "edits", learned, found)
+            results.save_edits_of(self.run_path / "edits", self.model.in_original_units(learned), found)
             display.write_json(self.run_path / "results.json", found)
             if tested:
                 display.print_result(self.run_path, found, self._beside(), self.settings.samples)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 from red_lightning.data.held_out import ChangedRows, HeldOut
@@ -85,8 +86,16 @@ class LabeledTexts(ClassificationDataModule):
 
     @property
     def metrics(self) -> list[str]:
-        """Accuracy and macro F1 for classes, correlations for numbers."""
-        return ["accuracy", "macro_f1"] if self.labels else ["pearson", "spearman"]
+        """Accuracy and macro F1 for classes, correlations and errors for numbers."""
+        return ["accuracy", "macro_f1"] if self.labels else ["pearson", "spearman", "rmse", "mae"]
+
+    @property
+    def target_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training rows, if labels are numbers."""
+        if self.labels != []:
+            return super().target_scale
+        numbers = [row["label"] for row in self._encoded["train"]]
+        return fmean(numbers), pstdev(numbers)
 
     def text_columns(self) -> list[str]:
         """The columns of the texts."""
@@ -187,6 +196,10 @@ class LabeledTexts(ClassificationDataModule):
         """The rows, with labels as numbers where they are to be predicted as such."""
         if self.labels != []:
             return rows
+        if split == "train" and len({row["label"] for row in self._load("train")}) == 1:
+            raise UsageError(
+                f"all rows of '{self.files[split]}' have the label {rows[0]['label']}; there is nothing to learn"
+            )
         for row in rows:
             if not _is_number(row["label"]):
                 raise UsageError(

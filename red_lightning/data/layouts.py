@@ -19,7 +19,7 @@ INPUTS = ("input", "context")
 SYSTEMS = ("system", "system_prompt")
 COLUMNS = (*LISTS, *PROMPTS, *INPUTS, *ANSWERS, *SYSTEMS, "history", "tools")
 METADATA = (
-    *("_id", "category", "dataset", "id", "idx", "index", "lang", "language", "license", "prompt_id", "row", "source"),
+    *("category", "dataset", "id", "idx", "index", "lang", "language", "license", "prompt_id", "row", "source"),
     *("split", "timestamp", "url", "uuid"),
 )
 """Columns, and keys of messages, that describe a row and are not part of what is said: reported, not refused."""

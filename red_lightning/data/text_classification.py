@@ -58,6 +58,11 @@ class ClassificationDataModule(RowsDataModule):
         """The metrics by which this data set is judged; the first chooses the best checkpoint."""
 
     @property
+    def target_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation by which numbers are standardised for the loss."""
+        return 0.0, 1.0
+
+    @property
     def encoding(self) -> dict[str, Any]:
         """The maximum length."""
         return {"max_length": self.max_length}

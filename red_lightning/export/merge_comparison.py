@@ -15,7 +15,6 @@ from red_lightning.backbones.classification_head import ClassificationHead, pool
 from red_lightning.backbones.loading import BackboneOptions, silence
 from red_lightning.export.merged_checkpoint import Merged
 from red_lightning.families.positions import position_limit
-from red_lightning.methods import FullFineTuning
 
 PROBE = "The Vaults is a cheap pub near Burger King; 21 people asked: what is the French word for a river?"
 """The text whose logits are compared."""
@@ -58,7 +57,7 @@ def largest_difference(
     """
     folder = find_edits(edits, revision)
     # weights of the backbone that were trained are in their own dtype, which is compared with the rounded one
-    own = issubclass(method_class(read_record(folder), folder, trust), FullFineTuning)
+    own = method_class(read_record(folder), folder, trust).weights == "float32"
     edited = load(folder, backbone, None, BackboneOptions(dtype=None if own else merged.dtype), trust=trust)
     inputs = edited.tokenizer(PROBE, return_tensors="pt")
     plain_config = transformers.AutoConfig.from_pretrained(merged.folder)

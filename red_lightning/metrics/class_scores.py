@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanSquaredError, Metric
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
@@ -133,6 +133,8 @@ NUMBER_METRICS: dict[str, Callable[[], Metric]] = {
     "pearson": lambda: Correlation(pearson_corrcoef),
     "spearman": lambda: Correlation(spearman_corrcoef),
     "mse": MeanSquaredError,
+    "rmse": lambda: MeanSquaredError(squared=False),
+    "mae": MeanAbsoluteError,
 }
 """Scores of numbers (float32, shape (rows,)), by name."""
 

@@ -15,7 +15,7 @@ def data_files(experiment: Mapping[str, Any]) -> dict[str, str]:
         experiment: The whole experiment, resolved.
     """
     given = (experiment.get("data") or {}).get("init_args") or {}
-    named = [value for key, value in given.items() if key.endswith("_file") and isinstance(value, str)]
+    named = [value for key, value in given.items() if key.endswith("file") and isinstance(value, str)]
     paths = {name: Path(name).expanduser() for name in named}
     found = {name: (path, path.stat()) for name, path in paths.items() if path.is_file()}
     return {name: _digest_of(path, state.st_size, state.st_mtime_ns) for name, (path, state) in found.items()}

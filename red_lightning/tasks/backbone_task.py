@@ -87,10 +87,8 @@ class BackboneTask(TaskModule):
     """Those of them that are best when smallest."""
     unedited = "unedited backbone"  # what the task is called before anything is trained
     metric_names: list[str]  # the test metrics, in the order in which tables show them
-    missing_metrics: dict[str, str]
-    """Test metrics that cannot be measured here, and why."""
-    details: dict[str, Any]
-    """What a test found besides its scores, for results.json."""
+    missing_metrics: dict[str, str]  # test metrics that cannot be measured here, and why
+    details: dict[str, Any]  # what a test found besides its scores, for results.json
     encoding: dict[str, Any]  # how rows become tokens, in the training of the checkpoint or in a fit
     content: dict[str, Any]  # likewise the training file by its content (see HeldOut)
 
@@ -105,7 +103,7 @@ class BackboneTask(TaskModule):
 
     @classmethod
     def has_head(cls) -> bool:
-        """Return whether the task trains a head besides the method's parameters: whether it has a ``build_head``."""
+        """Return whether the task trains a head besides the method's parameters."""
         return cls.build_head is not BackboneTask.build_head
 
     def build_head(self, meta: bool = False) -> None:
@@ -206,8 +204,12 @@ class BackboneTask(TaskModule):
             return total / weight
         return total * (self.trainer.accumulate_grad_batches * self.trainer.world_size / batch["step_weight"])
 
+    def in_original_units(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the trained parameters as an adapter holds them."""
+        return dict(learned)
+
     def recall(self, record: Mapping[str, Any]) -> None:
-        """Learn from the :meth:`record` of a checkpoint what it was trained for, before the data are read."""
+        """Take from the :meth:`record` of a checkpoint what it was trained for, before the data are read."""
         self.held_out_by, self.encoding = record.get("held_out_by", {}), record.get("encoding", {})
         self.content = record.get("content", {})
 

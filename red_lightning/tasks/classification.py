@@ -1,5 +1,6 @@
 """Classification with a head on the backbone (paper, section 4.2; GLUE on RoBERTa)."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,11 @@ from red_lightning.data.label_names import spelled
 from red_lightning.efficiency.preparation import prepared
 from red_lightning.errors import UsageError, nearest
 from red_lightning.methods import Method
+from red_lightning.tasks.checkpoint_identity import RECORD
 from red_lightning.tasks.classifier import Answers, Batch, ClassifierTask, require_labels
+
+UNSCALED = (0.0, 1.0)
+"""Mean and standard deviation of numbers that are learned as they are."""
 
 
 class Classification(ClassifierTask):
@@ -27,8 +32,8 @@ class Classification(ClassifierTask):
         head: Classification head. The default is the paper's for RoBERTa.
         class_weights: Weights of the classes in the training loss: ``balanced`` (inverse to the class frequency, 1 on
             average) or a number per class. null weights all classes equally.
-        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. null
-            uses those of the data set.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse, rmse,
+            mae. null uses those of the data set.
         **options: Those of :class:`BackboneTask`.
     """
 
@@ -49,6 +54,7 @@ class Classification(ClassifierTask):
         self.class_weights = class_weights
         self.head: ClassificationHead | None = None
         self.register_buffer("loss_weights", None, persistent=False)
+        self.target_scale: tuple[float, float] | None = None
 
     def load_backbone(self, meta: bool = False) -> nn.Module:
         """Load the hidden layers of an encoder or a decoder."""
@@ -64,13 +70,37 @@ class Classification(ClassifierTask):
             self.head = ClassificationHead(width, outputs, bool(options.hidden), float(options.dropout or 0))
 
     def setup(self, stage: str) -> None:
-        """Learn the labels from the data, and what errors on them count."""
+        """Learn the labels from the data, their scale if they are numbers, and what errors on them count."""
         super().setup(stage)
+        if stage == "fit" and self.target_scale is None:
+            self.target_scale = getattr(getattr(self.trainer, "datamodule", None), "target_scale", UNSCALED)
         if stage == "fit" and self.class_weights is not None:
             data = getattr(self.trainer, "datamodule", None)
             if data is None:
                 raise UsageError("model.class_weights needs a data module, which counts the classes; leave it out")
             self.loss_weights = _weights(self.class_weights, data.label_counts)
+
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """Take the labels and the scale of numbers that a checkpoint was trained for."""
+        super().recall(record)
+        self.target_scale = _scale(record)
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that belongs to something else, and take the scale of its numbers."""
+        super().on_load_checkpoint(checkpoint)
+        self.target_scale = _scale(checkpoint[RECORD])
+
+    def in_original_units(self, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters with a head that gives numbers in the unit of the data.
+
+        A regression learns standardised numbers. The last layer of an adapter's head undoes that.
+        """
+        mean, deviation = self.target_scale or UNSCALED
+        if self.labels or (mean, deviation) == UNSCALED:
+            return dict(learned)
+        last = {name: learned[f"head.out_proj.{name}"].double() * deviation for name in ("weight", "bias")}
+        last["bias"] = last["bias"] + mean
+        return {**learned, **{f"head.out_proj.{name}": value.float() for name, value in last.items()}}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """The head's outputs.
@@ -108,7 +138,10 @@ class Classification(ClassifierTask):
 
     def record(self) -> dict[str, Any]:
         """The base's, and the head's options."""
-        return {**super().record(), "head": vars(self.head_options)}
+        mean, deviation = self.target_scale or UNSCALED
+        scaled = not self.labels and (mean, deviation) != UNSCALED
+        scale = {"target_scale": {"mean": mean, "deviation": deviation}} if scaled else {}
+        return {**super().record(), "head": vars(self.head_options), **scale}
 
     def _logits(self, batch: Batch) -> Tensor:
         return self(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids"))
@@ -116,12 +149,20 @@ class Classification(ClassifierTask):
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.labels:
             return cross_entropy(logits, labels, reduction="none")
-        return mse_loss(logits[:, 0], labels, reduction="none")
+        mean, deviation = self.target_scale or UNSCALED
+        return mse_loss(logits[:, 0], (labels - mean) / deviation, reduction="none")
 
     def _answers(self, logits: Tensor) -> Answers:
         if not self.labels:
-            return Answers(logits[:, 0])
+            mean, deviation = self.target_scale or UNSCALED
+            return Answers(logits[:, 0] * deviation + mean)
         return Answers(logits.argmax(-1), torch.softmax(logits, dim=-1))
+
+
+def _scale(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the mean and the standard deviation of the numbers of a training; older records have none."""
+    known = record.get("target_scale", {})
+    return known.get("mean", UNSCALED[0]), known.get("deviation", UNSCALED[1])
 
 
 def _weights(given: Literal["balanced"] | dict[str, float], counts: dict[str, int]) -> Tensor:

@@ -44,13 +44,13 @@ class ClassifierTask(BackboneTask):
     Args:
         backbone: Hub id or folder of the pretrained model.
         method: Method that adapts the backbone.
-        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse. null
-            uses those of the data set.
+        metrics: For classes: accuracy, f1 (two classes), macro_f1, matthews. For numbers: pearson, spearman, mse, rmse,
+            mae. null uses those of the data set.
         **options: Those of :class:`BackboneTask`.
     """
 
     validation_metrics = ("val_loss", "val_score", *(f"val_{name}" for name in (*CLASS_METRICS, *NUMBER_METRICS)))
-    smaller_is_better = ("val_loss", "val_mse")
+    smaller_is_better = ("val_loss", "val_mse", "val_rmse", "val_mae")
     data_class = ClassificationDataModule
     score_prefix = ""
     """How the names of scores begin that are not measured as their names say."""

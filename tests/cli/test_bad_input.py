@@ -78,11 +78,11 @@ FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "CSV column": ("a.csv", b"sorce,target\na,b\n", ["no column 'source'", "did you mean 'sorce'?"]),
     "empty file": ("a.jsonl", b"", ["a.jsonl' has no rows"]),
     "header only": ("a.csv", b"source,target\n", ["a.csv' has no rows"]),
-    "empty text": ("a.csv", b"source,target\na,b\nc,\n", ["row 2 of the train split has an empty 'target'"]),
+    "empty text": ("a.csv", b"source,target\na,b\nc,\n", ["line 3 of 'a.csv' has an empty 'target'"]),
     "not UTF-8": ("a.csv", "source,target\na,b\ncafé,b\n".encode("latin-1"), ["line 3 of", "is not UTF-8"]),
     "not JSON": ("a.jsonl", b'{"source": "a", "target": "b"}\n{"source": \n', ["line 2 of", "not valid JSON"]),
     "not an object": ("a.jsonl", b'["a", "b"]\n', ["line 1 of", "not a JSON object"]),
-    "ending": ("a.xlsx", b"PK", ["unknown ending", ".csv, .tsv, .jsonl, .parquet"]),
+    "ending": ("a.xlsx", b"PK", ["unknown ending", ".csv, .tsv, .jsonl, .ndjson, .parquet"]),
     "parquet": ("a.parquet", b"PAR1", ["a.parquet", "Parquet"]),
 }
 

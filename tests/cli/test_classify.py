@@ -160,7 +160,7 @@ def test_numbers_are_predicted_as_such(cli: CLI, texts: Path, tmp_path: Path) ->
     write_texts(tmp_path / "train.csv", ["0.5", "2.0", "4.25"])
     assert cli(*FIT, "--run.name", "numbers").status == 0
     run = tmp_path / "runs/numbers"
-    assert list(results(run)["scores"]) == ["pearson", "spearman"]
+    assert list(results(run)["scores"]) == ["pearson", "spearman", "rmse", "mae"]
     assert not (run / "confusion.png").exists()
     assert all(isinstance(row["label"], float) for row in rows(run / "test_predictions.jsonl"))
 

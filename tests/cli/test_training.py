@@ -85,9 +85,7 @@ def test_edited_backbone_writes_the_predictions(run: Path, gpt2_folder: Path) ->
     tokenizer = build_tokenizer()
     for row in rows(run / "test_predictions.jsonl"):
         tokens = [*tokenizer(row["source"])["input_ids"], 0]
-        new = edited.generate(
-            torch.tensor([tokens]), max_new_tokens=5, do_sample=False, no_repeat_ngram_size=4, pad_token_id=1
-        )
+        new = edited.generate(torch.tensor([tokens]), max_new_tokens=5, do_sample=False, pad_token_id=1)
         text = tokenizer.decode(new[0, len(tokens) :], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         assert text.split("\n\n")[0].strip() == row["prediction"]
 

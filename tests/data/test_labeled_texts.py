@@ -123,7 +123,7 @@ def test_other_numbers_are_predicted_as_such(ending: str, tmp_path: Path) -> Non
     labels = [0.5, 1.0, -2.25, 3.0, 1e-3, 4.0, 5.5, 6.0, 7.0, 8.0]
     data = connected(write(tmp_path / f"a{ending}", table(*labels)))
     assert data.labels == []
-    assert data.metrics == ["pearson", "spearman"]
+    assert data.metrics == ["pearson", "spearman", "rmse", "mae"]
     assert data.label_counts == {}
     assert data.counts == {"train": 8, "validation": 1}
     found = {**labelled(data, "train"), **labelled(data, "validation")}

@@ -153,7 +153,7 @@ def test_edits_act_where_a_hook_placed_by_hand_does(family: str) -> None:
         names = modules_of(family, sites)
         method = edit(own, sites, names)
         edit_by_hand(other, names)
-        torch.testing.assert_close(states(own), states(other), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(states(own), states(other), rtol=1e-5, atol=3e-6)
         assert (states(own) - plain).abs().max() > 1e-3, sites
         method.detach(own)
         assert torch.equal(states(own), plain)

@@ -250,7 +250,7 @@ def test_fitting_metrics_pass() -> None:
         (
             "acuracy",
             2,
-            "unknown metric 'acuracy': did you mean 'accuracy'? known: accuracy, f1, macro_f1, matthews, mse",
+            "unknown metric 'acuracy': did you mean 'accuracy'? known: accuracy, f1, macro_f1, mae, matthews, mse",
         ),
         ("spearmann", 2, "did you mean 'spearman'?"),
         ("f1", 3, "the metric 'f1' needs two classes, but there are 3; choose macro_f1"),

@@ -1,5 +1,6 @@
 """Classification by a head: it learns on every family, and its logits are those of transformers' own classifiers."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from red_lightning.backbones.classification_head import HeadOptions
+from red_lightning.backbones.classification_head import HeadOptions, pool
+from red_lightning.backbones.sharding import full_parameters
+from red_lightning.callbacks import read_checkpoint
+from red_lightning.data import LabeledTexts
 from red_lightning.errors import UsageError
 from red_lightning.methods import HeadOnly
 from red_lightning.tasks import Classification, ClassifierTask, DataToText, TextToTextClassification
-from tests.backbones_zoo import save_backbone
+from red_lightning.tasks.checkpoint_identity import RECORD
+from tests.backbones_zoo import build_tokenizer, save_backbone
 from tests.labeled import (
     CLASSIFIERS,
     configured_classifier,
@@ -46,7 +51,7 @@ def test_every_family_learns(family: str, regression: bool, tmp_path: Path) -> N
     with torch.no_grad():
         logits = task.eval()(batch["input_ids"], batch["attention_mask"])
     if regression:  # a constant would err by the variance
-        assert mse_loss(logits[:, 0], batch["labels"]) < 0.5 * batch["labels"].var(correction=0)
+        assert mse_loss(task.answers(batch).values, batch["labels"]) < 0.5 * batch["labels"].var(correction=0)
     else:
         assert logits.argmax(1).tolist() == batch["labels"].tolist()
         assert cross_entropy(logits, batch["labels"]) < 0.3  # without learning log 3
@@ -191,3 +196,45 @@ def test_a_task_has_a_head_if_it_builds_one() -> None:
 
     assert Ranking.has_head() and HeadOnly.limit(None, Ranking.has_head()) == ""
     assert Classification.has_head() and not TextToTextClassification.has_head() and not DataToText.has_head()
+
+
+def test_numbers_are_learned_standardised_and_come_back_in_their_unit(tmp_path: Path) -> None:
+    folder = save_backbone("gpt2", tmp_path / "gpt2")
+    prices = [100_000.5 + 9_000 * (number % 7) for number in range(40)]
+    lines = [f"house {number},{price}" for number, price in enumerate(prices)]
+    (tmp_path / "prices.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    task, data = make_classifier(folder), LabeledTexts(str(tmp_path / "prices.csv"), max_length=32)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(task, datamodule=data)
+    trained = torch.tensor([row["label"] for row in data._encoded["train"]], dtype=torch.float64)
+    assert task.target_scale == pytest.approx((trained.mean().item(), trained.std(correction=0).item()))
+    assert data.metrics == ["pearson", "spearman", "rmse", "mae"]
+    batch = next(iter(data.val_dataloader()))
+    with torch.no_grad():
+        logits = task.eval()._logits(batch)[:, 0].double()
+        mean, deviation = task.target_scale
+        expected = ((logits - (batch["labels"].double() - mean) / deviation) ** 2).float()
+        assert torch.allclose(task.loss(batch), expected, rtol=1e-4)
+        values = task.answers(batch).values
+        assert torch.allclose(values.double(), logits * deviation + mean, rtol=1e-6)
+        learned = full_parameters(task)
+        kept = task.in_original_units(learned)
+        assert kept.keys() == learned.keys() and task.head is not None
+        head = copy.deepcopy(task.head)
+        head.load_state_dict({name.removeprefix("head."): t for name, t in kept.items() if name.startswith("head.")})
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        pooled = pool(task.backbone(**inputs), batch["attention_mask"], task.head_options.pooling)
+        assert torch.allclose(head(pooled)[:, 0], values, rtol=1e-5)
+    again = make_classifier(folder)
+    again.recall(read_checkpoint(tmp_path / "checkpoints/last.ckpt")[RECORD])
+    assert again.target_scale == task.target_scale
+    again.recall({"labels": []})  # a checkpoint of 0.1.0
+    assert again.target_scale == (0.0, 1.0)
+
+
+def test_equal_numbers_are_nothing_to_learn(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"t{n},2.5\n" for n in range(20)), encoding="utf-8")
+    data = LabeledTexts(str(tmp_path / "a.csv"))
+    data.connect(build_tokenizer(), False)
+    with pytest.raises(UsageError, match=r"have the label 2\.5; there is nothing to learn"):
+        data.setup("fit")
