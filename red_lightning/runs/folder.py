@@ -82,12 +82,10 @@ def choose(run: Run, experiment: str, resume: Literal["last", "auto"] | None) ->
 def discard() -> None:
     """Remove the folder of a run that was refused before it had anything to keep; what it replaced comes back."""
     path = Path(os.environ.get(CHOSEN, ""))
-    if CHOSEN in os.environ and is_first_process() and path.is_dir():
-        kept = [*path.rglob("*.ckpt"), *path.rglob("results.json"), *path.rglob("*predictions.jsonl")]
-        if not any(not file.name.startswith("baseline") for file in kept):
-            shutil.rmtree(path, ignore_errors=True)
-            if _replaced(path).is_dir():
-                _replaced(path).rename(path)
+    if CHOSEN in os.environ and is_first_process() and path.is_dir() and not _has_something_to_keep(path):
+        shutil.rmtree(path, ignore_errors=True)
+        if _replaced(path).is_dir():
+            _replaced(path).rename(path)
     settle()
 
 
@@ -101,6 +99,12 @@ def settle() -> None:
 def _replaced(path: Path) -> Path:
     """Where the earlier run of the same name waits until the new one has something to keep."""
     return path.with_name(f".{path.name}.replaced")
+
+
+def _has_something_to_keep(path: Path) -> bool:
+    """Return whether a run has written a checkpoint, results or predictions."""
+    kept = [*path.rglob("*.ckpt"), *path.rglob("results.json"), *path.rglob("*predictions.jsonl")]
+    return any(not file.name.startswith("baseline") for file in kept)
 
 
 def _create(root: Path, name: str | None, run: Run, experiment: str, resume: bool) -> Path:
@@ -119,7 +123,9 @@ def _make_way(path: Path, run: Run, resume: bool) -> None:
     if path.is_dir() and any(path.iterdir()) and not (path / "config.yaml").exists():
         raise UsageError(f"'{path}' holds something that is not a run; choose another --run.name")
     if run.overwrite and not resume:
-        if path.is_dir():
+        if path.is_dir() and _replaced(path).is_dir() and not _has_something_to_keep(path):
+            shutil.rmtree(path)  # of a run that was killed at its start; what it replaced still waits
+        elif path.is_dir():
             shutil.rmtree(_replaced(path), ignore_errors=True)
             path.rename(_replaced(path))
     elif (path / "results.json").exists():

@@ -115,6 +115,15 @@ def test_overwriting_deletes_what_was_there_in_the_end_only(tmp_path: Path) -> N
     assert [item.name for item in tmp_path.rglob("*")] == ["done"]
 
 
+def test_a_finished_run_outlives_runs_that_are_killed_at_their_start(tmp_path: Path) -> None:
+    old = touch_run(tmp_path / "done", "results.json")
+    for _ in range(2):  # killed: neither discarded nor settled
+        touch(chosen(Run(folder=str(tmp_path), name="done", overwrite=True)) / "config.yaml")
+    chosen(Run(folder=str(tmp_path), name="done", overwrite=True))
+    discard()  # refused
+    assert old.is_file() and [item.name for item in tmp_path.iterdir()] == ["done"]
+
+
 def test_overwriting_does_not_delete_what_is_to_be_continued(tmp_path: Path) -> None:
     last = touch_run(tmp_path / "half", "checkpoints/last.ckpt")
     chosen(Run(folder=str(tmp_path), name="half", overwrite=True), resume="last")
